@@ -1,0 +1,35 @@
+// Package hsm says what Watchword asks of a hardware security module, in terms
+// of seeds and rows rather than of PKCS#11.
+//
+// # Who sees a seed
+//
+// A seed is in the server's memory once: during import, between the parser and
+// Keystore.Wrap. From then on it exists outside the HSM only as ciphertext:
+//
+//	database row                                        HSM
+//	+-----------------------------------------------+   +---------------------------+
+//	| realm serial type algorithm digits period     |   | KEK      AES-256          |
+//	| owner state PIN-MAC            = Sealed.Row   |   | binding  HMAC-SHA256      |
+//	| mechanism KEK-version hash len                |   | pin      HMAC-SHA256      |
+//	| blob = KWP(KEK, seed padded)   = Wrapped      |   | secrets  AES-256-GCM      |
+//	| HMAC(binding, Row || Wrapped)  = Binding      |   | audit    ECDSA P-256      |
+//	+-----------------------------------------------+   +---------------------------+
+//	                    |                                             |
+//	                    +--- C_UnwrapKey, after Binding was proven ---+
+//	                                       |
+//	              session key: SENSITIVE, PRIVATE, not EXTRACTABLE; HMAC only
+//
+// To check a code the wrapped seed is unwrapped inside the HSM and the HMAC is
+// computed there; the server sees the HMAC's result, which is worth one code.
+//
+// # What this protects from
+//
+// Memory disclosure, core dumps, backups, stolen disks and a copied database:
+// none holds a seed, and a row that was edited is refused. It does not protect
+// from someone who executes code inside the server: that someone can ask the
+// HSM for as many codes as the server can, for as long as they stay.
+//
+// SoftHSM, the default where no module is configured, is not an HSM: its keys
+// lie in files, encrypted under its PIN. It keeps seeds out of the server's
+// heap and out of the database, and nothing more.
+package hsm

@@ -1,0 +1,103 @@
+// Package audit holds what happened: events, the hash chain that makes an edit
+// or a gap visible, and the checkpoints that sign its heads.
+package audit
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"sort"
+	"time"
+)
+
+// Event is one thing that happened, or was refused. It never holds a code, a
+// PIN, a seed, a secret or a key.
+type Event struct {
+	Time    time.Time // UTC, whole microseconds
+	Action  string    // what was done: verify, token.assign, import.publish, ...
+	Outcome string    // accept, reject, ok, denied, error
+	Realm   string    // realm of the object
+	User    string    // user name, folded; empty if none
+	Serial  string    // token serial; empty if none
+	Actor   string    // who asked: "key:ID", "client:NAME", "system"
+	Client  string    // RADIUS client or API key that the request came through
+	Source  string    // network address it came from
+	Reason  string    // one of the Reason constants of the room that wrote it, or a sentence
+	Detail  []Field   // further facts, in the order written
+}
+
+// Field is one named fact of an event.
+type Field struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Record is an event in its place in a chain.
+type Record struct {
+	ID    int64 // given by the store; not hashed; orders a listing
+	Chain int64 // the chain: one for each server start
+	Seq   int64 // from 1, without a gap
+	Event
+	Hash [sha256.Size]byte // Sum of the record before it, and this one
+}
+
+// Head is the end of a chain: a record's place and hash.
+type Head struct {
+	Chain int64
+	Seq   int64
+	Hash  [sha256.Size]byte
+}
+
+// Sum is the hash of event e at place seq of a chain whose record before has
+// hash prev (zeros for the first): SHA-256 over prev, chain, seq, and each
+// field preceded by its length.
+func Sum(prev [sha256.Size]byte, chain, seq int64, e *Event) [sha256.Size]byte {
+	b := make([]byte, 0, 512)
+	b = append(b, "watchword-audit-1\x00"...)
+	b = append(b, prev[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(chain))
+	b = binary.BigEndian.AppendUint64(b, uint64(seq))
+	b = binary.BigEndian.AppendUint64(b, uint64(e.Time.UnixMicro()))
+	for _, s := range [...]string{e.Action, e.Outcome, e.Realm, e.User, e.Serial, e.Actor, e.Client, e.Source, e.Reason} {
+		b = appendString(b, s)
+	}
+	b = binary.BigEndian.AppendUint32(b, uint32(len(e.Detail)))
+	for _, f := range e.Detail {
+		b = appendString(b, f.Name)
+		b = appendString(b, f.Value)
+	}
+	return sha256.Sum256(b)
+}
+
+func appendString(b []byte, s string) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
+	return append(b, s...)
+}
+
+// Append places events at the end of the chain that ends in head: it answers
+// their records and the chain's new head. It is pure; the caller stores the
+// records and keeps the head only if that succeeded.
+func Append(head Head, events []Event) ([]Record, Head) {
+	records := make([]Record, len(events))
+	for i := range events {
+		e := events[i]
+		e.Time = e.Time.UTC().Truncate(time.Microsecond)
+		head.Seq++
+		head.Hash = Sum(head.Hash, head.Chain, head.Seq, &e)
+		records[i] = Record{Chain: head.Chain, Seq: head.Seq, Event: e, Hash: head.Hash}
+	}
+	return records, head
+}
+
+// CheckpointDigest is what a checkpoint signs: SHA-256 over all heads, ordered
+// by chain.
+func CheckpointDigest(heads []Head) [sha256.Size]byte {
+	heads = append([]Head(nil), heads...)
+	sort.Slice(heads, func(i, j int) bool { return heads[i].Chain < heads[j].Chain })
+	b := []byte("watchword-checkpoint-1\x00")
+	for _, h := range heads {
+		b = binary.BigEndian.AppendUint64(b, uint64(h.Chain))
+		b = binary.BigEndian.AppendUint64(b, uint64(h.Seq))
+		b = append(b, h.Hash[:]...)
+	}
+	return sha256.Sum256(b)
+}

@@ -1,0 +1,115 @@
+// Package policy decides who may do what. It knows nothing of the rest of the
+// program: a Request is flat, and Decide a pure function of it.
+package policy
+
+// Scope is what an API key was made for.
+type Scope string
+
+// The scopes. Verifier is also what a RADIUS client has; System is the server
+// itself at start.
+const (
+	ScopeAdmin    Scope = "admin"    // everything
+	ScopeHelpdesk Scope = "helpdesk" // users and tokens, no imports, keys or clients
+	ScopeVerify   Scope = "verify"   // verify codes, nothing else
+	ScopeRead     Scope = "read"     // look at everything, change nothing
+	ScopeSystem   Scope = "system"   // the server itself
+)
+
+// Valid says whether a key can have the scope.
+func (s Scope) Valid() bool {
+	switch s {
+	case ScopeAdmin, ScopeHelpdesk, ScopeVerify, ScopeRead:
+		return true
+	}
+	return false
+}
+
+// Action is an operation as the audit names it.
+type Action string
+
+// The operations.
+const (
+	Verify        Action = "verify"
+	UserAdd       Action = "user.add"
+	UserShow      Action = "user.show"
+	UserList      Action = "user.list"
+	UserWhy       Action = "user.why"
+	UserEnable    Action = "user.enable"
+	UserDisable   Action = "user.disable"
+	UserUnlock    Action = "user.unlock"
+	UserPIN       Action = "user.pin"
+	TokenShow     Action = "token.show"
+	TokenList     Action = "token.list"
+	TokenAssign   Action = "token.assign"
+	TokenUnassign Action = "token.unassign"
+	TokenResync   Action = "token.resync"
+	TokenSuspend  Action = "token.suspend"
+	TokenResume   Action = "token.resume"
+	TokenLost     Action = "token.lost"
+	TokenRevoke   Action = "token.revoke"
+	ImportBegin   Action = "import.begin"
+	ImportPublish Action = "import.publish"
+	ImportDiscard Action = "import.discard"
+	ImportList    Action = "import.list"
+	ClientList    Action = "client.list"
+	ClientPut     Action = "client.put"
+	ClientDelete  Action = "client.delete"
+	KeyList       Action = "key.list"
+	KeyAdd        Action = "key.add"
+	KeyDelete     Action = "key.delete"
+	AuditList     Action = "audit.list"
+	AuditVerify   Action = "audit.verify"
+	ServerStart   Action = "server.start"
+	ServerStop    Action = "server.stop"
+	Checkpoint    Action = "audit.checkpoint"
+)
+
+var reads = map[Action]bool{
+	UserShow: true, UserList: true, UserWhy: true, TokenShow: true, TokenList: true,
+	ImportList: true, ClientList: true, KeyList: true, AuditList: true, AuditVerify: true,
+}
+
+var helpdesk = map[Action]bool{
+	Verify:  true,
+	UserAdd: true, UserShow: true, UserList: true, UserWhy: true, UserEnable: true,
+	UserDisable: true, UserUnlock: true, UserPIN: true,
+	TokenShow: true, TokenList: true, TokenAssign: true, TokenUnassign: true, TokenResync: true,
+	TokenSuspend: true, TokenResume: true, TokenLost: true, TokenRevoke: true,
+	ImportList: true, AuditList: true,
+}
+
+// Request is one question: may this principal do this here?
+type Request struct {
+	Scope  Scope
+	Realm  string // the principal's one realm; empty: all
+	Action Action
+	In     string // realm of the object; empty if the object belongs to none
+}
+
+// Decision is the answer, with a sentence for the audit when it is no.
+type Decision struct {
+	Allow  bool
+	Reason string
+}
+
+// Decide answers a request. What is not allowed by name is forbidden.
+func Decide(r Request) Decision {
+	if r.Realm != "" && r.In != r.Realm {
+		return Decision{Reason: "the key is for another realm"}
+	}
+	var ok bool
+	switch r.Scope {
+	case ScopeSystem, ScopeAdmin:
+		ok = true
+	case ScopeHelpdesk:
+		ok = helpdesk[r.Action]
+	case ScopeVerify:
+		ok = r.Action == Verify
+	case ScopeRead:
+		ok = reads[r.Action]
+	}
+	if !ok {
+		return Decision{Reason: "the scope does not allow it"}
+	}
+	return Decision{Allow: true}
+}

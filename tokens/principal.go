@@ -1,0 +1,47 @@
+package tokens
+
+import "watchword/tokens/policy"
+
+// PrincipalKind says how a principal proved who it is.
+type PrincipalKind string
+
+// The kinds of principals.
+const (
+	KindKey    PrincipalKind = "key"    // an API key
+	KindClient PrincipalKind = "client" // a RADIUS client, by source address and shared secret
+	KindSystem PrincipalKind = "system" // the server itself, at start
+)
+
+// Principal is who asks for something. It comes from Authenticate or from a
+// RADIUSClient, and is looked at again in the core for each act.
+type Principal struct {
+	Kind   PrincipalKind
+	ID     string // API key id, or RADIUS client name
+	Name   string
+	Realm  string // the one realm it may act in; empty: all
+	Scope  policy.Scope
+	Source string // network address it came from
+}
+
+// From is the principal with the network address that it came from.
+func (p Principal) From(source string) Principal {
+	p.Source = source
+	return p
+}
+
+// Actor is how the audit names the principal.
+func (p Principal) Actor() string {
+	if p.Kind == KindSystem {
+		return string(KindSystem)
+	}
+	return string(p.Kind) + ":" + p.ID
+}
+
+// realm is the realm that a request of this principal means when it says
+// asked: folded, and the principal's own or the default one if it says none.
+func (p Principal) realm(asked string) (string, error) {
+	if asked == "" && p.Realm != "" {
+		return p.Realm, nil
+	}
+	return ParseRealm(asked)
+}

@@ -1,0 +1,245 @@
+package tokens
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"watchword/hsm"
+	"watchword/tokens/audit"
+)
+
+// Ref asks for a subject: by user name, or by a token's serial.
+type Ref struct {
+	Realm  string // folded
+	User   string // folded; or
+	Serial string
+}
+
+// Subject is what a decision is taken on: a user with all tokens, or an
+// unassigned token alone.
+type Subject struct {
+	User     *User // nil: Tokens holds one token that has no owner
+	Standing       // the user's; zero for an unassigned token, whose Motion has its version
+	Tokens   []Token
+}
+
+// View is one consistent reading for a batch.
+type View struct {
+	Subjects   []*Subject // parallel to the refs; nil where there is none. The same subject is the same pointer
+	Generation int64      // of what nodes cache: API keys and clients
+	Clock      time.Time  // the database's; zero if it shares ours
+}
+
+// Store is the hot path: batches of attempts, and every change. All methods
+// may be called concurrently. An error that is none of those named wraps
+// ErrUnavailable.
+type Store interface {
+	// Load reads the subjects of all refs in one round trip. Tokens of a user
+	// come in order of ID; tokens of a batch that is still staging and revoked
+	// tokens do not belong to any user, and a staging token is not found.
+	Load(ctx context.Context, refs []Ref) (View, error)
+
+	// Commit applies the change in one transaction, all or nothing, and answers
+	// nil only when it is durable. It wraps ErrConflict, as *ConflictError, when
+	// a version had moved; ErrExists when a name or serial is taken;
+	// ErrChainMoved when a record does not continue its chain; in all three
+	// nothing was changed. After any other error it is unknown whether the
+	// change was made: the caller asks Journal.Head. A change without a record
+	// is refused.
+	Commit(ctx context.Context, c *Change) error
+
+	Close() error
+}
+
+// Change is a set of writes that happen together, with their audit records.
+type Change struct {
+	NewUsers  []NewUser
+	Users     []User // rows that changed (State, PIN), by ID; each goes with a StandingWrite
+	Standings []StandingWrite
+	Tokens    []TokenWrite
+	Motions   []MotionWrite
+	Clients   []ClientWrite // each raises the generation
+	Keys      []KeyWrite    // each raises the generation
+	Publish   []Batch       // staging batches that become visible, by ID, with their final counts
+	Records   []audit.Record
+}
+
+// NewUser is a user to insert, with version 1. ID is set by Commit.
+type NewUser struct {
+	User *User
+}
+
+// StandingWrite replaces a user's standing if its version is still Expect.
+// Next.Version is Expect+1.
+type StandingWrite struct {
+	UserID int64
+	Expect int64
+	Next   Standing
+}
+
+// TokenWrite replaces a token's lifecycle columns (State, OwnerID, Wrapped,
+// Binding) if its own version is still Expect; the version becomes Expect+1.
+// It leaves Last, Drift and UsedAt as they are.
+type TokenWrite struct {
+	Token  Token
+	Expect int64
+}
+
+// MotionWrite moves a token forward. A Last below the stored one is refused
+// with ErrConflict, whatever the versions say.
+type MotionWrite struct {
+	TokenID int64
+	UserID  int64 // the owner whose StandingWrite goes with it; zero for an unassigned token
+	Last    int64
+	Drift   int
+	UsedAt  int64
+}
+
+// ConflictError names the users (and unassigned tokens) whose version had
+// moved. It may name only some of them.
+type ConflictError struct {
+	UserIDs  []int64
+	TokenIDs []int64
+}
+
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("%v: %d users, %d tokens", ErrConflict, len(e.UserIDs), len(e.TokenIDs))
+}
+
+func (e *ConflictError) Unwrap() error { return ErrConflict }
+
+// Directory answers what is listed and searched, and what nodes cache.
+type Directory interface {
+	// Users lists in order of realm and key, tokens of a staging batch never show.
+	Users(ctx context.Context, q UserQuery) ([]UserEntry, error)
+	// Tokens lists in order of ID.
+	Tokens(ctx context.Context, q TokenQuery) ([]Token, error)
+	// Batches lists the published ones, newest first.
+	Batches(ctx context.Context, q BatchQuery) ([]Batch, error)
+	// Registry reads clients and API keys with the generation they belong to.
+	Registry(ctx context.Context) (Registry, error)
+	// TouchKeys notes the last use of API keys, by key id. Without audit: it is
+	// bookkeeping, at most once a minute.
+	TouchKeys(ctx context.Context, used map[string]time.Time) error
+}
+
+// UserQuery selects users; empty fields select all. Limit is 1 to 1000.
+type UserQuery struct {
+	Realm string // exact
+	Key   string // exact, folded
+	Q     string // part of the name, case-insensitive
+	After int64  // ID of the last row of the page before
+	Limit int
+}
+
+// UserEntry is a user as listed.
+type UserEntry struct {
+	User
+	Standing
+	Tokens int // that the user holds
+}
+
+// TokenQuery selects tokens; empty fields select all. Limit is 1 to 1000.
+type TokenQuery struct {
+	Realm  string
+	Serial string // exact
+	Owner  string // exact, folded
+	State  State
+	Q      string // part of the serial or of the owner's key, case-insensitive
+	Batch  int64
+	After  int64
+	Limit  int
+}
+
+// BatchQuery selects batches.
+type BatchQuery struct {
+	ID     int64 // exact; zero for all
+	Before int64 // ID of the last row of the page before; zero for the first page
+	Limit  int
+}
+
+// Stager holds the tokens of an import until they are published by a Change.
+// Nothing else sees them. Each method is one short transaction.
+type Stager interface {
+	// Begin makes a batch in state staging and answers its ID.
+	Begin(ctx context.Context, b Batch) (int64, error)
+	// Stage inserts tokens into a staging batch and answers for each whether it
+	// was created; false means that the realm has the serial already, published
+	// or in another staging batch. It fails with ErrState if the batch is no
+	// longer staging.
+	Stage(ctx context.Context, batch int64, tokens []Token) ([]bool, error)
+	// Present answers which of the serials a realm has already.
+	Present(ctx context.Context, realm string, serials []string) ([]bool, error)
+	// Discard removes a staging batch and its tokens, in several transactions.
+	Discard(ctx context.Context, batch int64) error
+	// Sweep discards the staging batches that nothing was staged into since
+	// before, and answers how many.
+	Sweep(ctx context.Context, before time.Time) (int, error)
+}
+
+// Batch is one import.
+type Batch struct {
+	ID        int64
+	Realm     string
+	Name      string // the file's name as the administrator gave it
+	Format    string // oath-csv, pskc
+	SHA256    string // of the file, hex; known when published
+	Actor     string
+	Created   time.Time
+	Published time.Time // zero while staging
+	Tokens    int
+	Rejected  int
+	Duplicate int
+}
+
+// Journal reads the audit and begins chains.
+type Journal interface {
+	// MintChain makes a chain id never used before and answers the heads of all
+	// others.
+	MintChain(ctx context.Context) (int64, []audit.Head, error)
+	// Heads answers the head of each chain that has records, in order of chain.
+	Heads(ctx context.Context) ([]audit.Head, error)
+	// Records lists, newest first (by ID).
+	Records(ctx context.Context, q RecordQuery) ([]audit.Record, error)
+	// Walk calls f for each record of a chain in order of Seq, reading in
+	// pages, and stops at f's first error, which it returns.
+	Walk(ctx context.Context, chain int64, f func(*audit.Record) error) error
+	// Chains answers every chain id that was ever minted, in order.
+	Chains(ctx context.Context) ([]int64, error)
+}
+
+// RecordQuery selects audit records; empty fields select all.
+type RecordQuery struct {
+	Realm, User, Serial string // exact, User folded
+	Action, Outcome     string
+	Before              int64 // ID of the last row of the page before; zero for the first page
+	Limit               int   // 1 to 1000
+}
+
+// Setup prepares a database, under its lock.
+type Setup interface {
+	// Lock takes the migration lock, which one process holds at a time over all
+	// nodes. It waits as long as ctx allows.
+	Lock(ctx context.Context) (unlock func() error, err error)
+	// Migrate brings the schema up to date. A schema newer than this program's
+	// is refused.
+	Migrate(ctx context.Context) error
+	// HSMKeys answers the recorded HSM keys; none in a new database.
+	HSMKeys(ctx context.Context) ([]hsm.KeyRecord, error)
+	// AddHSMKeys records HSM keys that were just made.
+	AddHSMKeys(ctx context.Context, keys []hsm.KeyRecord) error
+	// Durability says what about the database's own settings weakens "an accept
+	// is durable before anyone is told", one sentence each; none is well. sync
+	// says whether a synchronous standby confirms each commit.
+	Durability(ctx context.Context) (warnings []string, sync bool, err error)
+}
+
+// Database is all of it: what tokens/store implements.
+type Database interface {
+	Store
+	Directory
+	Stager
+	Journal
+	Setup
+}

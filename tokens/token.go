@@ -1,0 +1,128 @@
+package tokens
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"time"
+
+	"watchword/hsm"
+)
+
+// Type is the kind of a token.
+type Type string
+
+// The types of OATH tokens.
+const (
+	TOTP Type = "totp" // RFC 6238
+	HOTP Type = "hotp" // RFC 4226
+)
+
+// State is where a token stands in its life.
+type State string
+
+// The states of a token, and how it moves between them:
+//
+//	imported -> active             by assigning (unassigning leads back)
+//	active  <-> suspended          suspend, resume
+//	active, suspended -> lost      lost; back to active by resume with a reason
+//	any      -> revoked            final: the wrapped seed is destroyed
+const (
+	Imported  State = "imported"
+	Active    State = "active"
+	Suspended State = "suspended"
+	Lost      State = "lost"
+	Revoked   State = "revoked"
+)
+
+// Token is a hardware token as the database knows it.
+type Token struct {
+	ID        int64  // given by the store; zero for one not stored yet
+	Realm     string // folded
+	Serial    string // unique in the realm, as the vendor wrote it
+	Type      Type
+	Algorithm hsm.Hash
+	Digits    int // 6 to 8
+	Period    int // length of a time step in seconds; zero for HOTP
+	State     State
+	OwnerID   int64  // zero if unassigned
+	Owner     string // the owner's User.Key; empty if unassigned
+	Model     string // what the vendor's file says; may be empty
+	Batch     int64  // the import that it came with
+	Created   time.Time
+
+	Wrapped hsm.Wrapped // the seed; Blob is empty once revoked
+	Binding []byte      // see hsm.Sealed
+	Motion
+}
+
+// Motion is the part of a token that an accept moves. It never moves back.
+type Motion struct {
+	Version int64 // the token's own; changes are conditional on it while it has no owner
+	Last    int64 // TOTP: last time step accepted, -1 if none; HOTP: next counter expected
+	Drift   int   // TOTP: steps that the token's clock is ahead of ours; zero for HOTP
+	UsedAt  int64 // time of the last accept, Unix seconds; zero if never
+}
+
+// Row is the canonical encoding of the columns that the seed is bound to:
+// each preceded by its length. pinMAC is the owner's, empty if there is none.
+func (t *Token) Row(pinMAC []byte) []byte {
+	b := make([]byte, 0, 160+len(pinMAC))
+	put := func(s string) {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
+		b = append(b, s...)
+	}
+	put("watchword-row-1")
+	put(t.Realm)
+	put(t.Serial)
+	put(string(t.Type))
+	b = append(b, byte(t.Algorithm))
+	b = binary.BigEndian.AppendUint32(b, uint32(t.Digits))
+	b = binary.BigEndian.AppendUint32(b, uint32(t.Period))
+	b = binary.BigEndian.AppendUint64(b, uint64(t.OwnerID))
+	put(t.Owner)
+	put(string(t.State))
+	put(string(pinMAC))
+	return b
+}
+
+// Sealed is the token's seed with the row that it is bound to.
+func (t *Token) Sealed(pinMAC []byte) *hsm.Sealed {
+	return &hsm.Sealed{Wrapped: t.Wrapped, Row: t.Row(pinMAC), Binding: t.Binding}
+}
+
+// Valid says what is wrong with a token's parameters, or nil.
+func (t *Token) Valid() error {
+	switch {
+	case t.Type != TOTP && t.Type != HOTP:
+		return fmt.Errorf("%w: token type %q; it is totp or hotp", ErrInvalid, t.Type)
+	case t.Algorithm.Size() == 0:
+		return fmt.Errorf("%w: unknown hash; it is sha1, sha256 or sha512", ErrInvalid)
+	case t.Digits < 6 || t.Digits > 8:
+		return fmt.Errorf("%w: %d digits; 6, 7 or 8 are possible", ErrInvalid, t.Digits)
+	case t.Type == TOTP && (t.Period < 1 || t.Period > 86400):
+		return fmt.Errorf("%w: a time step of %d s; 1 to 86400 are possible", ErrInvalid, t.Period)
+	case t.Type == HOTP && t.Period != 0:
+		return fmt.Errorf("%w: an HOTP token has no time step", ErrInvalid)
+	case t.Type == HOTP && t.Last < 0:
+		return fmt.Errorf("%w: a negative counter", ErrInvalid)
+	}
+	return ValidSerial(t.Serial)
+}
+
+// ValidSerial refuses what cannot be a serial: empty, longer than 64 bytes, or
+// anything but printable ASCII without a space, a slash or a quote.
+func ValidSerial(serial string) error {
+	if serial == "" {
+		return fmt.Errorf("%w: a serial is empty", ErrInvalid)
+	}
+	if len(serial) > 64 {
+		return fmt.Errorf("%w: a serial is longer than 64 characters", ErrInvalid)
+	}
+	if i := strings.IndexFunc(serial, func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || strings.ContainsRune(`/\"'`, r)
+	}); i >= 0 {
+		return fmt.Errorf("%w: character %d of a serial is not allowed (printable ASCII without space, slash and quotes)", ErrInvalid, i+1)
+	}
+	return nil
+}
