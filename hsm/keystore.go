@@ -85,7 +85,11 @@ type Sealed struct {
 // Message is what Binding is computed over: the row and every field of
 // Wrapped, each preceded by its length.
 func (s *Sealed) Message() []byte {
-	b := make([]byte, 0, len(s.Row)+len(s.Mechanism)+len(s.Blob)+32)
+	return s.AppendMessage(make([]byte, 0, len(s.Row)+len(s.Mechanism)+len(s.Blob)+32))
+}
+
+// AppendMessage appends Message to b.
+func (s *Sealed) AppendMessage(b []byte) []byte {
 	b = binary.BigEndian.AppendUint32(b, uint32(len(s.Row)))
 	b = append(b, s.Row...)
 	b = binary.BigEndian.AppendUint32(b, uint32(len(s.Mechanism)))

@@ -1,0 +1,119 @@
+package pkcs11
+
+/*
+#include "cryptoki.h"
+*/
+import "C"
+
+import (
+	"fmt"
+	"unsafe"
+
+	"github.com/miekg/pkcs11"
+)
+
+// A handle names an object inside the HSM, in one epoch of the module.
+type handle = C.ck_ulong
+
+// A conn is one PKCS#11 session. PKCS#11 runs one operation a session, so a
+// conn is used by one goroutine at a time, which holds module.inside. Its
+// methods fail with an opError and draw no conclusion from it.
+type conn struct {
+	m *module
+	h pkcs11.SessionHandle
+	w *worker // counts the calls, so that one that hangs is noticed; may be nil
+}
+
+func (c conn) session() C.ck_ulong { return C.ck_ulong(c.h) }
+
+func (c conn) tick() {
+	if c.w != nil {
+		c.w.calls.Add(1)
+	}
+}
+
+// rv turns what a module returned into an error.
+func rv(op string, code C.ck_ulong) error {
+	if code == 0 {
+		return nil
+	}
+	return opError(op, pkcs11.Error(code))
+}
+
+// login logs the user in. The token's login is the whole process's.
+func (c conn) login(pin []byte) error {
+	code := C.ck_login(c.m.fn, c.session(), ptr(pin), C.ck_ulong(len(pin)))
+	if code == pkcs11.CKR_USER_ALREADY_LOGGED_IN {
+		return nil
+	}
+	return rv("C_Login", code)
+}
+
+// sign writes key's MAC or signature of in to out, which must be exactly as
+// long as the mechanism's.
+func (c conn) sign(mechanism uint, key handle, in, out []byte) error {
+	c.tick()
+	n := C.ck_ulong(len(out))
+	if err := rv("C_Sign", C.ck_sign(c.m.fn, c.session(), C.ck_ulong(mechanism), key,
+		ptr(in), C.ck_ulong(len(in)), ptr(out), &n)); err != nil {
+		return err
+	}
+	if int(n) != len(out) {
+		return fmt.Errorf("C_Sign: mechanism %#x made %d bytes instead of %d", mechanism, n, len(out))
+	}
+	return nil
+}
+
+// wrap wraps value as a generic secret under kek and answers the part of out
+// that it used.
+func (c conn) wrap(mechanism uint, kek handle, value, out []byte) ([]byte, error) {
+	c.tick()
+	n := C.ck_ulong(len(out))
+	if err := rv("C_WrapKey", C.ck_wrap(c.m.fn, c.session(), C.ck_ulong(mechanism), kek,
+		ptr(value), C.ck_ulong(len(value)), ptr(out), &n)); err != nil {
+		return nil, err
+	}
+	return out[:n:n], nil
+}
+
+// unwrap unwraps blob to a session key that is sensitive, private, not
+// extractable, and can only sign.
+func (c conn) unwrap(mechanism uint, kek handle, blob []byte) (handle, error) {
+	c.tick()
+	var key handle
+	err := rv("C_UnwrapKey", C.ck_unwrap(c.m.fn, c.session(), C.ck_ulong(mechanism), kek,
+		ptr(blob), C.ck_ulong(len(blob)), &key))
+	return key, err
+}
+
+// destroy destroys an object.
+func (c conn) destroy(object handle) error {
+	c.tick()
+	return rv("C_DestroyObject", C.ck_destroy(c.m.fn, c.session(), object))
+}
+
+// gcm encrypts or decrypts in to out and answers the part of out that it used.
+// A module that insists on its own IV writes it to iv.
+func (c conn) gcm(encrypt bool, key handle, iv, aad, in, out []byte) ([]byte, error) {
+	c.tick()
+	op, enc := "C_Decrypt", C.int(0)
+	if encrypt {
+		op, enc = "C_Encrypt", 1
+	}
+	n := C.ck_ulong(len(out))
+	if err := rv(op, C.ck_gcm(c.m.fn, c.session(), key, enc, ptr(iv), C.ck_ulong(len(iv)),
+		ptr(aad), C.ck_ulong(len(aad)), ptr(in), C.ck_ulong(len(in)), ptr(out), &n)); err != nil {
+		return nil, err
+	}
+	return out[:n:n], nil
+}
+
+// zero is what ptr points at for an empty slice: some modules refuse NULL.
+var zero [1]byte
+
+func ptr(b []byte) *C.uchar {
+	if len(b) == 0 {
+		return (*C.uchar)(unsafe.Pointer(&zero[0]))
+	}
+	return (*C.uchar)(unsafe.Pointer(&b[0]))
+}

@@ -1,0 +1,186 @@
+#include "cryptoki.h"
+
+#include <dlfcn.h>
+#include <stddef.h>
+
+typedef unsigned char ck_bool;
+
+typedef struct {
+	ck_ulong type;
+	void *value;
+	ck_ulong len;
+} ck_attribute;
+
+typedef struct {
+	ck_ulong type;
+	void *parameter;
+	ck_ulong len;
+} ck_mechanism;
+
+typedef struct {
+	unsigned char *iv;
+	ck_ulong ivlen;
+	ck_ulong ivbits;
+	unsigned char *aad;
+	ck_ulong aadlen;
+	ck_ulong tagbits;
+} ck_gcm_params;
+
+/* Positions in CK_FUNCTION_LIST. */
+enum {
+	fn_login = 18,
+	fn_create_object = 20,
+	fn_destroy_object = 22,
+	fn_encrypt_init = 29,
+	fn_encrypt = 30,
+	fn_decrypt_init = 33,
+	fn_decrypt = 34,
+	fn_sign_init = 42,
+	fn_sign = 43,
+	fn_wrap_key = 60,
+	fn_unwrap_key = 61,
+};
+
+enum {
+	cka_class = 0x000,
+	cka_token = 0x001,
+	cka_private = 0x002,
+	cka_value = 0x011,
+	cka_key_type = 0x100,
+	cka_sensitive = 0x103,
+	cka_encrypt = 0x104,
+	cka_decrypt = 0x105,
+	cka_wrap = 0x106,
+	cka_unwrap = 0x107,
+	cka_sign = 0x108,
+	cka_verify = 0x10A,
+	cka_derive = 0x10C,
+	cka_extractable = 0x162,
+
+	cko_secret_key = 4,
+	ckk_generic_secret = 0x10,
+	ckm_aes_gcm = 0x1087,
+	cku_user = 1,
+};
+
+typedef ck_ulong (*get_function_list_fn)(ck_functions **);
+typedef ck_ulong (*login_fn)(ck_ulong, ck_ulong, const unsigned char *, ck_ulong);
+typedef ck_ulong (*init_fn)(ck_ulong, ck_mechanism *, ck_ulong);
+typedef ck_ulong (*crypt_fn)(ck_ulong, const unsigned char *, ck_ulong, unsigned char *, ck_ulong *);
+typedef ck_ulong (*create_fn)(ck_ulong, ck_attribute *, ck_ulong, ck_ulong *);
+typedef ck_ulong (*destroy_fn)(ck_ulong, ck_ulong);
+typedef ck_ulong (*wrap_fn)(ck_ulong, ck_mechanism *, ck_ulong, ck_ulong, unsigned char *, ck_ulong *);
+typedef ck_ulong (*unwrap_fn)(ck_ulong, ck_mechanism *, ck_ulong, const unsigned char *, ck_ulong,
+	ck_attribute *, ck_ulong, ck_ulong *);
+
+static ck_bool yes = 1, no = 0;
+static ck_ulong secret_key = cko_secret_key, generic_secret = ckk_generic_secret;
+
+#define BOOL(t, v) { t, &v, sizeof(ck_bool) }
+#define ULONG(t, v) { t, &v, sizeof(ck_ulong) }
+#define COUNT(a) (sizeof(a) / sizeof((a)[0]))
+
+ck_functions *ck_load(const char *path, const char **why)
+{
+	/* The library stays loaded for the life of the process: modules start
+	 * threads and register exit handlers, and do not survive dlclose. */
+	void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+	if (lib == NULL) {
+		*why = dlerror();
+		return NULL;
+	}
+	get_function_list_fn get = (get_function_list_fn)dlsym(lib, "C_GetFunctionList");
+	if (get == NULL) {
+		*why = "it has no C_GetFunctionList, so it is no PKCS#11 module";
+		return NULL;
+	}
+	ck_functions *p = NULL;
+	if (get(&p) != 0 || p == NULL) {
+		*why = "its C_GetFunctionList failed";
+		return NULL;
+	}
+	return p;
+}
+
+ck_ulong ck_login(ck_functions *p, ck_ulong session, const unsigned char *pin, ck_ulong len)
+{
+	return ((login_fn)p->fn[fn_login])(session, cku_user, pin, len);
+}
+
+ck_ulong ck_sign(ck_functions *p, ck_ulong session, ck_ulong mechanism, ck_ulong key,
+	const unsigned char *in, ck_ulong inlen, unsigned char *out, ck_ulong *outlen)
+{
+	ck_mechanism m = { mechanism, NULL, 0 };
+	ck_ulong rv = ((init_fn)p->fn[fn_sign_init])(session, &m, key);
+	if (rv != 0)
+		return rv;
+	return ((crypt_fn)p->fn[fn_sign])(session, in, inlen, out, outlen);
+}
+
+ck_ulong ck_wrap(ck_functions *p, ck_ulong session, ck_ulong mechanism, ck_ulong kek,
+	const unsigned char *value, ck_ulong len, unsigned char *out, ck_ulong *outlen)
+{
+	/* Extractable, because only such a key can be wrapped; it lives for the
+	 * length of this call, and sensitive keeps its value from being read. */
+	ck_attribute t[] = {
+		ULONG(cka_class, secret_key),
+		ULONG(cka_key_type, generic_secret),
+		BOOL(cka_token, no),
+		BOOL(cka_private, yes),
+		BOOL(cka_sensitive, yes),
+		BOOL(cka_extractable, yes),
+		BOOL(cka_sign, no),
+		BOOL(cka_verify, no),
+		BOOL(cka_derive, no),
+		{ cka_value, (void *)value, len },
+	};
+	ck_ulong key = 0;
+	ck_ulong rv = ((create_fn)p->fn[fn_create_object])(session, t, COUNT(t), &key);
+	if (rv != 0)
+		return rv;
+	ck_mechanism m = { mechanism, NULL, 0 };
+	rv = ((wrap_fn)p->fn[fn_wrap_key])(session, &m, kek, key, out, outlen);
+	ck_ulong rv2 = ck_destroy(p, session, key);
+	return rv != 0 ? rv : rv2;
+}
+
+ck_ulong ck_unwrap(ck_functions *p, ck_ulong session, ck_ulong mechanism, ck_ulong kek,
+	const unsigned char *blob, ck_ulong len, ck_ulong *key)
+{
+	/* Private on top of sensitive: SoftHSM keeps only private objects
+	 * encrypted in its memory. */
+	ck_attribute t[] = {
+		ULONG(cka_class, secret_key),
+		ULONG(cka_key_type, generic_secret),
+		BOOL(cka_token, no),
+		BOOL(cka_private, yes),
+		BOOL(cka_sensitive, yes),
+		BOOL(cka_extractable, no),
+		BOOL(cka_sign, yes),
+		BOOL(cka_verify, no),
+		BOOL(cka_encrypt, no),
+		BOOL(cka_decrypt, no),
+		BOOL(cka_wrap, no),
+		BOOL(cka_unwrap, no),
+		BOOL(cka_derive, no),
+	};
+	ck_mechanism m = { mechanism, NULL, 0 };
+	return ((unwrap_fn)p->fn[fn_unwrap_key])(session, &m, kek, blob, len, t, COUNT(t), key);
+}
+
+ck_ulong ck_destroy(ck_functions *p, ck_ulong session, ck_ulong object)
+{
+	return ((destroy_fn)p->fn[fn_destroy_object])(session, object);
+}
+
+ck_ulong ck_gcm(ck_functions *p, ck_ulong session, ck_ulong key, int encrypt,
+	unsigned char *iv, ck_ulong ivlen, const unsigned char *aad, ck_ulong aadlen,
+	const unsigned char *in, ck_ulong inlen, unsigned char *out, ck_ulong *outlen)
+{
+	ck_gcm_params g = { iv, ivlen, ivlen * 8, (unsigned char *)aad, aadlen, 128 };
+	ck_mechanism m = { ckm_aes_gcm, &g, sizeof g };
+	ck_ulong rv = ((init_fn)p->fn[encrypt ? fn_encrypt_init : fn_decrypt_init])(session, &m, key);
+	if (rv != 0)
+		return rv;
+	return ((crypt_fn)p->fn[encrypt ? fn_encrypt : fn_decrypt])(session, in, inlen, out, outlen);
+}

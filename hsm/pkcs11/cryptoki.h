@@ -1,0 +1,40 @@
+/* The few PKCS#11 calls of the hot path, each one crossing between Go and C.
+ * The layout follows PKCS#11 v2.40: CK_FUNCTION_LIST is a version and then 68
+ * function pointers in the order of the specification. */
+#ifndef WATCHWORD_CRYPTOKI_H
+#define WATCHWORD_CRYPTOKI_H
+
+typedef unsigned long ck_ulong;
+
+typedef struct {
+	unsigned char major, minor;
+	void *fn[68];
+} ck_functions;
+
+/* Answers NULL and sets *why (static or dlerror's text) on failure. */
+ck_functions *ck_load(const char *path, const char **why);
+
+ck_ulong ck_login(ck_functions *p, ck_ulong session, const unsigned char *pin, ck_ulong len);
+
+/* C_SignInit and C_Sign. *outlen is the size of out on entry, the length of
+ * the signature on return. */
+ck_ulong ck_sign(ck_functions *p, ck_ulong session, ck_ulong mechanism, ck_ulong key,
+	const unsigned char *in, ck_ulong inlen, unsigned char *out, ck_ulong *outlen);
+
+/* C_CreateObject of a generic secret, C_WrapKey and C_DestroyObject of it. */
+ck_ulong ck_wrap(ck_functions *p, ck_ulong session, ck_ulong mechanism, ck_ulong kek,
+	const unsigned char *value, ck_ulong len, unsigned char *out, ck_ulong *outlen);
+
+/* C_UnwrapKey to a session key that can only sign. */
+ck_ulong ck_unwrap(ck_functions *p, ck_ulong session, ck_ulong mechanism, ck_ulong kek,
+	const unsigned char *blob, ck_ulong len, ck_ulong *key);
+
+ck_ulong ck_destroy(ck_functions *p, ck_ulong session, ck_ulong object);
+
+/* AES-GCM with a tag of 16 bytes. Modules that make the IV themselves write it
+ * over iv. */
+ck_ulong ck_gcm(ck_functions *p, ck_ulong session, ck_ulong key, int encrypt,
+	unsigned char *iv, ck_ulong ivlen, const unsigned char *aad, ck_ulong aadlen,
+	const unsigned char *in, ck_ulong inlen, unsigned char *out, ck_ulong *outlen);
+
+#endif

@@ -1,0 +1,244 @@
+// Package pkcs11 keeps seeds in any PKCS#11 module: the adapter behind
+// hsm.Keystore.
+//
+// # Who owns what
+//
+//	process    modules       one *module for each library path; C_Initialize, C_Finalize, epoch
+//	Keystore   *generation   slot, sessions, key handles, handle cache: all that a lost HSM takes along
+//	           worker 0..n-1 one goroutine and one session of the generation each; only it uses that session
+//	           anchor        a session that nothing works on; it keeps the login alive
+//	           recovery      at most one goroutine; makes the next generation
+//
+// Work reaches the HSM as tasks. A task belongs to the generation in which it
+// was submitted and is run by a worker, which holds module.inside meanwhile. The
+// caller waits for the task, for its own context, and for the end of the
+// generation, whichever comes first, so a call that hangs in the HSM holds up
+// nobody but its worker. A task whose caller has left writes only to memory of
+// its own.
+package pkcs11
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"watchword/hsm"
+)
+
+// Config says which HSM to use and how.
+type Config struct {
+	// Module is the path of the PKCS#11 library. FindSoftHSM finds SoftHSM's.
+	Module string
+
+	// InitArgs are library parameters passed to C_Initialize where the
+	// specification has pReserved. Only NSS is known to want any.
+	InitArgs string
+
+	// TokenLabel, Serial and Slot choose the token; those that are set must all
+	// fit exactly one. Slot numbers may change when a module starts anew: prefer
+	// the others.
+	TokenLabel string
+	Serial     string
+	Slot       *uint
+
+	// PIN supplies the user PIN at each login; the slice is wiped after use.
+	// FixedPIN makes one. Nil for a token that asks for no login.
+	PIN func() ([]byte, error)
+
+	// Sessions is how many sessions work, and so how many operations run at
+	// once; the last of them also does bulk work. Default 2. SoftHSM gains
+	// nothing from more; an HSM on the network does, up to what it allows.
+	Sessions int
+
+	// Spread divides the jobs of one HMAC call among the sessions. It helps
+	// where the round trip to the HSM is what costs, and hurts with SoftHSM.
+	Spread bool
+
+	// Handles is how many unwrapped seeds stay in the HSM as session keys.
+	// Default 100,000; real HSMs hold fewer. Negative: none.
+	Handles int
+
+	// Mechanism is how seeds are wrapped: "auto" (or empty), "aes-kwp" (only
+	// 0x210B, CKM_AES_KEY_WRAP_KWP), or a mechanism's number such as
+	// "0x8000016f", for modules with a number of their own.
+	Mechanism string
+
+	// StuckAfter is how long one call into the HSM may take before Ready
+	// reports it and other callers are told that the HSM does not answer.
+	// Default 5 s.
+	StuckAfter time.Duration
+
+	// Logger hears of losses and recoveries. Default slog.Default().
+	Logger *slog.Logger
+}
+
+// FixedPIN is a Config.PIN that always answers a copy of pin.
+func FixedPIN(pin []byte) func() ([]byte, error) {
+	pin = append([]byte(nil), pin...)
+	return func() ([]byte, error) { return append([]byte(nil), pin...), nil }
+}
+
+func (c *Config) setDefaults() {
+	if c.Sessions <= 0 {
+		c.Sessions = 2
+	}
+	if c.Handles == 0 {
+		c.Handles = 100_000
+	}
+	if c.StuckAfter <= 0 {
+		c.StuckAfter = 5 * time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+}
+
+// A Keystore is an hsm.Keystore, hsm.Sealer, hsm.Signer and hsm.Provisioner on
+// a PKCS#11 token.
+type Keystore struct {
+	config Config
+	log    *slog.Logger
+	m      *module
+
+	urgent  chan *task
+	bulk    chan *task
+	waiting atomic.Int64  // urgent tasks submitted and not done
+	idle    chan struct{} // hint that waiting became zero
+	stop    chan struct{} // closed by Close
+	workers []*worker
+	wg      sync.WaitGroup // workers, watchdog, recovery
+
+	gen atomic.Pointer[generation] // nil while the HSM is lost, and after Close
+
+	mu      sync.Mutex      // guards what follows, and changes of gen
+	records []hsm.KeyRecord // as attached
+	cause   error           // why gen is nil
+	closed  bool
+	number  uint64
+	rebuilt time.Time // when the last recovery ended
+}
+
+// A generation is everything that is lost when the HSM or its connection is:
+// handles are used only within the generation that they were made in.
+type generation struct {
+	number   uint64
+	epoch    uint64 // the module's
+	slot     uint
+	anchor   conn
+	sessions []conn
+	profile  *profile
+	keys     *keyset // nil until keys were attached
+	cache    *cache
+	down     chan struct{} // closed when the generation ends
+}
+
+// errClosed is what calls after Close get.
+var errClosed = fmt.Errorf("%w: the keystore is closed", hsm.ErrUnavailable)
+
+// Open loads the module, finds the token, logs in and finds out which
+// mechanisms to use. Keys are attached afterwards. It fails with hsm.ErrPIN if
+// the HSM refuses the PIN, and hsm.ErrUnsupported if it lacks a mechanism.
+func Open(ctx context.Context, config Config) (*Keystore, error) {
+	config.setDefaults()
+	k := &Keystore{
+		config: config,
+		log:    config.Logger,
+		urgent: make(chan *task),
+		bulk:   make(chan *task),
+		idle:   make(chan struct{}, 1),
+		stop:   make(chan struct{}),
+	}
+	var err error
+	if k.m, err = acquireModule(config.Module, config.InitArgs); err != nil {
+		return nil, err
+	}
+	for i := range config.Sessions {
+		k.workers = append(k.workers, &worker{k: k, index: i, bulk: i == config.Sessions-1})
+	}
+	opened := make(chan error, 1)
+	go func() {
+		k.m.inside.Lock()
+		defer k.m.inside.Unlock()
+		g, err := k.build(nil)
+		if err == nil {
+			k.gen.Store(g)
+		}
+		opened <- err
+	}()
+	select {
+	case err = <-opened:
+		if err != nil {
+			k.m.release()
+			return nil, err
+		}
+	case <-ctx.Done():
+		// The HSM may answer yet; what it opens then is closed again.
+		go func() {
+			if err := <-opened; err == nil {
+				k.m.inside.Lock()
+				k.gen.Load().close()
+				k.m.inside.Unlock()
+			}
+			k.m.release()
+		}()
+		return nil, fmt.Errorf("open PKCS#11 token: %w", context.Cause(ctx))
+	}
+	for _, w := range k.workers {
+		k.wg.Go(w.work)
+	}
+	k.wg.Go(k.watch)
+	return k, nil
+}
+
+// Ready answers nil if keys are attached, the HSM answered last time, no call
+// hangs and no recovery is under way.
+func (k *Keystore) Ready() error {
+	g := k.gen.Load()
+	if g == nil {
+		return k.why()
+	}
+	if g.keys == nil {
+		return unavailable(errNotAttached)
+	}
+	return nil
+}
+
+var errNotAttached = errors.New("no keys are attached")
+
+// why says why there is no generation.
+func (k *Keystore) why() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closed {
+		return errClosed
+	}
+	return unavailable(k.cause)
+}
+
+// Close ends all sessions. Calls under way finish first, in the HSM too; later
+// ones fail.
+func (k *Keystore) Close() error {
+	k.mu.Lock()
+	if k.closed {
+		k.mu.Unlock()
+		return nil
+	}
+	k.closed = true
+	k.mu.Unlock()
+	close(k.stop)
+	k.wg.Wait()
+	k.m.inside.Lock()
+	if g := k.gen.Swap(nil); g != nil {
+		if g.epoch == k.m.epoch {
+			g.close()
+		}
+		close(g.down)
+	}
+	k.m.inside.Unlock()
+	k.m.release()
+	return nil
+}

@@ -1,0 +1,254 @@
+package pkcs11
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/miekg/pkcs11"
+
+	"watchword/hsm"
+)
+
+const (
+	// slice is how many operations a task does at most where its work can be
+	// divided: between two of them other work gets its turn.
+	slice = 32
+
+	// patience is how long bulk work waits for a moment without other work
+	// before it does one slice anyway, so that an import crawls on under a load
+	// that never pauses.
+	patience = 10 * time.Millisecond
+)
+
+// A task is work for one worker in one generation.
+type task struct {
+	g     *generation
+	run   func(c conn) error
+	state atomic.Int32 // queued, then running or abandoned
+	err   error
+	done  chan struct{}
+}
+
+const (
+	queued = iota
+	running
+	abandoned
+)
+
+// do runs f on one of g's sessions and waits for it. It fails with
+// hsm.ErrUnavailable if g ended meanwhile, even if f went well. It leaves when
+// ctx is done; f may then still be running, or run on, and started says so: f
+// must touch nothing that the caller owns.
+func (k *Keystore) do(ctx context.Context, g *generation, f func(c conn) error) (started bool, err error) {
+	t := &task{g: g, run: f, done: make(chan struct{})}
+	lane := k.urgent
+	if hsm.IsBulk(ctx) {
+		lane = k.bulk
+	} else {
+		k.waiting.Add(1)
+		defer func() {
+			if k.waiting.Add(-1) == 0 {
+				select {
+				case k.idle <- struct{}{}:
+				default:
+				}
+			}
+		}()
+	}
+	select {
+	case lane <- t:
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	case <-g.down:
+		return false, k.why()
+	case <-k.stop:
+		return false, errClosed
+	}
+	select {
+	case <-t.done:
+	case <-ctx.Done():
+		return !t.state.CompareAndSwap(queued, abandoned), context.Cause(ctx)
+	case <-g.down:
+		return !t.state.CompareAndSwap(queued, abandoned), k.why()
+	}
+	if t.err == nil && k.gen.Load() != g {
+		t.err = k.why()
+	}
+	return true, t.err
+}
+
+// current is the generation to work in, with keys.
+func (k *Keystore) current(ctx context.Context) (*generation, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	g := k.gen.Load()
+	if g == nil {
+		return nil, k.why()
+	}
+	if g.keys == nil {
+		return nil, unavailable(errNotAttached)
+	}
+	return g, nil
+}
+
+// A worker owns session number index of whatever generation is current.
+type worker struct {
+	k     *Keystore
+	index int
+	bulk  bool // does bulk work too
+
+	calls atomic.Uint64 // calls begun, for the watchdog
+	busy  atomic.Pointer[generation]
+}
+
+func (w *worker) work() {
+	k := w.k
+	bulk := k.bulk
+	if !w.bulk {
+		bulk = nil
+	}
+	var last time.Time // when this worker's last bulk slice ended
+	for {
+		select {
+		case t := <-k.urgent:
+			w.exec(t)
+			continue
+		default:
+		}
+		select {
+		case t := <-k.urgent:
+			w.exec(t)
+		case t := <-bulk:
+			w.giveWay(last.Add(patience))
+			w.exec(t)
+			last = time.Now()
+			// Whoever waits for the module's lock or a core goes first.
+			runtime.Gosched()
+		case <-k.stop:
+			return
+		}
+	}
+}
+
+// giveWay returns once no urgent work is waiting or running, at the latest at
+// the given time, and helps with it meanwhile.
+func (w *worker) giveWay(until time.Time) {
+	k := w.k
+	for k.waiting.Load() > 0 {
+		d := time.Until(until)
+		if d <= 0 {
+			return
+		}
+		timer := time.NewTimer(d)
+		select {
+		case t := <-k.urgent:
+			w.exec(t)
+		case <-k.idle:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// exec runs a task, unless its generation ended or its caller left.
+func (w *worker) exec(t *task) {
+	defer close(t.done)
+	if !t.state.CompareAndSwap(queued, running) {
+		return
+	}
+	w.busy.Store(t.g)
+	defer w.busy.Store(nil)
+	m := w.k.m
+	m.inside.RLock()
+	stale := m.epoch != t.g.epoch
+	if stale {
+		t.err = unavailable(fmt.Errorf("the PKCS#11 module was started anew"))
+	} else if w.k.gen.Load() != t.g {
+		t.err = w.k.why()
+	} else {
+		c := t.g.sessions[w.index]
+		c.w = w
+		t.err = t.run(c)
+	}
+	m.inside.RUnlock()
+	if stale || isLost(t.err) {
+		w.k.lost(t.g, t.err)
+		t.err = unavailable(t.err)
+	}
+}
+
+// watch ends the generation of a call that hangs, so that nobody waits for it.
+// The recovery that this starts begins when the call returns.
+func (k *Keystore) watch() {
+	type seen struct {
+		calls uint64
+		since time.Time
+	}
+	last := make([]seen, len(k.workers))
+	ticker := time.NewTicker(max(k.config.StuckAfter/8, time.Millisecond))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-k.stop:
+			return
+		case now := <-ticker.C:
+			for i, w := range k.workers {
+				g, calls := w.busy.Load(), w.calls.Load()
+				if g == nil || calls != last[i].calls {
+					last[i] = seen{calls, now}
+				} else if now.Sub(last[i].since) >= k.config.StuckAfter {
+					k.lost(g, fmt.Errorf("a call into the HSM has not returned for %v", k.config.StuckAfter))
+				}
+			}
+		}
+	}
+}
+
+// openSessions opens the anchor and the workers' sessions on slot and logs in.
+// module.inside is held for writing.
+func (k *Keystore) openSessions(slot uint) (anchor conn, sessions []conn, err error) {
+	var open []conn
+	defer func() {
+		if err != nil {
+			for _, c := range open {
+				_ = k.m.p11.CloseSession(c.h)
+			}
+		}
+	}()
+	for range k.config.Sessions + 1 {
+		h, err := k.m.p11.OpenSession(slot, pkcs11.CKF_SERIAL_SESSION|pkcs11.CKF_RW_SESSION)
+		if err != nil {
+			return conn{}, nil, opError("C_OpenSession", err)
+		}
+		open = append(open, conn{m: k.m, h: h})
+		if len(open) > 1 || k.config.PIN == nil {
+			continue
+		}
+		pin, err := k.config.PIN()
+		if err != nil {
+			return conn{}, nil, fmt.Errorf("%w: it cannot be read: %w", hsm.ErrPIN, err)
+		}
+		err = open[0].login(pin)
+		clear(pin)
+		if isPIN(err) {
+			return conn{}, nil, fmt.Errorf("%w: %w; correct it and start again (it is not tried twice, because that locks the token)", hsm.ErrPIN, err)
+		}
+		if err != nil {
+			return conn{}, nil, err
+		}
+	}
+	return open[0], open[1:], nil
+}
+
+// close closes g's sessions, and with them all session keys. module.inside is
+// held for writing, and the module's epoch is g's.
+func (g *generation) close() {
+	for _, c := range g.sessions {
+		_ = c.m.p11.CloseSession(c.h)
+	}
+	_ = g.anchor.m.p11.CloseSession(g.anchor.h)
+}

@@ -1,0 +1,40 @@
+package pkcs11
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"fmt"
+
+	"github.com/miekg/pkcs11"
+)
+
+// Sign signs a SHA-256 digest with KeyAudit; the signature is r and s, 32 bytes
+// each.
+func (k *Keystore) Sign(ctx context.Context, digest []byte) ([]byte, error) {
+	if len(digest) != 32 {
+		return nil, fmt.Errorf("sign: a digest of %d bytes, not SHA-256's 32", len(digest))
+	}
+	g, err := k.current(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("sign: %w", err)
+	}
+	digest = bytes.Clone(digest)
+	signature := make([]byte, 64)
+	if _, err := k.do(ctx, g, func(c conn) error {
+		return c.sign(pkcs11.CKM_ECDSA, g.keys.audit, digest, signature)
+	}); err != nil {
+		return nil, fmt.Errorf("sign: %w", err)
+	}
+	return signature, nil
+}
+
+// PublicKey is KeyAudit's public key, an *ecdsa.PublicKey; nil until keys were
+// attached and while the HSM is lost.
+func (k *Keystore) PublicKey() crypto.PublicKey {
+	g := k.gen.Load()
+	if g == nil || g.keys == nil {
+		return nil
+	}
+	return g.keys.auditKey
+}
