@@ -1,0 +1,87 @@
+package radius
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+)
+
+// method is one way in which an Access-Request proves a user. Each has a file
+// of its own.
+type method struct {
+	name string
+	// speaks says whether the request uses the method.
+	speaks func(*packet) bool
+	// attempt turns the request into a question to the core. With an error,
+	// whose words are for the log, the request is rejected without one.
+	attempt func(*request) (Attempt, error)
+}
+
+// methods are tried in order; a packet speaks at most one, see packet.parse.
+var methods = []method{pap}
+
+// Reasons to reject without asking the core. None depends on whether the user
+// exists, and none leaves the server: every reject looks the same. Each is
+// logged with its remedy at most once a minute per client.
+var (
+	errMethod  = errors.New("the method is not supported: set the gateway to PAP")
+	errNoProof = errors.New("the request has neither password nor any other proof: look at the gateway's authentication settings")
+	errNoUser  = errors.New("the request names no user: look at the gateway's authentication settings")
+	errUser    = errors.New("the user name is not valid UTF-8: set the gateway to UTF-8")
+	errEmpty   = errors.New("the password is empty: the gateway must ask for the code and send it as the password")
+	errNoise   = errors.New("the password is not valid UTF-8: most likely the shared secret differs between gateway and Watchword")
+)
+
+// decide answers an Access-Request. It is where errors become outcomes: only
+// an Accept without any error is one, and whatever is not understood is silence.
+func (s *Server) decide(ctx context.Context, r *request) outcome {
+	attempt, err := r.attempt()
+	if err != nil {
+		s.refused(r, err)
+		return rejected
+	}
+	result, err := s.core.Verify(ctx, r.client.Principal().From(r.source), attempt)
+	switch {
+	case err == nil && result.Accept:
+		return accepted
+	case err == nil:
+		return rejected
+	case errors.Is(err, errInvalid), errors.Is(err, errForbidden):
+		return rejected // no oracle: as any other reject
+	case errors.Is(err, errOverloaded):
+		return shed
+	}
+	if speak, unsaid := s.faults.may(r.client.Name, time.Now()); speak {
+		s.log.LogAttrs(ctx, slog.LevelError, "RADIUS request not answered: the core cannot decide; the gateway will try again or use another server",
+			slog.String("client", r.client.Name), slog.Any("error", err), slog.Int64("since_last", unsaid))
+	}
+	return unanswered
+}
+
+// attempt turns the request into a question to the core by its method.
+func (r *request) attempt() (Attempt, error) {
+	p := &r.packet
+	for i := range methods {
+		if methods[i].speaks(p) {
+			return methods[i].attempt(r)
+		}
+	}
+	if p.eap || p.msCHAP || p.chapPassword != nil {
+		return Attempt{}, errMethod
+	}
+	return Attempt{}, errNoProof
+}
+
+// refused logs why a request was rejected without asking the core.
+func (s *Server) refused(r *request, why error) {
+	if speak, unsaid := s.refusals.may(refusal{r.client.Name, why}, time.Now()); speak {
+		s.log.LogAttrs(context.Background(), slog.LevelWarn, "RADIUS request rejected: "+why.Error(),
+			slog.String("client", r.client.Name), slog.String("address", r.source), slog.Int64("since_last", unsaid))
+	}
+}
+
+type refusal struct {
+	client string
+	why    error // one of the above
+}

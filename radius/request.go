@@ -1,0 +1,161 @@
+package radius
+
+import (
+	"context"
+	"crypto/sha256"
+	"log/slog"
+	"net/netip"
+	"time"
+)
+
+// transport names this room in attempts and audit.
+const transport = "radius"
+
+// request is one datagram and what is known about it. It is used again.
+type request struct {
+	buf      [maxPacketSize]byte
+	packet   packet // a view of buf
+	path     path   // while in the cache's work, under the lock of its shard
+	client   *RADIUSClient
+	source   string // the peer's address
+	from     netip.Addr
+	tally    *tally
+	entry    *cacheEntry
+	received time.Time
+	digest   *digester
+}
+
+func newRequest() *request { return &request{digest: newDigester()} }
+
+// receive looks at a datagram of n bytes in r.buf and answers whether r was
+// taken: the caller must not touch it any more. What is not taken is answered
+// already, or dropped and counted.
+func (s *Server) receive(r *request, n int) (taken bool) {
+	now := time.Now()
+	r.received = now
+	if from := r.path.peer.Addr().Unmap(); from != r.from {
+		r.from = from
+		r.source = from.String()
+	}
+	client, ok := s.core.ClientFor(r.from.WithZone(""))
+	if !ok {
+		s.drops.fromUnknown(r.from, now)
+		return false
+	}
+	r.client = client
+	r.tally = s.metrics.client(client.Name)
+	if c := r.inspect(n); c != 0 {
+		s.drops.fromClient(r, c, now)
+		return false
+	}
+	if r.packet.code() == codeStatusServer {
+		s.status(r, now)
+		return false
+	}
+
+	var key cacheKey
+	key.set(r.path.peer, &r.packet)
+	sum := sha256.Sum256(r.packet.wire)
+	room := s.gate.enter()
+	standing, reply := s.cache.begin(&key, &sum, r, room, now)
+	if standing == isNew {
+		s.work.Add(1)
+		go s.answer(r)
+		return true
+	}
+	if room {
+		s.gate.leave()
+	}
+	switch standing {
+	case isAnswered:
+		s.metrics.cached.Inc()
+		s.send(reply, &r.path)
+	case isInWork:
+		s.metrics.attached.Inc()
+	case isImpostor:
+		s.drops.fromClient(r, reusedAuthenticator, now)
+	case isUnwelcome:
+		s.drops.fromClient(r, overload, now)
+	}
+	return false
+}
+
+// inspect checks a datagram as far as it can be without state, and proves that
+// it came from the client where it carries a proof. It answers the cause to
+// drop it, or none.
+func (r *request) inspect(n int) cause {
+	p := &r.packet
+	if c := p.parse(r.buf[:n]); c != 0 {
+		return c
+	}
+	if len(r.client.Plain) == 0 {
+		return noSecret // anyone could sign
+	}
+	required := r.client.RequireMA
+	switch p.code() {
+	case codeAccessRequest:
+		// With an EAP-Message it is always required, and where there is no
+		// password of any kind nothing else ties the packet to the secret (RFC
+		// 3579, section 3.3, note 1).
+		if p.eap || !p.msCHAP && p.userPassword == nil && p.chapPassword == nil {
+			required = true
+		}
+	case codeStatusServer:
+		required = true // RFC 5997, section 3
+	default:
+		return unsupportedCode
+	}
+	if p.ma == 0 {
+		if required {
+			return missingMA
+		}
+		return 0
+	}
+	if !r.digest.authentic(r.client.Plain, p) {
+		return wrongMA
+	}
+	return 0
+}
+
+// answer decides a request that was taken and sends the reply.
+func (s *Server) answer(r *request) {
+	defer s.work.Done()
+	defer s.gate.leave()
+	outcome := s.decide(s.deadlines.at(r.received), r)
+	r.tally.access[outcome].Inc()
+	switch outcome {
+	case accepted:
+		s.conclude(r, codeAccessAccept)
+	case rejected:
+		s.conclude(r, codeAccessReject)
+	default:
+		s.cache.abandon(r.entry)
+	}
+	s.recycle(r)
+}
+
+// conclude remembers the reply, so that a retransmission gets it too, and sends it.
+func (s *Server) conclude(r *request, code byte) {
+	reply := r.reply(code)
+	now := time.Now()
+	to := s.cache.finish(r.entry, reply, now)
+	s.send(reply, &to)
+	s.metrics.seconds.Observe(now.Sub(r.received).Seconds())
+}
+
+func (s *Server) recycle(r *request) {
+	r.client, r.entry, r.tally, r.packet = nil, nil, nil, packet{}
+	s.requests.Put(r)
+}
+
+// send sends a reply. A refusal is counted, and the gateway's retransmission
+// gets the reply from the cache.
+func (s *Server) send(reply []byte, to *path) {
+	if err := to.via.send(reply, to); err != nil {
+		s.metrics.unsent.Inc()
+		if speak, unsaid := s.unsent.may(to.peer.Addr(), time.Now()); speak {
+			s.log.LogAttrs(context.Background(), slog.LevelWarn, "RADIUS reply could not be sent; see routes and packet filters",
+				slog.String("address", to.peer.Addr().String()), slog.Any("error", err), slog.Int64("since_last", unsaid))
+		}
+	}
+}
