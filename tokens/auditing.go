@@ -1,0 +1,285 @@
+package tokens
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/big"
+	"strconv"
+	"strings"
+	"sync"
+
+	"watchword/tokens/audit"
+	"watchword/tokens/policy"
+)
+
+// The fields of the records that name and sign chain heads.
+const (
+	fieldHeads     = "heads"     // CHAIN:SEQ:HASH,...
+	fieldSignature = "signature" // base64 of r and s, over audit.CheckpointDigest(heads)
+	fieldKey       = "audit_key" // base64 of the public key, PKIX
+)
+
+// Records lists the audit, newest first.
+func (s *Service) Records(ctx context.Context, p Principal, q RecordQuery) ([]audit.Record, error) {
+	realm, err := p.listed(q.Realm)
+	if err != nil {
+		return nil, err
+	}
+	if q.User != "" {
+		if q.User, err = FoldName(q.User); err != nil {
+			return nil, err
+		}
+	}
+	q.Realm, q.Limit = realm, limit(q.Limit)
+	e := audit.Event{Realm: realm}
+	if err := s.authorise(ctx, p, policy.AuditList, e); err != nil {
+		return nil, err
+	}
+	list, err := s.db.Records(ctx, q)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return list, s.record(ctx, p, policy.AuditList, e)
+}
+
+// startEvent is the first record of a chain: it names the heads of all others,
+// signed.
+func (s *Service) startEvent(others []audit.Head) (audit.Event, error) {
+	e := audit.Event{Time: s.started, Action: string(policy.ServerStart), Outcome: "ok", Actor: string(KindSystem)}
+	der, err := x509.MarshalPKIXPublicKey(s.custody.PublicKey())
+	if err != nil {
+		return e, fmt.Errorf("the audit key: %w", err)
+	}
+	fields, err := s.sign(context.Background(), others)
+	e.Detail = append(fields, audit.Field{Name: fieldKey, Value: base64.StdEncoding.EncodeToString(der)})
+	return e, err
+}
+
+// named are the heads that this server's checkpoints have named, so that a
+// checkpoint names only what moved.
+type named struct {
+	mu   sync.Mutex
+	last map[int64]int64 // chain -> seq
+}
+
+// checkpoint signs the heads of all chains that moved since the last one.
+func (s *Service) checkpoint(ctx context.Context, action policy.Action) error {
+	heads, err := s.db.Heads(ctx)
+	if err != nil {
+		return unavailable(err)
+	}
+	own := s.ledger.end()
+	s.named.mu.Lock()
+	defer s.named.mu.Unlock()
+	var moved []audit.Head
+	for _, h := range heads {
+		if h.Chain == own.Chain && h.Seq > own.Seq {
+			continue // a commit of which we do not know yet
+		}
+		if s.named.last[h.Chain] != h.Seq {
+			moved = append(moved, h)
+		}
+	}
+	idle := len(moved) == 0 || len(moved) == 1 && moved[0].Chain == own.Chain && s.named.last[own.Chain]+1 == moved[0].Seq
+	if idle && action == policy.Checkpoint {
+		return nil // nothing happened but the last checkpoint
+	}
+	fields, err := s.sign(ctx, moved)
+	if err != nil {
+		return err
+	}
+	e := audit.Event{Time: s.cfg.Now(), Action: string(action), Outcome: "ok", Actor: string(KindSystem), Detail: fields}
+	if err := s.ledger.commit(ctx, &Change{}, []audit.Event{e}); err != nil {
+		return err
+	}
+	if s.named.last == nil {
+		s.named.last = map[int64]int64{}
+	}
+	for _, h := range moved {
+		s.named.last[h.Chain] = h.Seq
+	}
+	return nil
+}
+
+// sign makes the fields of a record that names heads.
+func (s *Service) sign(ctx context.Context, heads []audit.Head) ([]audit.Field, error) {
+	digest := audit.CheckpointDigest(heads)
+	signature, err := s.custody.Sign(ctx, digest[:])
+	if err != nil {
+		return nil, fmt.Errorf("sign the audit's heads: %w", translate(err))
+	}
+	return []audit.Field{
+		{Name: fieldHeads, Value: formatHeads(heads)},
+		{Name: fieldSignature, Value: base64.StdEncoding.EncodeToString(signature)},
+	}, nil
+}
+
+func formatHeads(heads []audit.Head) string {
+	parts := make([]string, len(heads))
+	for i, h := range heads {
+		parts[i] = fmt.Sprintf("%d:%d:%x", h.Chain, h.Seq, h.Hash)
+	}
+	return strings.Join(parts, ",")
+}
+
+var errHeads = errors.New("the heads that it names cannot be read")
+
+func parseHeads(text string) ([]audit.Head, error) {
+	var heads []audit.Head
+	for part := range strings.SplitSeq(text, ",") {
+		if part == "" {
+			continue
+		}
+		f := strings.Split(part, ":")
+		if len(f) != 3 {
+			return nil, errHeads
+		}
+		chain, err1 := strconv.ParseInt(f[0], 10, 64)
+		seq, err2 := strconv.ParseInt(f[1], 10, 64)
+		hash, err3 := hex.DecodeString(f[2])
+		h := audit.Head{Chain: chain, Seq: seq}
+		if err1 != nil || err2 != nil || err3 != nil || len(hash) != len(h.Hash) {
+			return nil, errHeads
+		}
+		copy(h.Hash[:], hash)
+		heads = append(heads, h)
+	}
+	return heads, nil
+}
+
+// AuditReport is what VerifyAudit found.
+type AuditReport struct {
+	Intact      bool     `json:"intact"`
+	Records     int64    `json:"records"`
+	Chains      int      `json:"chains"`
+	Checkpoints int      `json:"checkpoints"`
+	Problems    []string `json:"problems"` // the first hundred
+}
+
+const maxProblems = 100
+
+func (r *AuditReport) problem(format string, args ...any) {
+	r.Intact = false
+	if len(r.Problems) < maxProblems {
+		r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
+	}
+}
+
+// VerifyAudit recomputes every chain, checks that each head that a record names
+// is there, and each signature with the HSM's audit key. What was removed from
+// the end of the newest chains since the last checkpoint cannot be noticed
+// here: keep checkpoints elsewhere too.
+func (s *Service) VerifyAudit(ctx context.Context, p Principal) (AuditReport, error) {
+	e := audit.Event{Realm: p.Realm}
+	if err := s.authorise(ctx, p, policy.AuditVerify, e); err != nil {
+		return AuditReport{}, err
+	}
+	report := AuditReport{Intact: true, Problems: []string{}}
+	chains, err := s.db.Chains(ctx)
+	if err != nil {
+		return report, unavailable(err)
+	}
+	// What was appended while we read is left for the next time: an open chain
+	// is read up to where it was when we came to it.
+	want := map[int64]map[int64][32]byte{} // chain -> seq -> hash that some record names
+	for _, chain := range chains {
+		if err := s.verifyChain(ctx, chain, &report, want); err != nil {
+			return report, unavailable(err)
+		}
+	}
+	for chain, places := range want {
+		if err := s.verifyNamed(ctx, chain, places, &report); err != nil {
+			return report, unavailable(err)
+		}
+	}
+	e.Detail = []audit.Field{{Name: "intact", Value: fmt.Sprint(report.Intact)}, {Name: "records", Value: itoa(report.Records)}}
+	return report, s.record(ctx, p, policy.AuditVerify, e)
+}
+
+func (s *Service) verifyChain(ctx context.Context, chain int64, report *AuditReport, want map[int64]map[int64][32]byte) error {
+	head := audit.Head{Chain: chain}
+	known := true // the hash before is the one that the next record was chained to
+	err := s.db.Walk(ctx, chain, func(r *audit.Record) error {
+		report.Records++
+		if r.Seq != head.Seq+1 {
+			report.problem("chain %d: records %d to %d are missing", chain, head.Seq+1, r.Seq-1)
+			known = false
+		}
+		if known && audit.Sum(head.Hash, chain, r.Seq, &r.Event) != r.Hash {
+			report.problem("chain %d: record %d was altered, or the one before it", chain, r.Seq)
+		}
+		known = true
+		head.Seq, head.Hash = r.Seq, r.Hash
+		s.verifyHeads(r, report, want)
+		return nil
+	})
+	if head.Seq > 0 {
+		report.Chains++
+	}
+	return err
+}
+
+// verifyHeads checks the signature of a record that names heads, and notes the
+// heads to be looked for.
+func (s *Service) verifyHeads(r *audit.Record, report *AuditReport, want map[int64]map[int64][32]byte) {
+	var list, signature string
+	for _, f := range r.Detail {
+		switch f.Name {
+		case fieldHeads:
+			list = f.Value
+		case fieldSignature:
+			signature = f.Value
+		}
+	}
+	switch policy.Action(r.Action) {
+	case policy.ServerStart, policy.ServerStop, policy.Checkpoint:
+	default:
+		return
+	}
+	report.Checkpoints++
+	heads, err := parseHeads(list)
+	if err != nil {
+		report.problem("chain %d: record %d: %v", r.Chain, r.Seq, err)
+		return
+	}
+	sig, err := base64.StdEncoding.DecodeString(signature)
+	if err != nil || !s.verifySignature(audit.CheckpointDigest(heads), sig) {
+		report.problem("chain %d: record %d: the signature over the chain heads is wrong", r.Chain, r.Seq)
+	}
+	for _, h := range heads {
+		if want[h.Chain] == nil {
+			want[h.Chain] = map[int64][32]byte{}
+		}
+		want[h.Chain][h.Seq] = h.Hash
+	}
+}
+
+func (s *Service) verifySignature(digest [32]byte, signature []byte) bool {
+	key, ok := s.custody.PublicKey().(*ecdsa.PublicKey)
+	if !ok || len(signature) != 64 {
+		return false
+	}
+	return ecdsa.Verify(key, digest[:], new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:]))
+}
+
+// verifyNamed looks for the heads that some record names in one chain.
+func (s *Service) verifyNamed(ctx context.Context, chain int64, places map[int64][32]byte, report *AuditReport) error {
+	err := s.db.Walk(ctx, chain, func(r *audit.Record) error {
+		if hash, ok := places[r.Seq]; ok {
+			if hash != r.Hash {
+				report.problem("chain %d: record %d is not the one that a checkpoint signed", chain, r.Seq)
+			}
+			delete(places, r.Seq)
+		}
+		return nil
+	})
+	for seq := range places {
+		report.problem("chain %d: record %d, which a checkpoint signed, is missing", chain, seq)
+	}
+	return err
+}

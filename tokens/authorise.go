@@ -1,0 +1,150 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"watchword/hsm"
+	"watchword/tokens/audit"
+	"watchword/tokens/policy"
+)
+
+// authorise is the first line of each use case but Verify: may p do this in
+// this realm, now? A refusal is audited. What nodes cache is brought up to
+// date first, so that a key deleted on another node does nothing here.
+func (s *Service) authorise(ctx context.Context, p Principal, action policy.Action, e audit.Event) error {
+	view, err := s.db.Load(ctx, nil)
+	s.noteDatabase(err)
+	if err != nil {
+		return unavailable(err)
+	}
+	if view.Generation != s.reg.Load().generation {
+		if err := s.reloadRegistry(ctx); err != nil {
+			return unavailable(err)
+		}
+	}
+	if _, ok := s.live(p); !ok {
+		return fmt.Errorf("%w: it was deleted, or has expired", ErrUnknownKey)
+	}
+	d := policy.Decide(policy.Request{Scope: p.Scope, Realm: p.Realm, Action: action, In: e.Realm})
+	if !d.Allow {
+		return s.deny(ctx, p, action, e, d.Reason)
+	}
+	return nil
+}
+
+// deny writes the refusal to the audit and answers the error for the caller.
+func (s *Service) deny(ctx context.Context, p Principal, action policy.Action, e audit.Event, why string) error {
+	e = s.event(p, action, e)
+	e.Outcome = "denied"
+	e.Detail = append(e.Detail, audit.Field{Name: "why", Value: why})
+	e.Reason = string(ReasonForbidden)
+	if s.crowd.admit(&e, e.Time) {
+		if err := s.ledger.commit(ctx, &Change{}, []audit.Event{e}); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %s needs another scope or realm (%s)", ErrForbidden, action, why)
+}
+
+// event fills in who asked, when and from where; the outcome is ok.
+func (s *Service) event(p Principal, action policy.Action, e audit.Event) audit.Event {
+	e.Time, e.Action, e.Actor, e.Client, e.Source = s.cfg.Now(), string(action), p.Actor(), p.client(), p.Source
+	if e.Outcome == "" {
+		e.Outcome = "ok"
+	}
+	return e
+}
+
+// record audits a use case that changes nothing.
+func (s *Service) record(ctx context.Context, p Principal, action policy.Action, e audit.Event) error {
+	return s.ledger.commit(ctx, &Change{}, []audit.Event{s.event(p, action, e)})
+}
+
+// conflicts bounds how often a use case is tried again after someone else
+// changed the same user or token.
+const conflicts = 50
+
+// change runs one use case on the subjects of refs: it authorises, loads, lets
+// decide fill in the change, and commits it with the event; all of it again if
+// a version had moved. An error of decide's is audited too.
+func (s *Service) change(ctx context.Context, p Principal, action policy.Action, e audit.Event, refs []Ref,
+	decide func(found []*Subject, c *Change, e *audit.Event) error,
+) error {
+	if err := s.authorise(ctx, p, action, e); err != nil {
+		return err
+	}
+	for range conflicts {
+		view, err := s.db.Load(ctx, refs)
+		s.noteDatabase(err)
+		if err != nil {
+			return unavailable(err)
+		}
+		s.noteClock(view.Clock, s.cfg.Now())
+		var c Change
+		done := s.event(p, action, e)
+		refused := decide(view.Subjects, &c, &done)
+		if refused != nil {
+			if errors.Is(refused, ErrUnavailable) {
+				return refused
+			}
+			done.Outcome = "refused"
+			if done.Reason == "" {
+				done.Reason = refusal(refused)
+			}
+		}
+		err = s.ledger.commit(ctx, &c, []audit.Event{done})
+		if errors.Is(err, ErrConflict) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		return refused
+	}
+	return fmt.Errorf("%w: it is changed elsewhere all the time", ErrUnavailable)
+}
+
+// refusal is how the audit names an error.
+func refusal(err error) string {
+	for _, k := range []struct {
+		is   error
+		name string
+	}{
+		{ErrNotFound, "not_found"}, {ErrExists, "exists"}, {ErrState, "state"}, {ErrInvalid, "invalid"},
+		{ErrWrongCode, "wrong_code"}, {ErrTampered, "tampered"},
+	} {
+		if errors.Is(err, k.is) {
+			return k.name
+		}
+	}
+	return "error"
+}
+
+// bind makes the bindings of tokens for an owner's PIN MAC. The tokens hold
+// their new columns already.
+func (s *Service) bind(ctx context.Context, list []*Token, pinMAC []byte) error {
+	messages := make([][]byte, len(list))
+	for i, t := range list {
+		messages[i] = t.Sealed(pinMAC).Message()
+	}
+	macs, err := s.custody.MAC(ctx, hsm.KeyBinding, messages...)
+	if err != nil {
+		return translate(err)
+	}
+	for i, t := range list {
+		t.Binding = macs[i]
+	}
+	return nil
+}
+
+// intact says whether a token's binding is right, so that a row that was
+// altered is never bound anew.
+func (s *Service) intact(ctx context.Context, t *Token, pinMAC []byte) (bool, error) {
+	macs, err := s.custody.MAC(ctx, hsm.KeyBinding, t.Sealed(pinMAC).Message())
+	if err != nil {
+		return false, translate(err)
+	}
+	return hmacEqual(macs[0], t.Binding), nil
+}

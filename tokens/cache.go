@@ -1,0 +1,215 @@
+package tokens
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"watchword/hsm"
+	"watchword/tokens/policy"
+)
+
+// registry is what this node caches of clients and API keys. It is replaced
+// whole, never changed.
+type registry struct {
+	generation int64
+	keys       map[string]*APIKey
+	clients    []*RADIUSClient // longest prefix first
+	exact      map[netip.Addr]*RADIUSClient
+	names      map[string]*RADIUSClient
+}
+
+// RADIUSClient is a client with its shared secret, as the RADIUS server needs
+// it. It is read only.
+type RADIUSClient struct {
+	Client
+	Plain []byte
+}
+
+// Principal is the client as one who asks for verifications.
+func (c *RADIUSClient) Principal() Principal {
+	return Principal{Kind: KindClient, ID: c.Name, Name: c.Name, Realm: c.Realm, Scope: policy.ScopeVerify}
+}
+
+// SplitName makes realm and user name of what the NAS sent, by the client's
+// rule: DOMAIN\alice and alice@corp.
+func (c *RADIUSClient) SplitName(name string) (realm, user string) {
+	if c.NameRule != NameStrip && c.NameRule != NameRealm {
+		return c.Realm, name
+	}
+	domain, user := "", name
+	if i := strings.IndexByte(name, '\\'); i >= 0 {
+		domain, user = name[:i], name[i+1:]
+	} else if i := strings.LastIndexByte(name, '@'); i >= 0 {
+		domain, user = name[i+1:], name[:i]
+	}
+	if c.NameRule == NameRealm && domain != "" {
+		return domain, user
+	}
+	return c.Realm, user
+}
+
+// ClientFor answers the client with the most specific prefix that holds the
+// address.
+func (s *Service) ClientFor(addr netip.Addr) (*RADIUSClient, bool) {
+	r := s.reg.Load()
+	addr = addr.Unmap()
+	if c, ok := r.exact[addr]; ok {
+		return c, true
+	}
+	addr = addr.WithZone("")
+	for _, c := range r.clients {
+		if c.Prefix.Contains(addr) {
+			return c, true
+		}
+	}
+	return nil, false
+}
+
+// reloadRegistry reads clients and API keys anew.
+func (s *Service) reloadRegistry(ctx context.Context) error {
+	s.regMu.Lock()
+	defer s.regMu.Unlock()
+	read, err := s.db.Registry(ctx)
+	if err != nil {
+		return fmt.Errorf("read clients and API keys: %w", unavailable(err))
+	}
+	if now := s.reg.Load(); now != nil && now.generation == read.Generation {
+		return nil
+	}
+	r := &registry{
+		generation: read.Generation,
+		keys:       make(map[string]*APIKey, len(read.Keys)),
+		exact:      map[netip.Addr]*RADIUSClient{},
+		names:      map[string]*RADIUSClient{},
+	}
+	for i := range read.Keys {
+		r.keys[read.Keys[i].ID] = &read.Keys[i]
+	}
+	for i := range read.Clients {
+		c := &RADIUSClient{Client: read.Clients[i]}
+		if c.Plain, err = s.custody.Open(ctx, c.Secret, clientContext(&c.Client)); err != nil {
+			// One altered row must not stop the others; a fault must.
+			if terr := translate(err); !isTampered(terr) {
+				return fmt.Errorf("open the shared secret of client %s: %w", c.Name, terr)
+			}
+			s.log.Error("the row of a RADIUS client was altered outside Watchword; the client is ignored", "client", c.Name)
+			continue
+		}
+		r.names[c.Name] = c
+		r.clients = append(r.clients, c)
+		if c.Prefix.IsSingleIP() {
+			r.exact[c.Prefix.Addr()] = c
+		}
+	}
+	sort.SliceStable(r.clients, func(i, j int) bool { return r.clients[i].Prefix.Bits() > r.clients[j].Prefix.Bits() })
+	s.reg.Store(r)
+	return nil
+}
+
+// clientContext is what a client's secret is sealed with: everything in the
+// row that decides who may use it and how.
+func clientContext(c *Client) []byte {
+	return fmt.Appendf(nil, "watchword-client-1\x00%q %q %q %v %q", c.Name, c.Prefix, c.Realm, c.RequireMA, c.NameRule)
+}
+
+// live looks at a principal again: a key or client that was deleted, or made
+// anew with other rights, is no longer who it was.
+func (s *Service) live(p Principal) (Principal, bool) {
+	r := s.reg.Load()
+	switch p.Kind {
+	case KindSystem:
+		return p, true
+	case KindClient:
+		c, ok := r.names[p.ID]
+		return p, ok && c.Realm == p.Realm
+	case KindKey:
+		k, ok := r.keys[p.ID]
+		if !ok || (!k.Expires.IsZero() && !s.cfg.Now().Before(k.Expires)) {
+			return p, false
+		}
+		return p, string(p.Scope) == k.Scope && p.Realm == k.Realm
+	}
+	return p, false
+}
+
+// keyPrefix begins every API key, so that scanners for leaked secrets know one.
+const keyPrefix = "ww_"
+
+// newKeyText is an API key as it is shown: ww_ID_SECRET.
+func newKeyText(id string, secret []byte) string {
+	return keyPrefix + id + "_" + base64.RawURLEncoding.EncodeToString(secret)
+}
+
+// Authenticate answers the principal of an API key, without a round trip. The
+// error wraps ErrUnknownKey and is the same whatever was wrong.
+func (s *Service) Authenticate(_ context.Context, key string) (Principal, error) {
+	id, _, ok := strings.Cut(strings.TrimPrefix(key, keyPrefix), "_")
+	if !ok || !strings.HasPrefix(key, keyPrefix) {
+		return Principal{}, ErrUnknownKey
+	}
+	k := s.reg.Load().keys[id]
+	sum := sha256.Sum256([]byte(key))
+	if k == nil || subtle.ConstantTimeCompare(sum[:], k.Hash[:]) != 1 {
+		return Principal{}, ErrUnknownKey
+	}
+	now := s.cfg.Now()
+	if !k.Expires.IsZero() && !now.Before(k.Expires) {
+		return Principal{}, ErrUnknownKey
+	}
+	s.keyUse.note(id, now)
+	return Principal{Kind: KindKey, ID: id, Name: k.Name, Realm: k.Realm, Scope: policy.Scope(k.Scope)}, nil
+}
+
+// keyUse remembers when API keys were last used, to the minute.
+type keyUse struct {
+	last sync.Map // key id -> Unix minute (int64)
+	mu   sync.Mutex
+	sent map[string]int64
+}
+
+func (u *keyUse) note(id string, now time.Time) {
+	minute := now.Unix() / 60
+	if was, ok := u.last.Load(id); !ok || was.(int64) != minute {
+		u.last.Store(id, minute)
+	}
+}
+
+// flushKeyUse writes the last use of the API keys used since the last call.
+func (s *Service) flushKeyUse(ctx context.Context) {
+	u := &s.keyUse
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	used := map[string]time.Time{}
+	u.last.Range(func(id, minute any) bool {
+		if u.sent[id.(string)] != minute.(int64) {
+			used[id.(string)] = time.Unix(minute.(int64)*60, 0).UTC()
+		}
+		return true
+	})
+	if len(used) == 0 {
+		return
+	}
+	if err := s.db.TouchKeys(ctx, used); err != nil {
+		s.log.Warn("the last use of API keys could not be noted", "error", err)
+		return
+	}
+	if u.sent == nil {
+		u.sent = map[string]int64{}
+	}
+	for id, t := range used {
+		u.sent[id] = t.Unix() / 60
+	}
+}
+
+func isTampered(err error) bool {
+	return errors.Is(err, hsm.ErrTampered) || errors.Is(err, ErrTampered)
+}

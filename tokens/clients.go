@@ -1,0 +1,246 @@
+package tokens
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net/netip"
+	"time"
+
+	"golang.org/x/text/unicode/norm"
+
+	"watchword/tokens/audit"
+	"watchword/tokens/policy"
+)
+
+// NewClient is a RADIUS client to make or to replace.
+type NewClient struct {
+	Name      string
+	Prefix    netip.Prefix
+	Realm     string // empty: the principal's, or the default one
+	Secret    []byte // wiped by PutClient
+	RequireMA bool
+	NameRule  NameRule // empty: plain
+}
+
+// Clients lists the RADIUS clients by name, without their secrets.
+func (s *Service) Clients(ctx context.Context, p Principal) ([]Client, error) {
+	e := audit.Event{Realm: p.Realm}
+	if err := s.authorise(ctx, p, policy.ClientList, e); err != nil {
+		return nil, err
+	}
+	read, err := s.db.Registry(ctx)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	list := make([]Client, 0, len(read.Clients))
+	for _, c := range read.Clients {
+		if p.Realm == "" || c.Realm == p.Realm {
+			c.Secret = nil
+			list = append(list, c)
+		}
+	}
+	return list, s.record(ctx, p, policy.ClientList, e)
+}
+
+// maxSecret bounds a shared secret; nothing in RFC 2865 does.
+const maxSecret = 256
+
+// PutClient makes a RADIUS client, or replaces the one of that name. All nodes
+// use it before they decide their next batch.
+func (s *Service) PutClient(ctx context.Context, p Principal, n NewClient, replace bool) (Client, error) {
+	defer clear(n.Secret)
+	realm, err := p.realm(n.Realm)
+	if err != nil {
+		return Client{}, err
+	}
+	name, err := FoldName(n.Name)
+	if err != nil {
+		return Client{}, err
+	}
+	if n.NameRule == "" {
+		n.NameRule = NamePlain
+	}
+	switch {
+	case !n.Prefix.IsValid():
+		return Client{}, fmt.Errorf("%w: the address of client %s is missing; it is an address or a prefix such as 192.0.2.0/24", ErrInvalid, name)
+	case len(n.Secret) == 0:
+		return Client{}, fmt.Errorf("%w: client %s has no shared secret", ErrInvalid, name)
+	case len(n.Secret) > maxSecret:
+		return Client{}, fmt.Errorf("%w: the shared secret of client %s is longer than %d bytes", ErrInvalid, name, maxSecret)
+	case n.NameRule != NamePlain && n.NameRule != NameStrip && n.NameRule != NameRealm:
+		return Client{}, fmt.Errorf("%w: name rule %q; it is plain, strip or realm", ErrInvalid, n.NameRule)
+	}
+	prefix := n.Prefix.Masked()
+	if a := prefix.Addr(); a.Is4In6() && prefix.Bits() >= 96 {
+		prefix = netip.PrefixFrom(a.Unmap(), prefix.Bits()-96)
+	}
+	e := audit.Event{Realm: realm, Detail: []audit.Field{
+		{Name: "client", Value: name}, {Name: "address", Value: prefix.String()},
+		{Name: "require_message_authenticator", Value: fmt.Sprint(n.RequireMA)},
+	}}
+	if err := s.authorise(ctx, p, policy.ClientPut, e); err != nil {
+		return Client{}, err
+	}
+	c := Client{
+		Name: name, Prefix: prefix, Realm: realm, RequireMA: n.RequireMA, NameRule: n.NameRule,
+		Created: s.cfg.Now().UTC(), SecretSize: len(n.Secret),
+	}
+	if c.Secret, err = s.custody.Seal(ctx, n.Secret, clientContext(&c)); err != nil {
+		return Client{}, translate(err)
+	}
+	w := Change{Clients: []ClientWrite{{Client: c, Replace: replace}}}
+	if err := s.ledger.commit(ctx, &w, []audit.Event{s.event(p, policy.ClientPut, e)}); err != nil {
+		return Client{}, err
+	}
+	if err := s.reloadRegistry(ctx); err != nil {
+		return Client{}, err
+	}
+	c.Secret = nil
+	return c, nil
+}
+
+// DeleteClient removes a RADIUS client: its packets are dropped from then on.
+func (s *Service) DeleteClient(ctx context.Context, p Principal, name string) error {
+	key, err := FoldName(name)
+	if err != nil {
+		return err
+	}
+	read, err := s.db.Registry(ctx)
+	if err != nil {
+		return unavailable(err)
+	}
+	e := audit.Event{Realm: p.Realm, Detail: []audit.Field{{Name: "client", Value: key}}}
+	var found *Client
+	for i := range read.Clients {
+		if read.Clients[i].Name == key {
+			found = &read.Clients[i]
+			e.Realm = found.Realm
+		}
+	}
+	if err := s.authorise(ctx, p, policy.ClientDelete, e); err != nil {
+		return err
+	}
+	if found == nil {
+		return fmt.Errorf("%w: no RADIUS client %q", ErrNotFound, key)
+	}
+	w := Change{Clients: []ClientWrite{{Client: *found, Delete: true}}}
+	if err := s.ledger.commit(ctx, &w, []audit.Event{s.event(p, policy.ClientDelete, e)}); err != nil {
+		return err
+	}
+	return s.reloadRegistry(ctx)
+}
+
+// NewKey is an API key to make.
+type NewKey struct {
+	Name    string
+	Realm   string // the one realm that it may act in; empty: all
+	Scope   string
+	Expires time.Time // zero: never
+}
+
+// Keys lists the API keys.
+func (s *Service) Keys(ctx context.Context, p Principal) ([]APIKey, error) {
+	e := audit.Event{Realm: p.Realm}
+	if err := s.authorise(ctx, p, policy.KeyList, e); err != nil {
+		return nil, err
+	}
+	read, err := s.db.Registry(ctx)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	list := make([]APIKey, 0, len(read.Keys))
+	for _, k := range read.Keys {
+		if p.Realm == "" || k.Realm == p.Realm {
+			list = append(list, k)
+		}
+	}
+	return list, s.record(ctx, p, policy.KeyList, e)
+}
+
+// AddKey makes an API key and answers it with its text, which is shown this
+// once: what is stored is its SHA-256.
+func (s *Service) AddKey(ctx context.Context, p Principal, n NewKey) (APIKey, string, error) {
+	k, text, err := s.makeKey(p, n)
+	if err != nil {
+		return APIKey{}, "", err
+	}
+	e := audit.Event{Realm: k.Realm, Detail: []audit.Field{{Name: "key", Value: k.ID}, {Name: "name", Value: k.Name}, {Name: "scope", Value: k.Scope}}}
+	if err := s.authorise(ctx, p, policy.KeyAdd, e); err != nil {
+		return APIKey{}, "", err
+	}
+	w := Change{Keys: []KeyWrite{{Key: k}}}
+	if err := s.ledger.commit(ctx, &w, []audit.Event{s.event(p, policy.KeyAdd, e)}); err != nil {
+		return APIKey{}, "", err
+	}
+	return k, text, s.reloadRegistry(ctx)
+}
+
+func (s *Service) makeKey(p Principal, n NewKey) (APIKey, string, error) {
+	name, err := FoldName(n.Name)
+	if err != nil {
+		return APIKey{}, "", fmt.Errorf("the name of the key: %w", err)
+	}
+	realm, err := p.listed(n.Realm)
+	if err != nil {
+		return APIKey{}, "", err
+	}
+	now := s.cfg.Now().UTC()
+	switch {
+	case !policy.Scope(n.Scope).Valid():
+		return APIKey{}, "", fmt.Errorf("%w: scope %q; it is admin, helpdesk, verify or read", ErrInvalid, n.Scope)
+	case !n.Expires.IsZero() && !n.Expires.After(now):
+		return APIKey{}, "", fmt.Errorf("%w: the key would have expired before it was made", ErrInvalid)
+	}
+	random := make([]byte, 8+32)
+	if _, err := io.ReadFull(s.cfg.Rand, random); err != nil {
+		return APIKey{}, "", fmt.Errorf("%w: random bytes: %w", ErrUnavailable, err)
+	}
+	id := hex.EncodeToString(random[:8])
+	text := newKeyText(id, random[8:])
+	clear(random)
+	return APIKey{
+		ID: id, Name: norm.NFC.String(name), Realm: realm, Scope: n.Scope, Hash: sha256.Sum256([]byte(text)),
+		Created: now, Expires: n.Expires.UTC(),
+	}, text, nil
+}
+
+// DeleteKey removes an API key: it opens nothing from then on, on any node.
+func (s *Service) DeleteKey(ctx context.Context, p Principal, id string) error {
+	read, err := s.db.Registry(ctx)
+	if err != nil {
+		return unavailable(err)
+	}
+	e := audit.Event{Realm: p.Realm, Detail: []audit.Field{{Name: "key", Value: id}}}
+	var found *APIKey
+	admins := 0
+	for i := range read.Keys {
+		if k := &read.Keys[i]; k.ID == id {
+			found, e.Realm = k, k.Realm
+		}
+		if isAdmin(&read.Keys[i]) {
+			admins++
+		}
+	}
+	if err := s.authorise(ctx, p, policy.KeyDelete, e); err != nil {
+		return err
+	}
+	switch {
+	case found == nil:
+		return fmt.Errorf("%w: no API key %q", ErrNotFound, id)
+	case isAdmin(found) && admins == 1:
+		return fmt.Errorf("%w: this is the last admin key; make another one first", ErrState)
+	}
+	w := Change{Keys: []KeyWrite{{Key: *found, Delete: true}}}
+	if err := s.ledger.commit(ctx, &w, []audit.Event{s.event(p, policy.KeyDelete, e)}); err != nil {
+		return err
+	}
+	return s.reloadRegistry(ctx)
+}
+
+// isAdmin says whether a key may do everything, everywhere and for good.
+func isAdmin(k *APIKey) bool {
+	return policy.Scope(k.Scope) == policy.ScopeAdmin && k.Realm == "" && k.Expires.IsZero()
+}

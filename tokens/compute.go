@@ -1,0 +1,284 @@
+package tokens
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"watchword/hsm"
+	"watchword/tokens/audit"
+)
+
+// trial is one attempt while its batch is being decided.
+type trial struct {
+	*pending
+	subject *Subject // nil for an unknown user
+	user    *User    // the subject's, or the decoy's
+	bar     Reason
+	prefix  []byte // MAC of what was typed before the code; nil if nothing was
+	cands   []candidate
+	decoyed bool // cands holds the decoy: the user has no token, or there is no such user
+}
+
+// decide loads, computes and judges a batch. Attempts on the same user are
+// judged one after another, each on the state that the one before left. It
+// answers nil if no attempt is left to commit.
+func (e *engine) decide(ctx context.Context, batch []*pending) *decided {
+	s := e.s
+	subjects, err := s.load(ctx, batch)
+	if err != nil {
+		for _, x := range batch {
+			x.fail(err)
+		}
+		return nil
+	}
+	now := s.cfg.Now()
+	d := &decided{
+		attempts: make([]*pending, 0, len(batch)),
+		verdicts: make([]verdict, 0, len(batch)),
+		events:   make([]audit.Event, 0, len(batch)),
+		subjects: make([]*Subject, 0, len(batch)),
+	}
+	rounds := make([][]int, 0, 1) // attempts by how many of the same user come before
+	nth := make(map[*Subject]int, len(batch))
+	for i, x := range batch {
+		if _, ok := s.live(x.principal); !ok {
+			x.fail(fmt.Errorf("%w: it was deleted", ErrUnknownKey))
+			continue
+		}
+		n := 0
+		if subject := subjects[i]; subject != nil {
+			n = nth[subject]
+			nth[subject]++
+		}
+		if n == len(rounds) {
+			rounds = append(rounds, nil)
+		}
+		rounds[n] = append(rounds[n], i)
+	}
+	writes := make(map[*Subject]*write, len(batch))
+	for _, round := range rounds {
+		trials := make([]trial, len(round))
+		for j, i := range round {
+			trials[j] = trial{pending: batch[i], subject: subjects[i]}
+		}
+		s.compute(ctx, trials, now)
+		for j := range trials {
+			t := &trials[j]
+			v := t.judge()
+			s.apply(d, writes, t, &v, now)
+		}
+	}
+	if len(d.attempts) == 0 {
+		return nil
+	}
+	return d
+}
+
+// judge gives the verdict on the trial. The decoy decides nothing, but a fault
+// while it was computed is a fault.
+func (t *trial) judge() verdict {
+	v := decide(t.user, t.bar, t.cands)
+	if !t.decoyed || v.err != nil {
+		return v
+	}
+	v = decide(t.user, t.bar, nil)
+	if t.subject == nil {
+		v.reason = ReasonUnknownUser
+	}
+	return v
+}
+
+// load reads the subjects of a batch, in one round trip, and what the node
+// caches if it is no longer right.
+func (s *Service) load(ctx context.Context, batch []*pending) ([]*Subject, error) {
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	refs := make([]Ref, len(batch))
+	for i, x := range batch {
+		refs[i] = x.ref
+	}
+	before := s.cfg.Now()
+	view, err := s.db.Load(ctx, refs)
+	s.noteDatabase(err)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	s.noteClock(view.Clock, before)
+	if view.Generation != s.reg.Load().generation {
+		if err := s.reloadRegistry(ctx); err != nil {
+			return nil, unavailable(err)
+		}
+	}
+	return view.Subjects, nil
+}
+
+// computeTimeout bounds the HMACs of one batch: an HSM that hangs is a fault.
+const computeTimeout = 5 * time.Second
+
+// compute fills in what decide needs: who is barred, the MAC of each PIN that
+// was typed, and the HMACs of each token's window. An attempt that cannot be
+// accepted anyway, or that is for an unknown user, costs as much as a wrong
+// code does: its windows are computed whole.
+func (s *Service) compute(ctx context.Context, trials []trial, now time.Time) {
+	jobs := make([]hsm.Job, 0, len(trials))
+	owners := make([]*candidate, 0, len(trials))
+	sealedFor := make([]*User, len(trials))
+	var pins pinBatch
+	for i := range trials {
+		t := &trials[i]
+		var held []Token
+		t.user = &decoyUser
+		if t.subject != nil {
+			t.user = t.subject.User
+			t.bar = barred(t.user, &t.subject.Standing, &s.cfg.Throttle, t.client, now)
+			held = t.subject.Tokens
+		}
+		sealedFor[i] = t.user
+		if len(held) == 0 {
+			held, t.decoyed, sealedFor[i] = []Token{s.decoy}, true, &decoyUser
+		}
+		t.cands = make([]candidate, len(held))
+		for k := range held {
+			c := &t.cands[k]
+			c.token = &held[k]
+			pin, code := split(t.code, c.token.Digits)
+			c.code, c.bare = code, pin == ""
+			c.pinOK = c.bare && !t.user.HasPIN()
+			if !c.bare {
+				pins.add(t.user, pin, c)
+			}
+		}
+	}
+	pins.run(ctx, s.custody)
+	for i := range trials {
+		t := &trials[i]
+		for k := range t.cands {
+			c := &t.cands[k]
+			if c.err != nil {
+				continue
+			}
+			if c.token.Type == TOTP && s.skewed.Load() {
+				c.err = fmt.Errorf("%w: the clocks of server and database differ", ErrUnavailable)
+				continue
+			}
+			c.factors = s.cfg.Windows.factors(make([]uint64, 0, 12), c.token, now)
+			job := hsm.Job{Key: c.token.Sealed(sealedFor[i].PINMAC), Factors: c.factors}
+			if t.subject != nil && t.bar == "" && c.pinOK && c.token.State == Active {
+				job.Stop = func(i int, mac []byte) bool {
+					return matches(mac, c.token.Digits, c.code) && c.token.fresh(c.factors[i])
+				}
+			}
+			jobs = append(jobs, job)
+			owners = append(owners, c)
+		}
+	}
+	if len(jobs) == 0 {
+		return
+	}
+	list := make([]*hsm.Job, len(jobs))
+	for i := range jobs {
+		list[i] = &jobs[i]
+	}
+	ctx, cancel := context.WithTimeout(ctx, computeTimeout)
+	defer cancel()
+	err := s.custody.HMAC(ctx, list)
+	for i, c := range owners {
+		switch {
+		case jobs[i].Err != nil:
+			c.err = translate(jobs[i].Err)
+		case err != nil:
+			c.err = translate(err)
+		default:
+			c.macs = jobs[i].MACs
+		}
+	}
+}
+
+// decoyUser owns the decoy. It has no PIN.
+var decoyUser = User{State: UserEnabled, PINSalt: make([]byte, 16)}
+
+// translate keeps the HSM's words and gives callers the core's error: what was
+// tampered with stays known as such, everything else is a fault.
+func translate(err error) error {
+	if err == nil || errors.Is(err, hsm.ErrTampered) {
+		return err
+	}
+	return unavailable(err)
+}
+
+// apply notes a verdict in the batch and in the state that the next attempt on
+// the same user is judged on.
+func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *verdict, now time.Time) {
+	event := t.event(now, v)
+	if t.subject == nil || v.err != nil {
+		if t.impossible {
+			event.User = ""
+		}
+		if !s.crowd.admit(&event, now) {
+			event = audit.Event{}
+		}
+	}
+	d.attempts = append(d.attempts, t.pending)
+	d.verdicts = append(d.verdicts, *v)
+	d.events = append(d.events, event)
+	d.subjects = append(d.subjects, t.subject)
+	if !v.accept && !v.counted || t.subject == nil {
+		return
+	}
+	w := writes[t.subject]
+	if w == nil {
+		w = &write{subject: t.subject, expect: t.subject.Version, moved: map[int64]bool{}}
+		writes[t.subject] = w
+		d.writes = append(d.writes, w)
+	}
+	if v.accept {
+		v.token.Motion = v.token.consume(v.factor, now)
+		w.moved[v.token.ID] = true
+		t.subject.Standing = t.subject.clear()
+	} else {
+		t.subject.Standing = s.cfg.Throttle.fail(t.subject.Standing, t.client, now)
+	}
+	w.standing = t.subject.Standing
+	w.standing.Version = w.expect + 1
+}
+
+// pinBatch computes the MACs of the PINs typed in a batch, each once.
+type pinBatch struct {
+	messages [][]byte
+	wanted   [][]byte // the user's PIN MAC; empty if there is none
+	asked    []*candidate
+}
+
+func (b *pinBatch) add(u *User, pin string, c *candidate) {
+	b.messages = append(b.messages, pinMessage(u, pin))
+	b.wanted = append(b.wanted, u.PINMAC)
+	b.asked = append(b.asked, c)
+}
+
+// pinMessage is what a PIN's MAC is computed over.
+func pinMessage(u *User, pin string) []byte {
+	m := make([]byte, 0, 64+len(pin))
+	m = append(m, "watchword-pin-1\x00"...)
+	m = binary.BigEndian.AppendUint64(m, uint64(u.ID))
+	m = append(m, u.PINSalt...)
+	return append(m, pin...)
+}
+
+func (b *pinBatch) run(ctx context.Context, custody Custody) {
+	if len(b.messages) == 0 {
+		return
+	}
+	macs, err := custody.MAC(ctx, hsm.KeyPIN, b.messages...)
+	for i, m := range b.messages {
+		clear(m)
+		if err != nil {
+			b.asked[i].err = translate(err)
+			continue
+		}
+		b.asked[i].pinOK = len(b.wanted[i]) > 0 && subtle.ConstantTimeCompare(macs[i], b.wanted[i]) == 1
+	}
+}

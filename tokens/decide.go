@@ -1,0 +1,169 @@
+package tokens
+
+import (
+	"errors"
+	"time"
+
+	"watchword/hsm"
+)
+
+// Reason is why an attempt ended as it did: for the audit and the helpdesk,
+// never for whoever made the attempt.
+type Reason string
+
+// The reasons.
+const (
+	ReasonAccepted      Reason = "accepted"
+	ReasonWrongCode     Reason = "wrong_code"
+	ReasonWrongPIN      Reason = "wrong_pin"
+	ReasonNoPIN         Reason = "pin_missing"
+	ReasonReplay        Reason = "replay"
+	ReasonThrottled     Reason = "throttled"
+	ReasonLocked        Reason = "locked"
+	ReasonDisabled      Reason = "user_disabled"
+	ReasonSuspended     Reason = "token_suspended" // the user has no active token
+	ReasonLost          Reason = "token_lost"
+	ReasonSuspendedUsed Reason = "suspended_token_used" // the code was that token's
+	ReasonLostUsed      Reason = "lost_token_used"
+	ReasonNoToken       Reason = "no_token"
+	ReasonUnknownUser   Reason = "unknown_user"
+	ReasonTampered      Reason = "tampered"
+	ReasonUnavailable   Reason = "unavailable"
+	ReasonForbidden     Reason = "forbidden"
+	ReasonUnchanged     Reason = "unchanged"
+)
+
+// candidate is one token of the user held against what was typed.
+type candidate struct {
+	token   *Token
+	factors []uint64
+	macs    [][]byte // of the first len(macs) factors
+	code    uint32
+	pinOK   bool // what was typed before the code is the user's PIN, or nothing if there is none
+	bare    bool // nothing was typed before the code
+	err     error
+}
+
+// hit is the first fresh factor whose code was typed; replay says that none
+// is, but a consumed one.
+func (c *candidate) hit() (factor uint64, fresh, replay bool) {
+	for i, mac := range c.macs {
+		if !matches(mac, c.token.Digits, c.code) {
+			continue
+		}
+		if c.token.fresh(c.factors[i]) {
+			return c.factors[i], true, false
+		}
+		replay = true
+	}
+	return 0, false, replay
+}
+
+// verdict is what decide answers.
+type verdict struct {
+	accept  bool
+	counted bool // a rejection that counts as a failure of the user's
+	reason  Reason
+	token   *Token // the one that matched, or that explains the reason; may be nil
+	factor  uint64 // on accept
+	err     error  // no verdict can be given: ErrUnavailable
+}
+
+// barred is the reason for which a user is turned away whatever was typed, or
+// "". An attempt that is barred is not counted.
+func barred(user *User, s *Standing, t *Throttle, client string, now time.Time) Reason {
+	switch {
+	case user.State != UserEnabled:
+		return ReasonDisabled
+	case s.Locked:
+		return ReasonLocked
+	case now.Before(t.until(s, client)):
+		return ReasonThrottled
+	}
+	return ""
+}
+
+// decide gives the verdict on one attempt. It is a pure function: bar is what
+// barred answered, candidates are the user's tokens with their MACs. A fault
+// never becomes an accept: a candidate with an error cannot match, and where
+// that might have hidden a match there is no verdict.
+//
+// A rejection counts as a failure if what was typed was held against an active
+// token and was neither a replay nor the code of a suspended or lost token.
+func decide(user *User, bar Reason, candidates []candidate) verdict {
+	v := verdict{reason: ReasonNoToken}
+	var fault error
+	guess, known := false, false
+	rank := func(r Reason, t *Token) { // the more telling reason stays
+		if order[r] > order[v.reason] {
+			v.reason, v.token = r, t
+		}
+	}
+	for i := range candidates {
+		c := &candidates[i]
+		switch {
+		case errors.Is(c.err, hsm.ErrTampered):
+			rank(ReasonTampered, c.token)
+			continue
+		case c.err != nil:
+			fault = c.err
+			continue
+		}
+		factor, fresh, replay := c.hit()
+		switch c.token.State {
+		case Active:
+		case Suspended, Lost:
+			used, idle := ReasonSuspendedUsed, ReasonSuspended
+			if c.token.State == Lost {
+				used, idle = ReasonLostUsed, ReasonLost
+			}
+			if (fresh || replay) && c.pinOK {
+				known = true
+				rank(used, c.token)
+			} else {
+				rank(idle, c.token)
+			}
+			continue
+		default:
+			continue
+		}
+		guess = true
+		switch {
+		case fresh && c.pinOK && bar == "":
+			return verdict{accept: true, reason: ReasonAccepted, token: c.token, factor: factor}
+		case fresh && c.pinOK: // right, but barred: known to the audit alone
+		case replay && c.pinOK:
+			known = true
+			rank(ReasonReplay, c.token)
+		case (fresh || replay) && user.HasPIN() && c.bare:
+			rank(ReasonNoPIN, c.token)
+		case (fresh || replay) && user.HasPIN():
+			rank(ReasonWrongPIN, c.token)
+		default:
+			rank(ReasonWrongCode, nil)
+		}
+	}
+	if fault != nil {
+		return verdict{reason: ReasonUnavailable, err: fault}
+	}
+	if bar != "" {
+		v.reason = bar
+		return v
+	}
+	v.counted = guess && !known
+	return v
+}
+
+// order ranks the reasons of several tokens of one user: the highest is told.
+var order = map[Reason]int{
+	ReasonNoToken:       0,
+	ReasonLost:          1,
+	ReasonSuspended:     2,
+	ReasonWrongCode:     3,
+	ReasonTampered:      4,
+	ReasonSuspendedUsed: 5,
+	ReasonLostUsed:      6,
+	ReasonWrongPIN:      7,
+	ReasonNoPIN:         7,
+	ReasonReplay:        8,
+}

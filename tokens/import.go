@@ -1,0 +1,274 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"time"
+
+	"watchword/hsm"
+	"watchword/tokens/audit"
+	"watchword/tokens/policy"
+)
+
+// NewImport begins an import.
+type NewImport struct {
+	Realm  string
+	Name   string // the file's name, for people
+	Format string
+	DryRun bool // nothing is wrapped or stored
+}
+
+// NewToken is a token as a vendor's file has it, seed and all.
+type NewToken struct {
+	Serial    string
+	Type      Type
+	Algorithm hsm.Hash
+	Digits    int
+	Period    int    // TOTP: seconds
+	Counter   uint64 // HOTP: the next one expected
+	Drift     int    // TOTP: steps that the token's clock is ahead
+	Model     string
+	Seed      []byte // wiped by Add
+}
+
+// Outcome is what became of one record of an import.
+type Outcome string
+
+// The outcomes.
+const (
+	OutcomeCreated   Outcome = "created"
+	OutcomeDuplicate Outcome = "duplicate" // the realm has the serial; the existing token was not touched
+	OutcomeRejected  Outcome = "rejected"
+)
+
+// Added is the outcome of one NewToken.
+type Added struct {
+	Outcome Outcome
+	Reason  string
+}
+
+// Import is an import under way. Its tokens are seen by nobody until Publish.
+// It belongs to one goroutine at a time.
+type Import struct {
+	s     *Service
+	p     Principal
+	in    NewImport
+	batch Batch
+	ended bool
+	seed  maphash.Seed
+	seen  map[uint64]struct{} // dry run: hashes of the serials of this file
+}
+
+// Seeds shorter than this are refused: 80 bits is the shortest that vendors
+// ship (RFC 4226, section 4, asks for 128).
+const (
+	minSeed = 10
+	maxSeed = 128
+)
+
+// BeginImport begins an import. Nothing is visible before Publish; an import
+// that is neither published nor discarded is removed later by itself.
+func (s *Service) BeginImport(ctx context.Context, p Principal, in NewImport) (*Import, error) {
+	realm, err := p.realm(in.Realm)
+	if err != nil {
+		return nil, err
+	}
+	in.Realm = realm
+	if len(in.Name) > 255 {
+		in.Name = in.Name[:255]
+	}
+	e := audit.Event{Realm: realm, Detail: []audit.Field{{Name: "file", Value: in.Name}, {Name: "format", Value: in.Format}}}
+	if err := s.authorise(ctx, p, policy.ImportBegin, e); err != nil {
+		return nil, err
+	}
+	i := &Import{s: s, p: p, in: in}
+	i.batch = Batch{Realm: realm, Name: in.Name, Format: in.Format, Actor: p.Actor(), Created: s.cfg.Now().UTC()}
+	if in.DryRun {
+		i.seed, i.seen = maphash.MakeSeed(), map[uint64]struct{}{}
+		return i, nil
+	}
+	if i.batch.ID, err = s.db.Begin(ctx, i.batch); err != nil {
+		return nil, unavailable(err)
+	}
+	return i, nil
+}
+
+// Add wraps, binds and stages up to 1,000 tokens and answers the outcome of
+// each. It wipes their seeds, whatever happens. After an error the import can
+// only be discarded.
+func (i *Import) Add(ctx context.Context, list []NewToken) ([]Added, error) {
+	defer func() {
+		for k := range list {
+			clear(list[k].Seed)
+		}
+	}()
+	if i.ended {
+		return nil, fmt.Errorf("%w: the import has ended", ErrState)
+	}
+	if len(list) > 1000 {
+		return nil, fmt.Errorf("%w: %d tokens at once; 1000 are possible", ErrInvalid, len(list))
+	}
+	out := make([]Added, len(list))
+	good := make([]Token, 0, len(list))
+	seeds := make([]hsm.Seed, 0, len(list))
+	place := make([]int, 0, len(list))
+	now := i.s.cfg.Now().UTC()
+	for k := range list {
+		t, err := list[k].token(i.in.Realm, i.batch.ID, now)
+		if err != nil {
+			out[k] = Added{OutcomeRejected, reasonOf(err)}
+			continue
+		}
+		good = append(good, t)
+		seeds = append(seeds, hsm.Seed{Hash: t.Algorithm, Bytes: list[k].Seed})
+		place = append(place, k)
+	}
+	if len(good) == 0 {
+		return out, nil
+	}
+	created, err := i.stage(hsm.Bulk(ctx), good, seeds)
+	if err != nil {
+		return nil, err
+	}
+	for n, k := range place {
+		out[k] = Added{Outcome: OutcomeCreated}
+		if !created[n] {
+			out[k] = Added{OutcomeDuplicate, "the serial exists already in this realm, or twice in this file; the token was not touched"}
+		}
+	}
+	return out, nil
+}
+
+func (i *Import) stage(ctx context.Context, list []Token, seeds []hsm.Seed) ([]bool, error) {
+	if i.in.DryRun {
+		serials := make([]string, len(list))
+		for k := range list {
+			serials[k] = list[k].Serial
+		}
+		present, err := i.s.db.Present(ctx, i.in.Realm, serials)
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		for k, serial := range serials {
+			h := maphash.String(i.seed, serial)
+			_, twice := i.seen[h]
+			i.seen[h] = struct{}{}
+			present[k] = !present[k] && !twice
+		}
+		return present, nil
+	}
+	wrapped, err := i.s.custody.Wrap(ctx, seeds)
+	if err != nil {
+		return nil, translate(err)
+	}
+	bound := make([]*Token, len(list))
+	for k := range list {
+		list[k].Wrapped = wrapped[k]
+		bound[k] = &list[k]
+	}
+	if err := i.s.bind(ctx, bound, nil); err != nil {
+		return nil, err
+	}
+	created, err := i.s.db.Stage(ctx, i.batch.ID, list)
+	if errors.Is(err, ErrState) {
+		return nil, fmt.Errorf("%w: the import was idle for too long and was removed; start it again", ErrState)
+	}
+	return created, unavailable(err)
+}
+
+func (n *NewToken) token(realm string, batch int64, now time.Time) (Token, error) {
+	t := Token{
+		Realm: realm, Serial: n.Serial, Type: n.Type, Algorithm: n.Algorithm, Digits: n.Digits, Period: n.Period,
+		State: Imported, Model: n.Model, Batch: batch, Created: now, Motion: Motion{Version: 1, Last: -1, Drift: n.Drift},
+	}
+	if n.Type == HOTP {
+		if n.Counter > 1<<62 {
+			return t, fmt.Errorf("%w: the counter is out of range", ErrInvalid)
+		}
+		t.Last, t.Drift, t.Period = int64(n.Counter), 0, 0
+	}
+	if len(n.Model) > 255 {
+		return t, fmt.Errorf("%w: the model is longer than 255 bytes", ErrInvalid)
+	}
+	if l := len(n.Seed); l < minSeed || l > maxSeed {
+		return t, fmt.Errorf("%w: a seed of %d bytes; %d to %d are possible", ErrInvalid, l, minSeed, maxSeed)
+	}
+	return t, t.Valid()
+}
+
+// reasonOf is an error's text without the words of its kind.
+func reasonOf(err error) string {
+	const kind = "invalid input: "
+	if s := err.Error(); len(s) > len(kind) && s[:len(kind)] == kind {
+		return s[len(kind):]
+	}
+	return err.Error()
+}
+
+// Publish makes the tokens visible, all at once, with one audit record for the
+// file. A dry run has nothing to publish.
+func (i *Import) Publish(ctx context.Context, sha256hex string, created, duplicate, rejected int) (Batch, error) {
+	if i.ended || i.in.DryRun {
+		return Batch{}, fmt.Errorf("%w: the import has ended, or was a dry run", ErrState)
+	}
+	e := audit.Event{Realm: i.in.Realm}
+	if err := i.s.authorise(ctx, i.p, policy.ImportPublish, e); err != nil {
+		return Batch{}, err
+	}
+	b := i.batch
+	b.SHA256, b.Tokens, b.Duplicate, b.Rejected = sha256hex, created, duplicate, rejected
+	b.Published = i.s.cfg.Now().UTC()
+	e.Detail = []audit.Field{
+		{Name: "batch", Value: itoa(b.ID)}, {Name: "file", Value: b.Name}, {Name: "format", Value: b.Format}, {Name: "sha256", Value: b.SHA256},
+		{Name: "created", Value: itoa(int64(created))}, {Name: "duplicate", Value: itoa(int64(duplicate))}, {Name: "rejected", Value: itoa(int64(rejected))},
+	}
+	c := Change{Publish: []Batch{b}}
+	if err := i.s.ledger.commit(ctx, &c, []audit.Event{i.s.event(i.p, policy.ImportPublish, e)}); err != nil {
+		return Batch{}, err
+	}
+	i.ended = true
+	return b, nil
+}
+
+// Discard ends the import and removes what it staged. It may be called again,
+// and after Publish it does nothing.
+func (i *Import) Discard(ctx context.Context, reason string) error {
+	if i.ended {
+		return nil
+	}
+	i.ended = true
+	if i.in.DryRun {
+		return i.s.record(ctx, i.p, policy.ImportBegin, audit.Event{Realm: i.in.Realm, Reason: "dry_run", Detail: []audit.Field{{Name: "file", Value: i.in.Name}}})
+	}
+	ctx = context.WithoutCancel(ctx)
+	err := unavailable(i.s.db.Discard(ctx, i.batch.ID))
+	e := audit.Event{Realm: i.in.Realm, Outcome: "refused", Detail: []audit.Field{
+		{Name: "batch", Value: itoa(i.batch.ID)}, {Name: "file", Value: i.in.Name}, {Name: "why", Value: reason},
+	}}
+	return errors.Join(err, i.s.record(ctx, i.p, policy.ImportDiscard, e))
+}
+
+// Batches lists the imports that were published, newest first.
+func (s *Service) Batches(ctx context.Context, p Principal, q BatchQuery) ([]Batch, error) {
+	e := audit.Event{Realm: p.Realm}
+	if err := s.authorise(ctx, p, policy.ImportList, e); err != nil {
+		return nil, err
+	}
+	q.Limit = limit(q.Limit)
+	list, err := s.db.Batches(ctx, q)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	if p.Realm != "" {
+		kept := list[:0]
+		for _, b := range list {
+			if b.Realm == p.Realm {
+				kept = append(kept, b)
+			}
+		}
+		list = kept
+	}
+	return list, s.record(ctx, p, policy.ImportList, e)
+}

@@ -1,0 +1,95 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"watchword/tokens/audit"
+)
+
+// commitTimeout bounds one commit. It is generous: cutting a commit off leaves
+// its outcome unknown.
+const commitTimeout = 15 * time.Second
+
+// ledger owns this server's audit chain. Every change goes through it, one at
+// a time, so that the hashes are those of what was committed.
+type ledger struct {
+	store   Store
+	journal Journal
+
+	mu    sync.Mutex
+	head  audit.Head
+	stale bool // the outcome of the last commit is unknown: ask the journal first
+}
+
+// commit gives the events their places in the chain and commits the change
+// with them. It is not cut off when the caller goes away. It returns what
+// Store.Commit does, but never ErrChainMoved.
+func (l *ledger) commit(ctx context.Context, c *Change, events []audit.Event) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
+	defer cancel()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	// A commit that was given up may still arrive and take our place in the
+	// chain; it can do so once for each such commit.
+	for range 3 {
+		if l.stale {
+			if err := l.reread(ctx); err != nil {
+				return err
+			}
+		}
+		var next audit.Head
+		c.Records, next = audit.Append(l.head, events)
+		err := l.store.Commit(ctx, c)
+		switch {
+		case err == nil:
+			l.head = next
+			return nil
+		case errors.Is(err, ErrChainMoved):
+			l.stale = true
+		case errors.Is(err, ErrConflict), errors.Is(err, ErrExists), errors.Is(err, ErrInvalid), errors.Is(err, ErrState):
+			return err
+		default:
+			l.stale = true
+			return unavailable(err)
+		}
+	}
+	return fmt.Errorf("%w: the audit chain moves by itself; is another server writing to chain %d?", ErrUnavailable, l.head.Chain)
+}
+
+// reread finds the chain's head after a commit whose outcome is unknown.
+func (l *ledger) reread(ctx context.Context) error {
+	heads, err := l.journal.Heads(ctx)
+	if err != nil {
+		return unavailable(err)
+	}
+	head := audit.Head{Chain: l.head.Chain}
+	for _, h := range heads {
+		if h.Chain == head.Chain {
+			head = h
+		}
+	}
+	if head.Seq < l.head.Seq {
+		return fmt.Errorf("%w: the audit chain %d ends at record %d, but %d were durable", ErrUnavailable, head.Chain, head.Seq, l.head.Seq)
+	}
+	l.head, l.stale = head, false
+	return nil
+}
+
+// end is the chain's head as last known.
+func (l *ledger) end() audit.Head {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.head
+}
+
+// unavailable makes an error one that says "try again later", once.
+func unavailable(err error) error {
+	if err == nil || errors.Is(err, ErrUnavailable) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", ErrUnavailable, err)
+}

@@ -1,0 +1,90 @@
+package tokens
+
+import (
+	"context"
+	"fmt"
+
+	"watchword/hsm"
+	"watchword/tokens/audit"
+	"watchword/tokens/policy"
+)
+
+// Resync finds a token that has drifted too far, by two consecutive codes. Both
+// are consumed; the drift comes from the second. It resets the owner's
+// failures; when the codes do not match, that counts as one, and the error
+// wraps ErrWrongCode.
+func (s *Service) Resync(ctx context.Context, p Principal, realm, serial, code1, code2 string) (Token, error) {
+	realm, err := p.realm(realm)
+	if err != nil {
+		return Token{}, err
+	}
+	var out Token
+	err = s.change(ctx, p, policy.TokenResync, audit.Event{Realm: realm, Serial: serial}, []Ref{{Realm: realm, Serial: serial}},
+		func(found []*Subject, c *Change, e *audit.Event) error {
+			sub, t, err := tokenOf(found[0], serial)
+			if err != nil {
+				return err
+			}
+			now := s.cfg.Now()
+			var pin []byte
+			if sub.User != nil {
+				e.User, pin = sub.User.Key, sub.User.PINMAC
+			}
+			switch {
+			case t.State == Lost || t.State == Revoked:
+				return fmt.Errorf("%w: token %s is %s", ErrState, serial, t.State)
+			case sub.User != nil && sub.Locked:
+				return fmt.Errorf("%w: %s is locked; unlock the user first", ErrState, sub.User.Name)
+			case sub.User != nil && now.Before(s.cfg.Throttle.until(&sub.Standing, p.client())):
+				e.Reason = string(ReasonThrottled)
+				return fmt.Errorf("%w: too many failures; wait, or unlock the user", ErrState)
+			case t.Type == TOTP && s.skewed.Load():
+				return fmt.Errorf("%w: the clocks of server and database differ", ErrUnavailable)
+			}
+			first, second := parseCode(code1, t.Digits), parseCode(code2, t.Digits)
+			if first == noCode || second == noCode {
+				return fmt.Errorf("%w: token %s shows codes of %d digits", ErrInvalid, serial, t.Digits)
+			}
+			factors := s.cfg.Windows.resyncFactors(t, now)
+			job := hsm.Job{Key: t.Sealed(pin), Factors: factors}
+			if len(factors) > 0 {
+				if err := s.custody.HMAC(ctx, []*hsm.Job{&job}); err != nil && job.Err == nil {
+					job.Err = err
+				}
+			}
+			if isTampered(job.Err) {
+				return fmt.Errorf("%w: token %s", ErrTampered, serial)
+			}
+			if job.Err != nil {
+				return translate(job.Err)
+			}
+			near := 0
+			if t.Type == TOTP && len(factors) > 0 {
+				near = int(step(now, t.Period) + int64(t.Drift) - int64(factors[0]))
+			}
+			at, ok := findPair(job.MACs, t.Digits, first, second, near)
+			if !ok {
+				if sub.User != nil {
+					w := sub.touch()
+					w.Next = s.cfg.Throttle.fail(w.Next, p.client(), now)
+					c.Standings = []StandingWrite{w}
+				}
+				return fmt.Errorf("%w: no two consecutive codes of token %s; wait for the next code and enter two in a row", ErrWrongCode, serial)
+			}
+			next := *t
+			next.Motion = t.consume(factors[at+1], now)
+			c.Motions = []MotionWrite{{TokenID: t.ID, UserID: t.OwnerID, Last: next.Last, Drift: next.Drift, UsedAt: next.UsedAt}}
+			if sub.User != nil {
+				w := sub.touch()
+				w.Next = w.Next.clear()
+				c.Standings = []StandingWrite{w}
+			} else {
+				c.Tokens = []TokenWrite{{Token: next, Expect: t.Version}}
+			}
+			e.Detail = append(e.Detail[:len(e.Detail):len(e.Detail)],
+				audit.Field{Name: "factor", Value: itoa(int64(factors[at+1]))}, audit.Field{Name: "drift", Value: itoa(int64(next.Drift))})
+			out = next
+			return nil
+		})
+	return out, err
+}

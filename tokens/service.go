@@ -1,0 +1,303 @@
+package tokens
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"watchword/hsm"
+	"watchword/tokens/audit"
+	"watchword/tokens/policy"
+)
+
+// Custody is what the core needs of the HSM.
+type Custody interface {
+	hsm.Keystore
+	hsm.Sealer
+	hsm.Signer
+}
+
+// Config is what a Service is made of. Only Database and Custody are required.
+type Config struct {
+	Database  Database
+	Custody   Custody
+	Exclusive bool // no other server uses this database: what is staged at start is abandoned
+
+	Windows    Windows          // zero: DefaultWindows
+	Throttle   Throttle         // zero: DefaultThrottle
+	BatchSize  int              // attempts in one batch at most; zero: 256
+	Queue      int              // attempts waiting at most, beyond it ErrOverloaded; zero: 8192
+	ClockSkew  time.Duration    // the most that our clock and the database's may differ; zero: 5 s
+	Checkpoint time.Duration    // between signed checkpoints of the audit; zero: 5 min
+	Now        func() time.Time // nil: time.Now
+	Rand       io.Reader        // nil: crypto/rand
+	Log        *slog.Logger     // nil: discarded
+}
+
+// Service is the core: every use case is one of its methods. All may be called
+// concurrently.
+type Service struct {
+	cfg     Config
+	db      Database
+	custody Custody
+	log     *slog.Logger
+	ledger  ledger
+	reg     atomic.Pointer[registry]
+	regMu   sync.Mutex // held while the registry is read anew
+	engine  *engine
+	crowd   *crowd
+	decoy   Token // what unknown users are held against
+	skewed  atomic.Bool
+	dbDown  atomic.Bool // the last batch could not be read or committed
+	keyUse  keyUse
+	named   named
+	stop    context.CancelFunc
+	done    sync.WaitGroup
+	started time.Time
+}
+
+// New starts the core on a database that is migrated and an HSM whose keys are
+// attached. It begins an audit chain. Close ends it.
+func New(ctx context.Context, cfg Config) (*Service, error) {
+	cfg = cfg.withDefaults()
+	s := &Service{cfg: cfg, db: cfg.Database, custody: cfg.Custody, log: cfg.Log, started: cfg.Now()}
+	if err := s.sweep(ctx, true); err != nil {
+		return nil, err
+	}
+	if err := s.reloadRegistry(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.makeDecoy(ctx); err != nil {
+		return nil, err
+	}
+	chain, others, err := s.db.MintChain(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("begin an audit chain: %w", err)
+	}
+	s.ledger = ledger{store: s.db, journal: s.db, head: audit.Head{Chain: chain}}
+	first, err := s.startEvent(others)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.ledger.commit(ctx, &Change{}, []audit.Event{first}); err != nil {
+		return nil, fmt.Errorf("begin audit chain %d: %w", chain, err)
+	}
+	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s.stop = cancel
+	s.crowd = newCrowd()
+	s.engine = newEngine(s)
+	s.done.Go(func() { s.engine.run(run) })
+	s.done.Go(func() { s.housekeep(run) })
+	return s, nil
+}
+
+func (c Config) withDefaults() Config {
+	if c.Windows == (Windows{}) {
+		c.Windows = DefaultWindows()
+	}
+	if c.Throttle == (Throttle{}) {
+		c.Throttle = DefaultThrottle()
+	}
+	if c.BatchSize == 0 {
+		c.BatchSize = 256
+	}
+	if c.Queue == 0 {
+		c.Queue = 8192
+	}
+	if c.ClockSkew == 0 {
+		c.ClockSkew = 5 * time.Second
+	}
+	if c.Checkpoint == 0 {
+		c.Checkpoint = 5 * time.Minute
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Rand == nil {
+		c.Rand = rand.Reader
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// Close answers every attempt that was taken on, writes what is still to be
+// audited and a last checkpoint, and stops. The database and the HSM stay open.
+func (s *Service) Close(ctx context.Context) error {
+	s.engine.close()
+	s.stop()
+	s.done.Wait()
+	var errs []error
+	if events := s.crowd.flush(s.cfg.Now(), true); len(events) > 0 {
+		errs = append(errs, s.ledger.commit(ctx, &Change{}, events))
+	}
+	errs = append(errs, s.checkpoint(ctx, policy.ServerStop))
+	s.flushKeyUse(ctx)
+	return errors.Join(errs...)
+}
+
+// makeDecoy wraps a random seed that no token has, so that an attempt for an
+// unknown user costs what one for a known user does.
+func (s *Service) makeDecoy(ctx context.Context) error {
+	seed := make([]byte, 20)
+	salt := make([]byte, 16)
+	if _, err := io.ReadFull(s.cfg.Rand, seed); err != nil {
+		return fmt.Errorf("random bytes: %w", err)
+	}
+	if _, err := io.ReadFull(s.cfg.Rand, salt); err != nil {
+		return fmt.Errorf("random bytes: %w", err)
+	}
+	wrapped, err := s.custody.Wrap(ctx, []hsm.Seed{{Hash: hsm.SHA1, Bytes: seed}})
+	clear(seed)
+	if err != nil {
+		return fmt.Errorf("wrap the decoy seed: %w", err)
+	}
+	t := Token{
+		Realm: DefaultRealm, Serial: "decoy", Type: TOTP, Algorithm: hsm.SHA1, Digits: 6, Period: 30,
+		State: Active, Owner: "decoy", Created: s.started, Wrapped: wrapped[0], Motion: Motion{Last: -1},
+	}
+	if err := s.bind(ctx, []*Token{&t}, nil); err != nil {
+		return fmt.Errorf("bind the decoy seed: %w", err)
+	}
+	s.decoy = t
+	return nil
+}
+
+// housekeep does what is due from time to time: aggregated audit records,
+// checkpoints, abandoned imports, API keys' last use.
+func (s *Service) housekeep(ctx context.Context) {
+	tick := time.NewTicker(5 * time.Second)
+	defer tick.Stop()
+	lastCheckpoint, lastMinute := s.cfg.Now(), s.cfg.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		now := s.cfg.Now()
+		if events := s.crowd.flush(now, false); len(events) > 0 {
+			if err := s.ledger.commit(ctx, &Change{}, events); err != nil {
+				s.crowd.restore(events)
+				s.log.Warn("aggregated audit records could not be written yet", "error", err)
+			}
+		}
+		if now.Sub(lastCheckpoint) >= s.cfg.Checkpoint {
+			lastCheckpoint = now
+			if err := s.checkpoint(ctx, policy.Checkpoint); err != nil {
+				s.log.Warn("no audit checkpoint could be written", "error", err)
+			}
+		}
+		if now.Sub(lastMinute) >= time.Minute {
+			lastMinute = now
+			s.flushKeyUse(ctx)
+			if err := s.sweep(ctx, false); err != nil {
+				s.log.Warn("abandoned imports could not be removed yet", "error", err)
+			}
+		}
+		s.refresh(ctx)
+	}
+}
+
+// refresh asks the HSM and the database, while nobody else does, whether they
+// answer, what the clock says and whether the registry changed.
+func (s *Service) refresh(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	if _, err := s.custody.MAC(ctx, hsm.KeyBinding, []byte("watchword-ping")); err != nil && s.custody.Ready() == nil {
+		s.log.Warn("the HSM did not answer in time", "error", err)
+	}
+	before := s.cfg.Now()
+	view, err := s.db.Load(ctx, nil)
+	if ctx.Err() != nil && err == nil {
+		return
+	}
+	s.noteDatabase(err)
+	if err != nil {
+		return
+	}
+	s.noteClock(view.Clock, before)
+	if view.Generation != s.reg.Load().generation {
+		if err := s.reloadRegistry(ctx); err != nil {
+			s.log.Warn("clients and API keys could not be read anew", "error", err)
+		}
+	}
+}
+
+func (s *Service) noteDatabase(err error) {
+	down := err != nil
+	if s.dbDown.Swap(down) == down {
+		return
+	}
+	if down {
+		s.log.Error("the database does not answer", "error", err)
+	} else {
+		s.log.Info("the database answers again")
+	}
+}
+
+// noteClock compares our clock with the database's, read between before and
+// now.
+func (s *Service) noteClock(clock, before time.Time) {
+	if clock.IsZero() {
+		return
+	}
+	skew := s.cfg.ClockSkew
+	off := clock.Before(before.Add(-skew)) || clock.After(s.cfg.Now().Add(skew))
+	if s.skewed.Swap(off) == off {
+		return
+	}
+	if off {
+		s.log.Error("our clock and the database's differ: TOTP codes are refused until they agree",
+			"database", clock, "here", before, "limit", skew)
+	} else {
+		s.log.Info("our clock and the database's agree again")
+	}
+}
+
+// sweep removes abandoned imports.
+func (s *Service) sweep(ctx context.Context, start bool) error {
+	before := s.cfg.Now().Add(-10 * time.Minute)
+	if start && s.cfg.Exclusive {
+		before = s.cfg.Now().Add(time.Hour)
+	}
+	n, err := s.db.Sweep(ctx, before)
+	if err != nil {
+		return fmt.Errorf("remove abandoned imports: %w", err)
+	}
+	if n > 0 {
+		s.log.Info("abandoned imports were removed", "batches", n)
+	}
+	return nil
+}
+
+// Problem is one reason why the server is not ready.
+type Problem struct {
+	Part string `json:"part"` // hsm, database, clock
+	Says string `json:"says"`
+}
+
+// Ready says what keeps the core from verifying; nothing means that it can.
+func (s *Service) Ready() []Problem {
+	var problems []Problem
+	if err := s.custody.Ready(); err != nil {
+		problems = append(problems, Problem{"hsm", err.Error()})
+	}
+	if s.dbDown.Load() {
+		problems = append(problems, Problem{"database", "the database does not answer"})
+	}
+	if s.skewed.Load() {
+		problems = append(problems, Problem{"clock", "our clock and the database's differ by more than " + s.cfg.ClockSkew.String() + ": set the clocks (NTP); TOTP codes are refused meanwhile"})
+	}
+	return problems
+}
+
+func itoa(n int64) string { return strconv.FormatInt(n, 10) }

@@ -1,0 +1,259 @@
+package tokens
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+
+	"watchword/hsm"
+	"watchword/tokens/audit"
+	"watchword/tokens/policy"
+)
+
+// AddUser makes a user without tokens. A name that exists, however written, is
+// refused with ErrExists.
+func (s *Service) AddUser(ctx context.Context, p Principal, realm, name string) (UserEntry, error) {
+	realm, err := p.realm(realm)
+	if err != nil {
+		return UserEntry{}, err
+	}
+	key, err := FoldName(name)
+	if err != nil {
+		return UserEntry{}, err
+	}
+	u := User{Realm: realm, Name: norm.NFC.String(name), Key: key, State: UserEnabled, Created: s.cfg.Now().UTC()}
+	e := audit.Event{Realm: realm, User: key}
+	if err := s.authorise(ctx, p, policy.UserAdd, e); err != nil {
+		return UserEntry{}, err
+	}
+	c := Change{NewUsers: []NewUser{{User: &u}}}
+	if err := s.ledger.commit(ctx, &c, []audit.Event{s.event(p, policy.UserAdd, e)}); err != nil {
+		return UserEntry{}, err
+	}
+	return UserEntry{User: u, Standing: Standing{Version: 1}}, nil
+}
+
+// ShowUser answers a user with the tokens the user holds.
+func (s *Service) ShowUser(ctx context.Context, p Principal, realm, name string) (UserEntry, []Token, error) {
+	realm, key, err := p.names(realm, name)
+	if err != nil {
+		return UserEntry{}, nil, err
+	}
+	e := audit.Event{Realm: realm, User: key}
+	if err := s.authorise(ctx, p, policy.UserShow, e); err != nil {
+		return UserEntry{}, nil, err
+	}
+	view, err := s.db.Load(ctx, []Ref{{Realm: realm, User: key}})
+	if err != nil {
+		return UserEntry{}, nil, unavailable(err)
+	}
+	sub := view.Subjects[0]
+	if sub == nil {
+		return UserEntry{}, nil, noUser(realm, name)
+	}
+	if err := s.record(ctx, p, policy.UserShow, e); err != nil {
+		return UserEntry{}, nil, err
+	}
+	return sub.entry(), sub.Tokens, nil
+}
+
+// Users lists users.
+func (s *Service) Users(ctx context.Context, p Principal, q UserQuery) ([]UserEntry, error) {
+	realm, err := p.listed(q.Realm)
+	if err != nil {
+		return nil, err
+	}
+	q.Realm, q.Limit = realm, limit(q.Limit)
+	if err := s.authorise(ctx, p, policy.UserList, audit.Event{Realm: realm}); err != nil {
+		return nil, err
+	}
+	list, err := s.db.Users(ctx, q)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return list, s.record(ctx, p, policy.UserList, audit.Event{Realm: realm})
+}
+
+// SetUserState enables or disables a user. A disabled one is rejected whatever
+// is typed.
+func (s *Service) SetUserState(ctx context.Context, p Principal, realm, name string, state UserState) (UserEntry, error) {
+	action := policy.UserEnable
+	if state == UserDisabled {
+		action = policy.UserDisable
+	}
+	return s.changeUser(ctx, p, action, realm, name, func(sub *Subject, c *Change, e *audit.Event) error {
+		if sub.User.State == state {
+			e.Reason = string(ReasonUnchanged)
+			return nil
+		}
+		sub.User.State = state
+		c.Users = []User{*sub.User}
+		c.Standings = []StandingWrite{sub.touch()}
+		return nil
+	})
+}
+
+// UnlockUser forgets a user's failures, and unlocks.
+func (s *Service) UnlockUser(ctx context.Context, p Principal, realm, name string) (UserEntry, error) {
+	return s.changeUser(ctx, p, policy.UserUnlock, realm, name, unlock)
+}
+
+func unlock(sub *Subject, c *Change, e *audit.Event) error {
+	if !sub.Locked && sub.Failures == 0 && len(sub.Throttle) == 0 {
+		e.Reason = string(ReasonUnchanged)
+		return nil
+	}
+	w := sub.touch()
+	w.Next = w.Next.clear()
+	sub.Standing = w.Next
+	sub.Version = w.Expect
+	c.Standings = []StandingWrite{w}
+	return nil
+}
+
+// UnlockOwner does the same for whoever holds a token.
+func (s *Service) UnlockOwner(ctx context.Context, p Principal, realm, serial string) (UserEntry, error) {
+	realm, err := p.realm(realm)
+	if err != nil {
+		return UserEntry{}, err
+	}
+	var out UserEntry
+	err = s.change(ctx, p, policy.UserUnlock, audit.Event{Realm: realm, Serial: serial}, []Ref{{Realm: realm, Serial: serial}},
+		func(found []*Subject, c *Change, e *audit.Event) error {
+			sub, _, err := tokenOf(found[0], serial)
+			if err != nil {
+				return err
+			}
+			if sub.User == nil {
+				return fmt.Errorf("%w: token %s belongs to nobody", ErrState, serial)
+			}
+			e.User = sub.User.Key
+			err = unlock(sub, c, e)
+			out = sub.entry()
+			return err
+		})
+	return out, err
+}
+
+// The length of a PIN, in characters.
+const (
+	minPIN = 4
+	maxPIN = 32
+)
+
+// SetPIN sets the PIN that goes before each of the user's codes; an empty one
+// removes it. The user's tokens are bound to it, so all of them are bound anew.
+func (s *Service) SetPIN(ctx context.Context, p Principal, realm, name, pin string) (UserEntry, error) {
+	if err := validPIN(pin); err != nil {
+		return UserEntry{}, err
+	}
+	return s.changeUser(ctx, p, policy.UserPIN, realm, name, func(sub *Subject, c *Change, e *audit.Event) error {
+		was := sub.User.PINMAC
+		next := *sub.User
+		next.PINSalt, next.PINMAC = nil, nil
+		change := "removed"
+		if pin != "" {
+			change = "set"
+			next.PINSalt = make([]byte, 16)
+			if _, err := io.ReadFull(s.cfg.Rand, next.PINSalt); err != nil {
+				return fmt.Errorf("%w: random bytes: %w", ErrUnavailable, err)
+			}
+			m := pinMessage(&next, pin)
+			macs, err := s.custody.MAC(ctx, hsm.KeyPIN, m)
+			clear(m)
+			if err != nil {
+				return translate(err)
+			}
+			next.PINMAC = macs[0]
+		}
+		e.Detail = []audit.Field{{Name: "pin", Value: change}}
+		for i := range sub.Tokens {
+			t := sub.Tokens[i]
+			if err := s.rebind(ctx, &sub.Tokens[i], was, &t, next.PINMAC); err != nil {
+				return err
+			}
+			c.Tokens = append(c.Tokens, TokenWrite{Token: t, Expect: t.Version})
+		}
+		c.Users = []User{next}
+		c.Standings = []StandingWrite{sub.touch()}
+		*sub.User = next
+		return nil
+	})
+}
+
+func validPIN(pin string) error {
+	if pin == "" {
+		return nil
+	}
+	if n := utf8.RuneCountInString(pin); !utf8.ValidString(pin) || n < minPIN || n > maxPIN || len(pin) > 96 {
+		return fmt.Errorf("%w: a PIN has %d to %d characters", ErrInvalid, minPIN, maxPIN)
+	}
+	for _, r := range pin {
+		if unicode.IsControl(r) {
+			return fmt.Errorf("%w: a PIN holds a control character", ErrInvalid)
+		}
+	}
+	return nil
+}
+
+// changeUser runs a use case on one user and answers the user as it then is.
+func (s *Service) changeUser(ctx context.Context, p Principal, action policy.Action, realm, name string,
+	decide func(sub *Subject, c *Change, e *audit.Event) error,
+) (UserEntry, error) {
+	realm, key, err := p.names(realm, name)
+	if err != nil {
+		return UserEntry{}, err
+	}
+	var out UserEntry
+	err = s.change(ctx, p, action, audit.Event{Realm: realm, User: key}, []Ref{{Realm: realm, User: key}},
+		func(found []*Subject, c *Change, e *audit.Event) error {
+			if found[0] == nil {
+				return noUser(realm, name)
+			}
+			if err := decide(found[0], c, e); err != nil {
+				return err
+			}
+			out = found[0].entry()
+			return nil
+		})
+	return out, err
+}
+
+func noUser(realm, name string) error {
+	return fmt.Errorf("%w: no user %q in realm %s", ErrNotFound, name, realm)
+}
+
+func (s *Subject) entry() UserEntry {
+	return UserEntry{User: *s.User, Standing: s.Standing, Tokens: len(s.Tokens)}
+}
+
+// names folds a realm and a user name for a principal.
+func (p Principal) names(realm, name string) (string, string, error) {
+	realm, err := p.realm(realm)
+	if err != nil {
+		return "", "", err
+	}
+	key, err := FoldName(name)
+	return realm, key, err
+}
+
+// listed is the realm that a listing is limited to: the one asked for, else
+// the principal's own, else all of them (empty).
+func (p Principal) listed(asked string) (string, error) {
+	if asked == "" {
+		return p.Realm, nil
+	}
+	return FoldName(asked)
+}
+
+// limit brings the length of a page into its bounds.
+func limit(n int) int {
+	if n <= 0 {
+		return 100
+	}
+	return min(n, 1000)
+}

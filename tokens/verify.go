@@ -1,0 +1,113 @@
+package tokens
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"watchword/tokens/audit"
+	"watchword/tokens/policy"
+)
+
+// Attempt is one try at being let in.
+type Attempt struct {
+	Realm     string // empty: the principal's, or the default one
+	User      string // as typed
+	Code      string // the PIN, if there is one, followed by the OTP
+	Transport string // radius, http
+}
+
+// Result is the answer to an attempt. A reject does not say why: the audit
+// does.
+type Result struct {
+	Accept bool
+	Serial string // of the token that matched, on accept only
+}
+
+// maxCode bounds what may be typed: more than a PIN and a code can be.
+const maxCode = 128
+
+// Verify checks a code. It answers when the outcome is durable: an accept is
+// given at most once for a code, whatever happens. Errors wrap ErrInvalid,
+// ErrForbidden, ErrUnknownKey, ErrUnavailable or ErrOverloaded; everything
+// else is a Result.
+func (s *Service) Verify(ctx context.Context, p Principal, a Attempt) (Result, error) {
+	if a.User == "" || a.Code == "" {
+		return Result{}, fmt.Errorf("%w: a user and a code are needed", ErrInvalid)
+	}
+	realm, err := p.realm(a.Realm)
+	if err != nil {
+		return Result{}, err
+	}
+	if d := policy.Decide(policy.Request{Scope: p.Scope, Realm: p.Realm, Action: policy.Verify, In: realm}); !d.Allow {
+		return Result{}, s.deny(ctx, p, policy.Verify, audit.Event{Realm: realm}, d.Reason)
+	}
+	x := &pending{principal: p, client: p.client(), code: a.Code, transport: a.Transport, answer: make(chan answer, 1)}
+	x.ref.Realm = realm
+	if key, err := FoldName(a.User); err == nil && len(a.Code) <= maxCode {
+		x.ref.User = key
+	} else { // no such user can be: it is held against the decoy like any unknown one
+		x.impossible = true
+		x.code = x.code[:min(len(x.code), maxCode)]
+	}
+	if err := s.engine.submit(x); err != nil {
+		return Result{}, err
+	}
+	select {
+	case got := <-x.answer:
+		return got.result, got.err
+	case <-ctx.Done():
+		// The attempt goes its way and is audited; nobody hears of it.
+		return Result{}, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+	}
+}
+
+// client is the name under which failures are counted for a principal.
+func (p Principal) client() string {
+	if p.Kind == KindClient {
+		return p.ID
+	}
+	return p.Actor()
+}
+
+// pending is an attempt on its way through the engine.
+type pending struct {
+	principal  Principal
+	client     string
+	ref        Ref
+	code       string
+	transport  string
+	impossible bool // the name can be no user's
+	tries      int  // how often it met a conflict
+	answer     chan answer
+}
+
+type answer struct {
+	result Result
+	err    error
+}
+
+func (x *pending) fail(err error) { x.answer <- answer{err: err} }
+
+// event is the audit's record of the attempt.
+func (x *pending) event(now time.Time, v *verdict) audit.Event {
+	e := audit.Event{
+		Time: now, Action: string(policy.Verify), Outcome: "reject",
+		Realm: x.ref.Realm, User: x.ref.User,
+		Actor: x.principal.Actor(), Client: x.client, Source: x.principal.Source, Reason: string(v.reason),
+	}
+	switch {
+	case v.accept:
+		e.Outcome = "accept"
+	case v.err != nil:
+		e.Outcome = "error"
+	}
+	if v.token != nil {
+		e.Serial = v.token.Serial
+	}
+	e.Detail = append(e.Detail, audit.Field{Name: "transport", Value: x.transport})
+	if v.accept {
+		e.Detail = append(e.Detail, audit.Field{Name: "factor", Value: itoa(int64(v.factor))})
+	}
+	return e
+}

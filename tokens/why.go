@@ -1,0 +1,139 @@
+package tokens
+
+import (
+	"context"
+	"fmt"
+
+	"watchword/tokens/audit"
+	"watchword/tokens/policy"
+)
+
+// Explanation is one attempt or act in words that the helpdesk can say on the
+// telephone.
+type Explanation struct {
+	Record audit.Record
+	Words  string // what happened
+	Advice string // what to do about it; empty if nothing
+}
+
+// Why answers what last happened to a user, newest first, each with its reason
+// and what to do about it.
+func (s *Service) Why(ctx context.Context, p Principal, realm, name string, n int) ([]Explanation, error) {
+	realm, key, err := p.names(realm, name)
+	if err != nil {
+		return nil, err
+	}
+	e := audit.Event{Realm: realm, User: key}
+	if err := s.authorise(ctx, p, policy.UserWhy, e); err != nil {
+		return nil, err
+	}
+	list, err := s.db.Records(ctx, RecordQuery{Realm: realm, User: key, Limit: min(limit(n)*3, 1000)})
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	view, err := s.db.Load(ctx, []Ref{{Realm: realm, User: key}})
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	if len(list) == 0 && view.Subjects[0] == nil {
+		return nil, noUser(realm, name)
+	}
+	out := make([]Explanation, 0, len(list))
+	for _, r := range list {
+		switch policy.Action(r.Action) {
+		case policy.UserShow, policy.UserWhy:
+			continue // someone looked; it explains nothing
+		}
+		if len(out) == limit(n) {
+			break
+		}
+		out = append(out, explain(r))
+	}
+	return out, s.record(ctx, p, policy.UserWhy, e)
+}
+
+var explanations = map[Reason]struct{ words, advice string }{
+	ReasonAccepted:      {"The code was right.", ""},
+	ReasonWrongCode:     {"The code was wrong, or lay outside the window.", "Ask for a new code. If codes of the right token stay wrong, resynchronise it: watchword token resync SERIAL CODE1 CODE2."},
+	ReasonWrongPIN:      {"The code was right, the PIN before it was wrong.", "Ask for the PIN again; if it is forgotten, set a new one: watchword user pin NAME."},
+	ReasonNoPIN:         {"The code was right, but the PIN before it was missing.", "The PIN goes first and the code right behind it, without a space."},
+	ReasonReplay:        {"This code was used before.", "Wait for the next code. If it was used by somebody else, mark the token lost."},
+	ReasonThrottled:     {"Too many failures: attempts are turned away for a while, right or wrong.", "Wait (15 minutes at most), or unlock: watchword user unlock NAME."},
+	ReasonLocked:        {"The user is locked after too many failures in a row.", "Find out who has been guessing, then unlock: watchword user unlock NAME."},
+	ReasonDisabled:      {"The user is disabled.", "Enable, if that is right: watchword user enable NAME."},
+	ReasonSuspended:     {"The user has no active token: it is suspended.", "Resume it, if that is right: watchword token resume SERIAL."},
+	ReasonLost:          {"The user has no active token: it was marked lost.", "Assign another one, or, if it was found: watchword token resume SERIAL --reason TEXT."},
+	ReasonSuspendedUsed: {"The code was that of a suspended token.", "Resume it, if that is right: watchword token resume SERIAL."},
+	ReasonLostUsed:      {"The code was that of a token marked lost.", "Somebody has it. If it is not its owner, revoke it: watchword token revoke SERIAL."},
+	ReasonNoToken:       {"The user has no token.", "Assign one: watchword token assign SERIAL NAME."},
+	ReasonUnknownUser:   {"There is no such user.", "Check the name and the realm; add the user: watchword user add NAME."},
+	ReasonTampered:      {"The token's row in the database was altered outside Watchword.", "Tell security. Restore the row from a backup, or revoke the token and assign another one."},
+	ReasonUnavailable:   {"The HSM or the database did not answer; nothing was decided.", "Look at /readyz and the server's log."},
+	ReasonForbidden:     {"The request was not allowed.", "Use a key with another scope or realm."},
+	ReasonUnchanged:     {"It was so already; nothing changed.", ""},
+}
+
+func explain(r audit.Record) Explanation {
+	x := Explanation{Record: r}
+	if known, ok := explanations[Reason(r.Reason)]; ok {
+		x.Words, x.Advice = known.words, known.advice
+	}
+	if r.Action == string(policy.Verify) {
+		return x
+	}
+	words := fmt.Sprintf("%s by %s: %s.", r.Action, r.Actor, r.Outcome)
+	if x.Words != "" {
+		words += " " + x.Words
+	} else if r.Reason != "" {
+		words += " (" + r.Reason + ")"
+	}
+	x.Words = words
+	return x
+}
+
+// ShowToken answers one token.
+func (s *Service) ShowToken(ctx context.Context, p Principal, realm, serial string) (Token, error) {
+	realm, err := p.realm(realm)
+	if err != nil {
+		return Token{}, err
+	}
+	e := audit.Event{Realm: realm, Serial: serial}
+	if err := s.authorise(ctx, p, policy.TokenShow, e); err != nil {
+		return Token{}, err
+	}
+	view, err := s.db.Load(ctx, []Ref{{Realm: realm, Serial: serial}})
+	if err != nil {
+		return Token{}, unavailable(err)
+	}
+	sub, t, err := tokenOf(view.Subjects[0], serial)
+	if err != nil {
+		return Token{}, err
+	}
+	if sub.User != nil {
+		e.User = sub.User.Key
+	}
+	return *t, s.record(ctx, p, policy.TokenShow, e)
+}
+
+// Tokens lists tokens.
+func (s *Service) Tokens(ctx context.Context, p Principal, q TokenQuery) ([]Token, error) {
+	realm, err := p.listed(q.Realm)
+	if err != nil {
+		return nil, err
+	}
+	if q.Owner != "" {
+		if q.Owner, err = FoldName(q.Owner); err != nil {
+			return nil, err
+		}
+	}
+	q.Realm, q.Limit = realm, limit(q.Limit)
+	e := audit.Event{Realm: realm}
+	if err := s.authorise(ctx, p, policy.TokenList, e); err != nil {
+		return nil, err
+	}
+	list, err := s.db.Tokens(ctx, q)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return list, s.record(ctx, p, policy.TokenList, e)
+}
