@@ -1,0 +1,101 @@
+package seeds
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+)
+
+// prefixSize is how much of a file Detect looks at, in bytes.
+const prefixSize = 8192
+
+// Format is a kind of seed file. Each is defined in a file of its own and
+// listed in formats.
+type Format struct {
+	Name  string // as --format and the report name it
+	Title string // as people name it
+
+	// Detect looks at the beginning of a file, without a byte order mark; whole
+	// says that there is no more of it. It says whether the file is of this
+	// format, and in either case why.
+	Detect func(prefix []byte, whole bool) (is bool, reason string)
+
+	// Open begins to read a file. It does not read from r yet.
+	Open func(r io.Reader, o OpenOptions) Reader
+}
+
+// OpenOptions is what some formats need to read a file.
+type OpenOptions struct {
+	Key      []byte    // pre-shared key, see ParseKeyFile; nil if none was given
+	Password []byte    // nil if none was given
+	Now      time.Time // what validity periods are judged by
+}
+
+// Auto is the format's name that asks for detection.
+const Auto = "auto"
+
+// formats holds every format that is known, in the order of detection.
+var formats = []*Format{&oathCSV}
+
+// Formats lists the formats that a file can have.
+func Formats() []Format {
+	list := make([]Format, len(formats))
+	for i, f := range formats {
+		list[i] = *f
+	}
+	return list
+}
+
+// FormatNamed finds a format by the name that --format takes, or fails with a
+// *FileError that lists the names.
+func FormatNamed(name string) (*Format, error) {
+	names := []string{Auto}
+	for _, f := range formats {
+		if f.Name == strings.ToLower(name) {
+			return f, nil
+		}
+		names = append(names, f.Name)
+	}
+	return nil, &FileError{Reason: "unknown format; --format is one of " + strings.Join(names, ", ")}
+}
+
+// Detect tells a file's format from its first few thousand bytes; whole says
+// that prefix is all of it. The reason is for people: "looks like OATH CSV:
+// header row in line 1". The error is a *FileError that says why the file is
+// none of the formats.
+func Detect(prefix []byte, whole bool) (f *Format, reason string, err error) {
+	if what := foreign(prefix); what != "" {
+		return nil, "", &FileError{Reason: what}
+	}
+	prefix = bytes.TrimPrefix(prefix, bom)
+	if whole && len(bytes.TrimSpace(prefix)) == 0 {
+		return nil, "", &FileError{Reason: "the file is empty"}
+	}
+	var why []string
+	for _, f := range formats {
+		is, reason := f.Detect(prefix, whole)
+		if is {
+			return f, "looks like " + f.Title + ": " + reason, nil
+		}
+		why = append(why, fmt.Sprintf("not %s (%s)", f.Title, reason))
+	}
+	return nil, "", &FileError{Reason: "the format cannot be told from the content: " + strings.Join(why, ", ") + "; name it with --format if you know it"}
+}
+
+// foreign names files that are certainly no seed file as it stands.
+func foreign(prefix []byte) string {
+	for _, k := range []struct{ magic, says string }{
+		{"PK\x03\x04", "this is a zip archive; unpack it and import the file inside"},
+		{"\x1f\x8b", "this is compressed with gzip; unpack it first"},
+		{"-----BEGIN PGP", "this is encrypted or signed with PGP; decrypt it first"},
+		{"\xff\xfe", "the text is in UTF-16; convert it to UTF-8 first"},
+		{"\xfe\xff", "the text is in UTF-16; convert it to UTF-8 first"},
+	} {
+		if bytes.HasPrefix(prefix, []byte(k.magic)) {
+			return k.says
+		}
+	}
+	return ""
+}

@@ -1,0 +1,139 @@
+package seeds
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"watchword/hsm"
+	"watchword/tokens"
+)
+
+// The lengths of seed that are imported, in bytes. RFC 4226, section 4 wants
+// 16 at least (R6), but tokens with 10-byte seeds are common; a shorter one can
+// be searched, and is more likely a mistake than a seed.
+const (
+	MinSeed = 10
+	MaxSeed = 128
+)
+
+// MaxDrift is the largest clock drift that a file may state, in time steps to
+// either side: a day of the usual 30 s steps.
+const MaxDrift = 2880
+
+// Record is one token of a seed file.
+type Record struct {
+	Line int // line that it stands on, from 1; zero where the format has no lines of its own
+	Key  int // number of its key package in the file, from 1; zero where the format has none
+
+	Serial    string
+	Type      tokens.Type
+	Algorithm hsm.Hash
+	Digits    int
+	Period    int    // TOTP: seconds of a time step; zero for HOTP
+	Counter   uint64 // HOTP: next counter expected; zero for TOTP
+	Drift     int    // TOTP: time steps that the token's clock is ahead
+	Model     string // what the file says of manufacturer and model; may be empty
+
+	Seed []byte // in the clear; nil if Err is set
+
+	// Err says why this record cannot be imported, in words for people and
+	// without any secret. The other fields are then what could be read.
+	Err error
+}
+
+// Reader reads the records of one file. It is not safe for concurrent use.
+type Reader interface {
+	// Next answers the next record, or io.EOF after the last one. The record
+	// and its seed are valid until the next call, which wipes the seed. Any
+	// other error ends the file: a *FileError, or what the source failed with.
+	Next() (*Record, error)
+	// Close wipes what the reader still holds. It does not close the source.
+	Close()
+}
+
+// FileError is what is wrong with a whole file, and where. It wraps
+// tokens.ErrInvalid.
+type FileError struct {
+	Line   int    // from 1; zero if the place is not known
+	Reason string // a sentence without any secret
+}
+
+// Error says the place and the reason.
+func (e *FileError) Error() string {
+	if e.Line == 0 {
+		return e.Reason
+	}
+	return "line " + strconv.Itoa(e.Line) + ": " + e.Reason
+}
+
+// Unwrap makes a FileError an invalid input.
+func (e *FileError) Unwrap() error { return tokens.ErrInvalid }
+
+// reset empties r for the next record and wipes its seed.
+func (r *Record) reset() {
+	clear(r.Seed)
+	*r = Record{Seed: r.Seed[:0]}
+}
+
+// fail makes r a bad record.
+func (r *Record) fail(format string, args ...any) {
+	clear(r.Seed)
+	r.Seed = r.Seed[:0]
+	r.Err = fmt.Errorf(format, args...)
+}
+
+// check says what is wrong with the values of r, or nil.
+func (r *Record) check() error {
+	if err := tokens.ValidSerial(r.Serial); err != nil {
+		return errors.New(strings.TrimPrefix(err.Error(), tokens.ErrInvalid.Error()+": "))
+	}
+	switch {
+	case r.Type != tokens.TOTP && r.Type != tokens.HOTP:
+		return errors.New("the type is neither totp nor hotp")
+	case r.Algorithm.Size() == 0:
+		return errors.New("the hash is not one of sha1, sha256 and sha512")
+	case r.Digits < 6 || r.Digits > 8:
+		return fmt.Errorf("codes of %d digits; 6, 7 and 8 are possible", r.Digits)
+	case r.Type == tokens.TOTP && (r.Period < 1 || r.Period > 86400):
+		return fmt.Errorf("a time step of %d s; 1 to 86400 are possible", r.Period)
+	case r.Type == tokens.HOTP && r.Period != 0:
+		return errors.New("an HOTP token with a time step")
+	case r.Type == tokens.TOTP && r.Counter != 0:
+		return errors.New("a TOTP token with a counter")
+	case r.Counter > maxCounter:
+		return fmt.Errorf("a counter greater than %d", uint64(maxCounter))
+	case r.Type == tokens.HOTP && r.Drift != 0:
+		return errors.New("an HOTP token with a clock drift")
+	case r.Drift < -MaxDrift || r.Drift > MaxDrift:
+		return fmt.Errorf("a clock drift of %d time steps; at most %d are possible", r.Drift, MaxDrift)
+	case len(r.Seed) < MinSeed:
+		return fmt.Errorf("a seed of %d bytes; %d are the least (RFC 4226 wants 16 or more)", len(r.Seed), MinSeed)
+	case len(r.Seed) > MaxSeed:
+		return fmt.Errorf("a seed of %d bytes; %d are the most", len(r.Seed), MaxSeed)
+	}
+	return nil
+}
+
+// maxCounter leaves room for look-ahead below the largest signed number.
+const maxCounter = 1<<62 - 1
+
+// parseHash reads the name of an HMAC's digest in the spellings that vendors
+// use: any letter case, sha1 or sha-1, with or without hmac before it. What it
+// does not know is never taken for SHA-1.
+func parseHash(name string) (hsm.Hash, bool) {
+	s := strings.ToLower(strings.TrimSpace(name))
+	s = strings.TrimLeft(strings.TrimPrefix(s, "hmac"), "-_")
+	switch s {
+	case "sha1", "sha-1":
+		return hsm.SHA1, true
+	case "sha256", "sha-256":
+		return hsm.SHA256, true
+	case "sha512", "sha-512":
+		return hsm.SHA512, true
+	}
+	return 0, false
+}
+
+var bom = []byte("\xef\xbb\xbf")
