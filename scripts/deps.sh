@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# deps.sh run|test: installs the Debian packages that are missing, and nothing
+# else. Asks for root through sudo where it has to.
+set -euo pipefail
+
+run=(gcc libc6-dev softhsm2)
+test=(oathtool freeradius freeradius-utils opensc pskc-utils libnss3 libnss3-tools postgresql postgresql-client sqlite3 curl jq iproute2 procps)
+
+case "${1:-}" in
+run) want=("${run[@]}" oathtool freeradius-utils curl) ;;
+test) want=("${run[@]}" "${test[@]}") ;;
+*) echo "usage: deps.sh run|test" >&2; exit 2 ;;
+esac
+
+missing=()
+for p in "${want[@]}"; do
+  [ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+as_root=()
+if [ "$(id -u)" != 0 ]; then
+  command -v sudo >/dev/null || { echo "deps.sh: these packages are missing, and installing them needs root or sudo: ${missing[*]}" >&2; exit 1; }
+  as_root=(sudo)
+fi
+
+# The packages' own services are not wanted: a test starts what it needs, on
+# ports of its own.
+policy=/usr/sbin/policy-rc.d
+made=
+if [ ! -e "$policy" ]; then
+  printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+  "${as_root[@]}" chmod 755 "$policy"
+  made=1
+fi
+trap '[ -z "$made" ] || "${as_root[@]}" rm -f "$policy"' EXIT
+
+echo "installing ${missing[*]}"
+install() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends "${missing[@]}" >/dev/null; }
+install 2>/dev/null || { "${as_root[@]}" apt-get update -qq; install; }

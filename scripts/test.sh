@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# test.sh [go test flags]: every test with the race detector. Tests start what
+# they need (SoftHSM, PostgreSQL, FreeRADIUS's tools) in temporary folders and
+# stop it themselves.
+set -euo pipefail
+go build ./...
+go test -race -timeout 20m "$@" ./...
