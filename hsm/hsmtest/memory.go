@@ -1,0 +1,467 @@
+package hsmtest
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"sync"
+	"testing"
+
+	"watchword/hsm"
+)
+
+// Memory is a Keystore without an HSM, for tests that need thousands of them.
+// It does the real arithmetic with real keys, and it accuses: the test fails if
+// a seed that was wrapped shows up in a row, a message, a secret or a context
+// that it is given later. What it gives to Job.Stop is overwritten afterwards,
+// so that a Stop that keeps it is found out.
+type Memory struct {
+	t testing.TB
+
+	mu      sync.Mutex
+	made    []memoryKey // by Create
+	keys    *memoryKeys // by Attach
+	failure error
+	closed  bool
+	seeds   map[[8]byte][][]byte // what must not be seen, by its first bytes
+	hmacs   int
+}
+
+type memoryKey struct {
+	record hsm.KeyRecord
+	bytes  []byte            // of a secret key
+	signer *ecdsa.PrivateKey // of the audit key
+}
+
+type memoryKeys struct {
+	kek, secrets       map[uint32][]byte
+	newKEK, newSecrets uint32
+	binding, pin       []byte
+	newBinding, newPIN uint32
+	audit              *ecdsa.PrivateKey
+	newAudit           uint32
+	attached           map[hsm.KeyName]bool
+}
+
+var _ Keystore = (*Memory)(nil)
+
+// NewMemory makes a Memory with all keys made and attached.
+func NewMemory(t testing.TB) *Memory {
+	m := &Memory{t: t, seeds: map[[8]byte][][]byte{}}
+	Provision(t, m)
+	return m
+}
+
+// Records are the records of the keys that are in it.
+func (m *Memory) Records() []hsm.KeyRecord {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var records []hsm.KeyRecord
+	for _, k := range m.made {
+		records = append(records, k.record)
+	}
+	return records
+}
+
+// Fail makes all calls fail with hsm.ErrUnavailable until Heal.
+func (m *Memory) Fail(cause error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.failure = fmt.Errorf("%w: %w", hsm.ErrUnavailable, cause)
+}
+
+// Heal ends Fail.
+func (m *Memory) Heal() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.failure = nil
+}
+
+// HMACs says how many HMACs were computed so far.
+func (m *Memory) HMACs() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.hmacs
+}
+
+// Ready answers nil unless Fail or Close was called.
+func (m *Memory) Ready() error {
+	_, err := m.use(context.Background())
+	return err
+}
+
+// Close makes all later calls fail.
+func (m *Memory) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	return nil
+}
+
+func (m *Memory) use(ctx context.Context) (*memoryKeys, error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.closed:
+		return nil, fmt.Errorf("%w: the keystore is closed", hsm.ErrUnavailable)
+	case m.failure != nil:
+		return nil, m.failure
+	case m.keys == nil:
+		return nil, fmt.Errorf("%w: no keys are attached", hsm.ErrUnavailable)
+	}
+	return m.keys, nil
+}
+
+// Wrap wraps seeds.
+func (m *Memory) Wrap(ctx context.Context, seeds []hsm.Seed) ([]hsm.Wrapped, error) {
+	keys, err := m.use(ctx)
+	if err != nil {
+		return nil, err
+	}
+	wrapped := make([]hsm.Wrapped, 0, len(seeds))
+	for _, s := range seeds {
+		if s.Hash.Size() == 0 || len(s.Bytes) < 1 || len(s.Bytes) > 1024 {
+			return nil, fmt.Errorf("wrap: a seed of %d bytes for digest %d", len(s.Bytes), s.Hash)
+		}
+		key := bytes.Clone(s.Bytes)
+		if len(key) > s.Hash.BlockSize() {
+			h := hasher(s.Hash)()
+			h.Write(key)
+			key = h.Sum(nil)
+		}
+		for len(key) < s.Hash.Size() || len(key)%8 != 0 {
+			key = append(key, 0)
+		}
+		m.remember(s.Bytes)
+		wrapped = append(wrapped, hsm.Wrapped{
+			Mechanism: "aes-kwp", KEK: keys.newKEK, Hash: s.Hash, SeedLen: uint16(len(s.Bytes)),
+			Blob: kwpWrap(keys.kek[keys.newKEK], key),
+		})
+	}
+	return wrapped, nil
+}
+
+// HMAC runs the jobs.
+func (m *Memory) HMAC(ctx context.Context, jobs []*hsm.Job) error {
+	for _, j := range jobs {
+		j.MACs, j.Err = nil, nil
+	}
+	keys, err := m.use(ctx)
+	if err != nil {
+		for _, j := range jobs {
+			j.Err = err
+		}
+		return err
+	}
+	for _, j := range jobs {
+		if j.MACs, j.Err = m.job(keys, j); j.Err != nil {
+			j.MACs = nil
+		}
+		// Fail may have come between two jobs, as an HSM may be lost there.
+		if _, err := m.use(context.WithoutCancel(ctx)); err != nil {
+			j.MACs, j.Err = nil, err
+		}
+	}
+	return nil
+}
+
+func (m *Memory) job(keys *memoryKeys, j *hsm.Job) ([][]byte, error) {
+	m.accuse("row", j.Key.Row)
+	if !hmac.Equal(mac(sha256.New, keys.binding, j.Key.Message()), j.Key.Binding) {
+		return nil, hsm.ErrTampered
+	}
+	kek := keys.kek[j.Key.KEK]
+	switch {
+	case j.Key.Hash.Size() == 0:
+		return nil, fmt.Errorf("the seed is for an unknown digest, number %d", j.Key.Hash)
+	case j.Key.Mechanism != "aes-kwp":
+		return nil, fmt.Errorf("%w: the seed was wrapped by %q", hsm.ErrUnsupported, j.Key.Mechanism)
+	case kek == nil:
+		return nil, fmt.Errorf("%w: the seed was wrapped under KEK version %d, which is not attached", hsm.ErrKeyMismatch, j.Key.KEK)
+	}
+	key, ok := kwpUnwrap(kek, j.Key.Blob)
+	if !ok {
+		return nil, errors.New("the wrapped seed cannot be unwrapped")
+	}
+	macs := [][]byte{}
+	for i, f := range j.Factors {
+		sum := mac(hasher(j.Key.Hash), key, binary.BigEndian.AppendUint64(nil, f))
+		macs = append(macs, sum)
+		m.mu.Lock()
+		m.hmacs++
+		m.mu.Unlock()
+		if j.Stop != nil {
+			lent := bytes.Clone(sum)
+			stop := j.Stop(i, lent)
+			if !bytes.Equal(lent, sum) {
+				m.t.Errorf("hsmtest: Job.Stop changed the MAC that it was shown")
+			}
+			for i := range lent {
+				lent[i] = 0xEE
+			}
+			if stop {
+				break
+			}
+		}
+	}
+	return macs, nil
+}
+
+// MAC computes HMAC-SHA256.
+func (m *Memory) MAC(ctx context.Context, name hsm.KeyName, messages ...[]byte) ([][]byte, error) {
+	keys, err := m.use(ctx)
+	if err != nil {
+		return nil, err
+	}
+	key := keys.binding
+	switch name {
+	case hsm.KeyBinding:
+	case hsm.KeyPIN:
+		key = keys.pin
+	default:
+		return nil, fmt.Errorf("the HSM key %q makes no MACs", name)
+	}
+	macs := make([][]byte, 0, len(messages))
+	for _, msg := range messages {
+		m.accuse("message", msg)
+		macs = append(macs, mac(sha256.New, key, msg))
+	}
+	return macs, nil
+}
+
+// Seal encrypts.
+func (m *Memory) Seal(ctx context.Context, plaintext, context []byte) ([]byte, error) {
+	keys, err := m.use(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m.accuse("secret", plaintext)
+	m.accuse("context", context)
+	sealed := binary.BigEndian.AppendUint32(nil, keys.newSecrets)
+	nonce := make([]byte, 12)
+	rand.Read(nonce)
+	sealed = append(sealed, nonce...)
+	return gcm(keys.secrets[keys.newSecrets]).Seal(sealed, nonce, plaintext, append(bytes.Clone(sealed[:4]), context...)), nil
+}
+
+// Open decrypts.
+func (m *Memory) Open(ctx context.Context, sealed, context []byte) ([]byte, error) {
+	keys, err := m.use(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(sealed) < 32 || keys.secrets[binary.BigEndian.Uint32(sealed)] == nil {
+		return nil, hsm.ErrTampered
+	}
+	key := keys.secrets[binary.BigEndian.Uint32(sealed)]
+	plaintext, err := gcm(key).Open(nil, sealed[4:16], sealed[16:], append(bytes.Clone(sealed[:4]), context...))
+	if err != nil {
+		return nil, hsm.ErrTampered
+	}
+	return plaintext, nil
+}
+
+// Sign signs a digest.
+func (m *Memory) Sign(ctx context.Context, digest []byte) ([]byte, error) {
+	if len(digest) != 32 {
+		return nil, fmt.Errorf("sign: a digest of %d bytes", len(digest))
+	}
+	keys, err := m.use(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r, s, err := ecdsa.Sign(rand.Reader, keys.audit, digest)
+	if err != nil {
+		return nil, err
+	}
+	signature := make([]byte, 64)
+	r.FillBytes(signature[:32])
+	s.FillBytes(signature[32:])
+	return signature, nil
+}
+
+// PublicKey is KeyAudit's.
+func (m *Memory) PublicKey() crypto.PublicKey {
+	keys, err := m.use(context.Background())
+	if err != nil {
+		return nil
+	}
+	return &keys.audit.PublicKey
+}
+
+// Create makes a key.
+func (m *Memory) Create(ctx context.Context, name hsm.KeyName, version uint32) (hsm.KeyRecord, error) {
+	if ctx.Err() != nil {
+		return hsm.KeyRecord{}, context.Cause(ctx)
+	}
+	k := memoryKey{record: hsm.KeyRecord{Name: name, Version: version, ID: make([]byte, 16)}}
+	rand.Read(k.record.ID)
+	switch name {
+	case hsm.KeyKEK, hsm.KeyBinding, hsm.KeyPIN, hsm.KeySecrets:
+		k.bytes = make([]byte, 32)
+		rand.Read(k.bytes)
+		k.record.Check = mac(sha256.New, k.bytes, []byte("check"))[:16]
+	case hsm.KeyAudit:
+		var err error
+		if k.signer, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+			return hsm.KeyRecord{}, err
+		}
+		public, err := k.signer.PublicKey.Bytes()
+		if err != nil {
+			return hsm.KeyRecord{}, err
+		}
+		sum := sha256.Sum256(public)
+		k.record.Check = sum[:16]
+	default:
+		return hsm.KeyRecord{}, fmt.Errorf("there is no HSM key named %q", name)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.made = append(m.made, k)
+	r := k.record
+	r.ID, r.Check = bytes.Clone(r.ID), bytes.Clone(r.Check)
+	return r, nil
+}
+
+// Attach finds the keys.
+func (m *Memory) Attach(ctx context.Context, records []hsm.KeyRecord) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	keys := &memoryKeys{kek: map[uint32][]byte{}, secrets: map[uint32][]byte{}, attached: map[hsm.KeyName]bool{}}
+	for _, r := range records {
+		var found *memoryKey
+		for i := range m.made {
+			if k := &m.made[i]; bytes.Equal(k.record.ID, r.ID) && k.record.Name == r.Name && bytes.Equal(k.record.Check, r.Check) {
+				found = k
+			}
+		}
+		if found == nil {
+			return fmt.Errorf("%w: key %s version %d", hsm.ErrKeyMismatch, r.Name, r.Version)
+		}
+		keys.attached[r.Name] = true
+		switch r.Name {
+		case hsm.KeyKEK:
+			keys.kek[r.Version] = found.bytes
+			keys.newKEK = max(keys.newKEK, r.Version)
+		case hsm.KeySecrets:
+			keys.secrets[r.Version] = found.bytes
+			keys.newSecrets = max(keys.newSecrets, r.Version)
+		case hsm.KeyBinding:
+			if r.Version >= keys.newBinding {
+				keys.binding, keys.newBinding = found.bytes, r.Version
+			}
+		case hsm.KeyPIN:
+			if r.Version >= keys.newPIN {
+				keys.pin, keys.newPIN = found.bytes, r.Version
+			}
+		case hsm.KeyAudit:
+			if r.Version >= keys.newAudit {
+				keys.audit, keys.newAudit = found.signer, r.Version
+			}
+		}
+	}
+	for _, name := range hsm.KeyNames() {
+		if !keys.attached[name] {
+			return fmt.Errorf("%w: the database records no key %s", hsm.ErrKeyMismatch, name)
+		}
+	}
+	m.keys = keys
+	return nil
+}
+
+// SelfTest wraps one seed of RFC 4226 and computes its first code.
+func (m *Memory) SelfTest(ctx context.Context) error {
+	s, err := seal(ctx, m, hsm.SHA1, []byte("12345678901234567890"), []byte("self-test"))
+	if err != nil {
+		return err
+	}
+	j := &hsm.Job{Key: s, Factors: []uint64{0}}
+	if err := m.HMAC(ctx, []*hsm.Job{j}); err != nil {
+		return err
+	}
+	if j.Err != nil {
+		return j.Err
+	}
+	if hex.EncodeToString(j.MACs[0]) != "cc93cf18508d94934c64b65d8ba7667fb7cde4b0" {
+		return errors.New("the HMAC of RFC 4226, appendix D, is another")
+	}
+	return nil
+}
+
+// remember notes a seed, raw and in hex, as something never to be seen again.
+// Seeds shorter than ten bytes are too likely to be seen by chance.
+func (m *Memory) remember(seed []byte) {
+	if len(seed) < 10 {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	low := []byte(hex.EncodeToString(seed))
+	for _, form := range [][]byte{bytes.Clone(seed), low, bytes.ToUpper(low)} {
+		m.seeds[[8]byte(form)] = append(m.seeds[[8]byte(form)], form)
+	}
+}
+
+// accuse fails the test if there is a seed in b.
+func (m *Memory) accuse(what string, b []byte) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := 0; i+8 <= len(b); i++ {
+		for _, seed := range m.seeds[[8]byte(b[i:])] {
+			if bytes.HasPrefix(b[i:], seed) {
+				m.t.Errorf("hsmtest: a seed in plaintext is part of a %s of %d bytes, at byte %d", what, len(b), i)
+				return
+			}
+		}
+	}
+}
+
+func hasher(h hsm.Hash) func() hash.Hash {
+	switch h {
+	case hsm.SHA1:
+		return sha1.New
+	case hsm.SHA256:
+		return sha256.New
+	case hsm.SHA512:
+		return sha512.New
+	}
+	return nil
+}
+
+func mac(h func() hash.Hash, key, message []byte) []byte {
+	m := hmac.New(h, key)
+	m.Write(message)
+	return m.Sum(nil)
+}
+
+func gcm(key []byte) cipher.AEAD {
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		panic(err)
+	}
+	aead, err := cipher.NewGCM(block)
+	if err != nil {
+		panic(err)
+	}
+	return aead
+}
