@@ -1,0 +1,250 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"reflect"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/labstack/echo/v4"
+
+	"watchword/tokens"
+)
+
+// errNoKey is a request without a key at all.
+var errNoKey = fmt.Errorf("%w: there is no Authorization header", tokens.ErrUnknownKey)
+
+// routeKey finds a route: its method, and its path as the router writes it.
+type routeKey struct{ method, path string }
+
+// route is what is the same for each request of an operation.
+type route struct {
+	query []string // names of the parameters that it takes
+	key   bool     // an API key is needed
+	slow  bool     // it takes as long as it takes
+}
+
+// queries are the parameters of the operations that have any, as generated.
+var queries = map[routeKey]reflect.Type{
+	{"GET", "/v1/users"}:                    reflect.TypeFor[ListUsersParams](),
+	{"POST", "/v1/users"}:                   reflect.TypeFor[AddUserParams](),
+	{"GET", "/v1/users/:name"}:              reflect.TypeFor[ShowUserParams](),
+	{"POST", "/v1/users/:name/enable"}:      reflect.TypeFor[EnableUserParams](),
+	{"POST", "/v1/users/:name/disable"}:     reflect.TypeFor[DisableUserParams](),
+	{"POST", "/v1/users/:name/unlock"}:      reflect.TypeFor[UnlockUserParams](),
+	{"PUT", "/v1/users/:name/pin"}:          reflect.TypeFor[SetPinParams](),
+	{"DELETE", "/v1/users/:name/pin"}:       reflect.TypeFor[RemovePinParams](),
+	{"GET", "/v1/users/:name/why"}:          reflect.TypeFor[WhyParams](),
+	{"GET", "/v1/tokens"}:                   reflect.TypeFor[ListTokensParams](),
+	{"GET", "/v1/tokens/:serial"}:           reflect.TypeFor[ShowTokenParams](),
+	{"POST", "/v1/tokens/:serial/assign"}:   reflect.TypeFor[AssignTokenParams](),
+	{"POST", "/v1/tokens/:serial/unassign"}: reflect.TypeFor[UnassignTokenParams](),
+	{"POST", "/v1/tokens/:serial/suspend"}:  reflect.TypeFor[SuspendTokenParams](),
+	{"POST", "/v1/tokens/:serial/resume"}:   reflect.TypeFor[ResumeTokenParams](),
+	{"POST", "/v1/tokens/:serial/lost"}:     reflect.TypeFor[LoseTokenParams](),
+	{"POST", "/v1/tokens/:serial/revoke"}:   reflect.TypeFor[RevokeTokenParams](),
+	{"POST", "/v1/tokens/:serial/resync"}:   reflect.TypeFor[ResyncTokenParams](),
+	{"POST", "/v1/tokens/:serial/unlock"}:   reflect.TypeFor[UnlockOwnerParams](),
+	{"GET", "/v1/imports"}:                  reflect.TypeFor[ListImportsParams](),
+	{"POST", "/v1/imports"}:                 reflect.TypeFor[ImportSeedsParams](),
+	{"GET", "/v1/audit"}:                    reflect.TypeFor[ListAuditParams](),
+}
+
+// routesOf makes the table of routes from the router's.
+func routesOf(registered []*echo.Route) map[routeKey]*route {
+	routes := make(map[routeKey]*route, len(registered))
+	for _, r := range registered {
+		key := routeKey{r.Method, r.Path}
+		to := &route{key: strings.HasPrefix(r.Path, "/v1/")}
+		if t, ok := queries[key]; ok {
+			to.query = fieldsOf(t, "form")
+		}
+		routes[key] = to
+	}
+	routes[routeKey{"POST", "/v1/imports"}].slow = true
+	routes[routeKey{"GET", "/v1/audit/verify"}].slow = true
+	return routes
+}
+
+// Headers that every answer carries. The slices are shared: nobody appends.
+var (
+	nosniff    = []string{"nosniff"}
+	noReferrer = []string{"no-referrer"}
+	noFrames   = []string{"default-src 'none'; frame-ancestors 'none'"}
+	noStore    = []string{"no-store"}
+	transport  = []string{"max-age=31536000"}
+)
+
+// around is what happens around each handler: headers, panics, errors, metrics.
+func (s *Server) around(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		started := time.Now()
+		s.open.Add(1)
+		defer s.open.Add(-1)
+		r := c.Request()
+		to := s.routes[routeKey{r.Method, c.Path()}]
+
+		h := c.Response().Header()
+		h["X-Content-Type-Options"] = nosniff
+		h["Referrer-Policy"] = noReferrer
+		h["Content-Security-Policy"] = noFrames
+		if r.TLS != nil {
+			h["Strict-Transport-Security"] = transport
+		}
+		if to == nil || to.key {
+			h["Cache-Control"] = noStore
+		}
+
+		if err := s.guard(next, c, to); err != nil {
+			s.fail(c, err)
+		}
+		s.metrics.observe(c, to, started)
+		return nil
+	}
+}
+
+// guard turns a panic into an error.
+func (s *Server) guard(next echo.HandlerFunc, c echo.Context, to *route) (err error) {
+	defer func() {
+		v := recover()
+		if v == http.ErrAbortHandler {
+			panic(v)
+		}
+		if v != nil {
+			err = panicked(v, debug.Stack())
+		}
+	}()
+	return s.admit(next, c, to)
+}
+
+// admit lets a request in that has a key and no parameter that we do not know,
+// and bounds its time.
+func (s *Server) admit(next echo.HandlerFunc, c echo.Context, to *route) error {
+	if to == nil || !to.key {
+		return next(c)
+	}
+	r := c.Request()
+	p, err := s.authenticate(r)
+	if err != nil {
+		return err
+	}
+	c.Set(principalKey, p)
+	if !isText(r.URL.Path) {
+		return fmt.Errorf("%w: the path holds a control character or is not valid UTF-8", tokens.ErrInvalid)
+	}
+	if r.URL.RawQuery != "" {
+		if err := checkQuery(r.URL.RawQuery, to.query); err != nil {
+			return err
+		}
+	}
+	if to.slow {
+		return s.unhurried(next, c)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.Timeout)
+	defer cancel()
+	c.SetRequest(r.WithContext(ctx))
+	return next(c)
+}
+
+// unhurried lets a request take its time. Without a read deadline the server
+// notices that a client went away all the same, and so does the core.
+func (s *Server) unhurried(next echo.HandlerFunc, c echo.Context) error {
+	rc := http.NewResponseController(c.Response())
+	for _, err := range []error{rc.SetReadDeadline(time.Time{}), rc.SetWriteDeadline(time.Time{})} {
+		if err != nil && !errors.Is(err, http.ErrNotSupported) {
+			return fmt.Errorf("lift the deadlines of a request: %w", err)
+		}
+	}
+	err := next(c)
+	s.hasten(c) // for the error
+	return err
+}
+
+// hasten gives the answer of an unhurried request the deadline of any other.
+func (s *Server) hasten(c echo.Context) {
+	// Where deadlines are not supported the answer is as slow as its reader.
+	_ = http.NewResponseController(c.Response()).SetWriteDeadline(time.Now().Add(2 * s.cfg.Timeout))
+}
+
+// principalKey is where a request's principal is kept.
+const principalKey = "principal"
+
+// who is the principal of a request. Were there none, the zero Principal that
+// it answers may do nothing.
+func who(c echo.Context) tokens.Principal {
+	p, _ := c.Get(principalKey).(tokens.Principal)
+	return p
+}
+
+// authenticate takes the key from the header (RFC 6750, section 2.1) and asks
+// the core whose it is.
+func (s *Server) authenticate(r *http.Request) (tokens.Principal, error) {
+	given := r.Header["Authorization"]
+	if len(given) == 0 {
+		return tokens.Principal{}, errNoKey
+	}
+	scheme, key, _ := strings.Cut(given[0], " ")
+	if len(given) > 1 || !strings.EqualFold(scheme, "Bearer") {
+		return tokens.Principal{}, fmt.Errorf("%w: the Authorization header is not one Bearer key", tokens.ErrUnknownKey)
+	}
+	p, err := s.cfg.Core.Authenticate(r.Context(), strings.TrimSpace(key))
+	if err != nil {
+		return tokens.Principal{}, err
+	}
+	return p.From(source(r)), nil
+}
+
+// source is the address that a request came from: that of the connection, and
+// not what any header says.
+func source(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return strings.TrimPrefix(host, "::ffff:")
+}
+
+// checkQuery refuses a parameter that is unknown or stands there twice: a
+// mistyped dry_run must not import.
+func checkQuery(raw string, known []string) error {
+	query, err := url.ParseQuery(raw)
+	if err != nil {
+		return fmt.Errorf("%w: the query is malformed", tokens.ErrInvalid)
+	}
+	for name, values := range query {
+		if !slices.Contains(known, name) {
+			if len(known) == 0 {
+				return fmt.Errorf("%w: there are no query parameters here", tokens.ErrInvalid)
+			}
+			return fmt.Errorf("%w: unknown query parameter; there are: %s", tokens.ErrInvalid, strings.Join(known, ", "))
+		}
+		if len(values) > 1 {
+			return fmt.Errorf("%w: the query parameter %q stands there twice", tokens.ErrInvalid, name)
+		}
+		if !isText(values[0]) {
+			return fmt.Errorf("%w: the query parameter %q holds a control character or is not valid UTF-8", tokens.ErrInvalid, name)
+		}
+	}
+	return nil
+}
+
+// isText says whether a string is something that people write in one line. No
+// name, serial or word to search for is anything else, and databases stumble
+// over the rest.
+func isText(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] >= 0x7f {
+			return utf8.ValidString(s) && strings.IndexFunc(s, unicode.IsControl) < 0
+		}
+	}
+	return true
+}

@@ -1,0 +1,53 @@
+package api
+
+import (
+	"encoding/hex"
+
+	"github.com/labstack/echo/v4"
+
+	"watchword/tokens"
+	"watchword/tokens/audit"
+)
+
+// ListAudit is GET /v1/audit.
+func (s *Server) ListAudit(c echo.Context, params ListAuditParams) error {
+	p, err := pageOf(params.Cursor, params.Limit)
+	if err != nil {
+		return err
+	}
+	rows, err := s.cfg.Core.Records(c.Request().Context(), who(c), tokens.RecordQuery{
+		Realm: value(params.Realm), User: value(params.User), Serial: value(params.Serial),
+		Action: value(params.Action), Outcome: value(params.Outcome), Before: p.mark, Limit: p.limit + 1,
+	})
+	items, next := pageItems(p, rows, func(r *audit.Record) int64 { return r.ID }, auditView)
+	return reply(c, AuditPage{Items: items, Next: next}, err)
+}
+
+// VerifyAudit is GET /v1/audit/verify.
+func (s *Server) VerifyAudit(c echo.Context) error {
+	r, err := s.cfg.Core.VerifyAudit(c.Request().Context(), who(c))
+	s.hasten(c)
+	if r.Problems == nil {
+		r.Problems = []string{}
+	}
+	return reply(c, AuditReport{
+		Intact: r.Intact, Records: r.Records, Chains: r.Chains, Checkpoints: r.Checkpoints, Problems: r.Problems,
+	}, err)
+}
+
+func auditView(r *audit.Record) AuditItem {
+	return AuditItem{
+		Time: r.Time.UTC(), Action: r.Action, Outcome: r.Outcome, Realm: r.Realm, User: r.User, Serial: r.Serial,
+		Actor: r.Actor, Client: r.Client, Source: r.Source, Reason: r.Reason,
+		Detail: views(r.Detail, func(f *audit.Field) AuditField { return AuditField{Name: f.Name, Value: f.Value} }),
+		Chain:  r.Chain, Seq: r.Seq, Hash: hex.EncodeToString(r.Hash[:]),
+	}
+}
+
+func explanationView(x *tokens.Explanation) Explanation {
+	r := &x.Record
+	return Explanation{
+		Time: r.Time.UTC(), Action: r.Action, Outcome: r.Outcome, Realm: r.Realm, User: r.User, Serial: r.Serial,
+		Actor: r.Actor, Client: r.Client, Source: r.Source, Reason: r.Reason, Words: x.Words, Advice: x.Advice,
+	}
+}

@@ -1,0 +1,264 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/labstack/echo/v4"
+
+	"watchword/tokens"
+)
+
+// maxJSON is the size of the largest JSON body, in bytes.
+const maxJSON = 64 << 10
+
+// buffers hold bodies while they are decoded. Bodies hold codes, PINs and
+// secrets: a buffer is wiped before it goes back.
+var buffers = sync.Pool{New: func() any { b := make([]byte, maxJSON+1); return &b }}
+
+// decode reads a JSON body into a T, strictly: one object, no member that T
+// lacks, none twice, none null, and the required ones there and not empty.
+// Names are compared as they stand, in lower case.
+func decode[T any](c echo.Context, required ...string) (T, error) {
+	body, err := decodeOptional[T](c, required...)
+	if err == nil && body == nil {
+		err = fmt.Errorf("%w: the body is empty; a JSON object is needed", tokens.ErrInvalid)
+	}
+	if err != nil {
+		var zero T
+		return zero, err
+	}
+	return *body, nil
+}
+
+// decodeOptional is decode for a body that may be empty: then it answers nil.
+func decodeOptional[T any](c echo.Context, required ...string) (*T, error) {
+	r := c.Request()
+	if r.ContentLength == 0 {
+		return nil, nil
+	}
+	if r.ContentLength > maxJSON {
+		return nil, fmt.Errorf("%w: the body is larger than %d bytes", errTooLarge, maxJSON)
+	}
+	buf := buffers.Get().(*[]byte)
+	n, err := io.ReadFull(r.Body, *buf)
+	defer func() {
+		clear((*buf)[:n])
+		buffers.Put(buf)
+	}()
+	switch {
+	case err == nil: // the buffer is one byte longer than a body may be
+		return nil, fmt.Errorf("%w: the body is larger than %d bytes", errTooLarge, maxJSON)
+	case err == io.EOF:
+		return nil, nil
+	case err != io.ErrUnexpectedEOF:
+		return nil, bodyError(err)
+	}
+	if r.ContentLength > 0 && int64(n) < r.ContentLength {
+		return nil, fmt.Errorf("%w: the body broke off", tokens.ErrInvalid)
+	}
+	if err := isJSON(r.Header.Get("Content-Type")); err != nil {
+		return nil, err
+	}
+	into := new(T)
+	if err := unmarshal((*buf)[:n], into, required); err != nil {
+		return nil, err
+	}
+	return into, nil
+}
+
+// isJSON refuses a body of another type. JSON is UTF-8 (RFC 8259, section 8.1).
+func isJSON(contentType string) error {
+	if contentType == "application/json" {
+		return nil
+	}
+	media, params, err := mime.ParseMediaType(contentType)
+	charset, named := params["charset"]
+	if err != nil || media != "application/json" || named && !strings.EqualFold(charset, "utf-8") {
+		return fmt.Errorf("%w: send JSON in UTF-8, with 'Content-Type: application/json'", errMediaType)
+	}
+	return nil
+}
+
+// bodyError makes of a failed read what the client can do something about.
+func bodyError(err error) error {
+	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+		return fmt.Errorf("%w: the body is larger than %d bytes", errTooLarge, tooLarge.Limit)
+	}
+	return fmt.Errorf("%w: the body broke off", tokens.ErrInvalid)
+}
+
+// unmarshal decodes one object. Its errors name fields and places, never what
+// stands there.
+func unmarshal(b []byte, into any, required []string) error {
+	if !utf8.Valid(b) {
+		return fmt.Errorf("%w: the body is not valid UTF-8", tokens.ErrInvalid)
+	}
+	if bytes.Contains(b, []byte(`\u0000`)) {
+		return fmt.Errorf("%w: the body holds a NUL character", tokens.ErrInvalid)
+	}
+	if err := json.Unmarshal(b, into); err != nil {
+		return jsonError(err)
+	}
+	known := fieldsOf(reflect.TypeOf(into).Elem(), "json")
+	seen := make([]string, 0, 8)
+	err := members(b, func(name string, value []byte) error {
+		if !slices.Contains(known, name) {
+			if len(name) > 40 {
+				name = name[:40] + "..."
+			}
+			return fmt.Errorf("%w: unknown field %q; there are: %s", tokens.ErrInvalid, name, strings.Join(known, ", "))
+		}
+		switch {
+		case slices.Contains(seen, name):
+			return fmt.Errorf("%w: the field %q stands there twice", tokens.ErrInvalid, name)
+		case value[0] == 'n':
+			return fmt.Errorf("%w: the field %q is null", tokens.ErrInvalid, name)
+		case string(value) == `""` && slices.Contains(required, name):
+			return fmt.Errorf("%w: the field %q is empty", tokens.ErrInvalid, name)
+		}
+		seen = append(seen, name)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, name := range required {
+		if !slices.Contains(seen, name) {
+			return fmt.Errorf("%w: the field %q is missing", tokens.ErrInvalid, name)
+		}
+	}
+	return nil
+}
+
+// jsonError says what is wrong with a body without quoting it.
+func jsonError(err error) error {
+	if wrong := new(json.UnmarshalTypeError); errors.As(err, &wrong) {
+		if wrong.Field == "" {
+			return fmt.Errorf("%w: the body is not a JSON object", tokens.ErrInvalid)
+		}
+		return fmt.Errorf("%w: the field %q is no %s", tokens.ErrInvalid, wrong.Field, wrong.Type)
+	}
+	if syntax := new(json.SyntaxError); errors.As(err, &syntax) {
+		return fmt.Errorf("%w: the body is not valid JSON, at byte %d", tokens.ErrInvalid, syntax.Offset)
+	}
+	return fmt.Errorf("%w: a field of the body cannot be read; a time is written like 2027-01-31T12:00:00Z", tokens.ErrInvalid)
+}
+
+// members calls f with the name and the text of each member of an object, in
+// order, and stops at its first error. The text must be valid JSON.
+func members(b []byte, f func(name string, value []byte) error) error {
+	notObject := fmt.Errorf("%w: the body is not a JSON object", tokens.ErrInvalid)
+	b = bytes.Trim(b, " \t\r\n")
+	if len(b) < 2 || b[0] != '{' || b[len(b)-1] != '}' {
+		return notObject
+	}
+	b = b[1 : len(b)-1]
+	for {
+		b = bytes.TrimLeft(b, " \t\r\n,")
+		if len(b) == 0 {
+			return nil
+		}
+		end := stringEnd(b)
+		name := string(b[1 : end-1])
+		if strings.Contains(name, `\`) {
+			if json.Unmarshal(b[:end], &name) != nil {
+				return notObject
+			}
+		}
+		b = bytes.TrimLeft(b[end:], " \t\r\n:")
+		end = valueEnd(b)
+		if err := f(name, bytes.TrimRight(b[:end], " \t\r\n")); err != nil {
+			return err
+		}
+		b = b[end:]
+	}
+}
+
+// stringEnd is the index after the string that b begins with.
+func stringEnd(b []byte) int {
+	for i := 1; i < len(b); i++ {
+		switch b[i] {
+		case '\\':
+			i++
+		case '"':
+			return i + 1
+		}
+	}
+	return len(b)
+}
+
+// valueEnd is the index after the value that b begins with: of the comma that
+// follows, or the end.
+func valueEnd(b []byte) int {
+	depth := 0
+	for i := 0; i < len(b); i++ {
+		switch b[i] {
+		case '"':
+			i += stringEnd(b[i:]) - 1
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		case ',':
+			if depth == 0 {
+				return i
+			}
+		}
+	}
+	return len(b)
+}
+
+// fieldNames caches fieldsOf: it is asked for each body.
+var fieldNames sync.Map // of fieldKey to []string
+
+type fieldKey struct {
+	t   reflect.Type
+	tag string
+}
+
+// fieldsOf are the names that a struct's tags give to its fields.
+func fieldsOf(t reflect.Type, tag string) []string {
+	key := fieldKey{t, tag}
+	if names, ok := fieldNames.Load(key); ok {
+		return names.([]string)
+	}
+	var names []string
+	for i := range t.NumField() {
+		name, _, _ := strings.Cut(t.Field(i).Tag.Get(tag), ",")
+		names = append(names, name)
+	}
+	fieldNames.Store(key, names)
+	return names
+}
+
+// oneRealm is the realm that a request names in its query or in its body.
+func oneRealm(query, body *string) (string, error) {
+	q, b := value(query), value(body)
+	if q != "" && b != "" && q != b {
+		return "", fmt.Errorf("%w: the query and the body name two realms", tokens.ErrInvalid)
+	}
+	if q != "" {
+		return q, nil
+	}
+	return b, nil
+}
+
+// value is what an optional field holds, or the zero value.
+func value[T any](p *T) T {
+	if p == nil {
+		var zero T
+		return zero
+	}
+	return *p
+}

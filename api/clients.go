@@ -1,0 +1,84 @@
+package api
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+
+	"github.com/labstack/echo/v4"
+
+	"watchword/tokens"
+)
+
+// ListClients is GET /v1/clients.
+func (s *Server) ListClients(c echo.Context) error {
+	list, err := s.cfg.Core.Clients(c.Request().Context(), who(c))
+	return reply(c, ClientPage{Items: views(list, clientView)}, err)
+}
+
+// AddClient is POST /v1/clients.
+func (s *Server) AddClient(c echo.Context) error {
+	in, err := decode[NewClient](c, "name", "prefix", "secret")
+	if err != nil {
+		return err
+	}
+	made, err := s.putClient(c, in, false)
+	return created(c, "/v1/clients/"+url.PathEscape(made.Name), clientView(&made), err)
+}
+
+// PutClient is PUT /v1/clients/{name}.
+func (s *Server) PutClient(c echo.Context, name string) error {
+	in, err := decode[ClientSettings](c, "prefix", "secret")
+	if err != nil {
+		return err
+	}
+	made, err := s.putClient(c, NewClient{
+		Name: name, Prefix: in.Prefix, Secret: in.Secret, Realm: in.Realm,
+		RequireMessageAuthenticator: in.RequireMessageAuthenticator, NameRule: in.NameRule,
+	}, true)
+	return reply(c, clientView(&made), err)
+}
+
+// DeleteClient is DELETE /v1/clients/{name}.
+func (s *Server) DeleteClient(c echo.Context, name string) error {
+	return gone(c, s.cfg.Core.DeleteClient(c.Request().Context(), who(c), name))
+}
+
+func (s *Server) putClient(c echo.Context, in NewClient, replace bool) (tokens.Client, error) {
+	prefix, err := parsePrefix(in.Prefix)
+	if err != nil {
+		return tokens.Client{}, err
+	}
+	n := tokens.NewClient{
+		Name: in.Name, Prefix: prefix, Realm: value(in.Realm), Secret: []byte(in.Secret),
+		RequireMA: true, NameRule: tokens.NameRule(value(in.NameRule)),
+	}
+	if in.RequireMessageAuthenticator != nil {
+		n.RequireMA = *in.RequireMessageAuthenticator
+	}
+	return s.cfg.Core.PutClient(c.Request().Context(), who(c), n, replace)
+}
+
+// parsePrefix reads an address or a prefix. One with bits behind its length is
+// refused: it is more likely a mistake than a wish for the whole network.
+func parsePrefix(s string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
+		addr = addr.Unmap()
+		return netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
+	prefix, err := netip.ParsePrefix(s)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf("%w: prefix is neither an address nor a prefix such as 192.0.2.0/24", tokens.ErrInvalid)
+	}
+	if prefix != prefix.Masked() {
+		return netip.Prefix{}, fmt.Errorf("%w: prefix has bits behind its length; did you mean %s or %s?", tokens.ErrInvalid, prefix.Addr(), prefix.Masked())
+	}
+	return prefix, nil
+}
+
+func clientView(c *tokens.Client) Client {
+	return Client{
+		Name: c.Name, Prefix: c.Prefix.String(), Realm: c.Realm, RequireMessageAuthenticator: c.RequireMA,
+		NameRule: NameRule(c.NameRule), SecretLength: c.SecretSize, Created: c.Created.UTC(),
+	}
+}

@@ -1,0 +1,92 @@
+package api
+
+import (
+	"context"
+	"io"
+
+	"watchword/seeds"
+	"watchword/tokens"
+	"watchword/tokens/audit"
+)
+
+// Core is what the handlers consume of tokens.Service, noun by noun. Every
+// method authorises and audits by itself, may be called concurrently, and
+// answers errors that wrap the kinds of tokens/errors.go.
+type Core interface {
+	Keys
+	Verifier
+	Users
+	Helpdesk
+	Tokens
+	Lifecycle
+	Clients
+	Journal
+}
+
+// Keys are the API keys, and what they prove.
+type Keys interface {
+	// Authenticate answers whose key it is, from memory; else ErrUnknownKey.
+	Authenticate(ctx context.Context, key string) (tokens.Principal, error)
+	Keys(ctx context.Context, p tokens.Principal) ([]tokens.APIKey, error)
+	AddKey(ctx context.Context, p tokens.Principal, k tokens.NewKey) (tokens.APIKey, string, error)
+	DeleteKey(ctx context.Context, p tokens.Principal, id string) error
+}
+
+// Verifier checks codes. A reject is a Result without an error.
+type Verifier interface {
+	Verify(ctx context.Context, p tokens.Principal, a tokens.Attempt) (tokens.Result, error)
+}
+
+// Users are the people who hold tokens.
+type Users interface {
+	AddUser(ctx context.Context, p tokens.Principal, realm, name string) (tokens.UserEntry, error)
+	ShowUser(ctx context.Context, p tokens.Principal, realm, name string) (tokens.UserEntry, []tokens.Token, error)
+	Users(ctx context.Context, p tokens.Principal, q tokens.UserQuery) ([]tokens.UserEntry, error)
+	SetUserState(ctx context.Context, p tokens.Principal, realm, name string, st tokens.UserState) (tokens.UserEntry, error)
+	SetPIN(ctx context.Context, p tokens.Principal, realm, name, pin string) (tokens.UserEntry, error)
+}
+
+// Helpdesk helps a user who cannot get in.
+type Helpdesk interface {
+	UnlockUser(ctx context.Context, p tokens.Principal, realm, name string) (tokens.UserEntry, error)
+	UnlockOwner(ctx context.Context, p tokens.Principal, realm, serial string) (tokens.UserEntry, error)
+	Why(ctx context.Context, p tokens.Principal, realm, name string, limit int) ([]tokens.Explanation, error)
+}
+
+// Tokens are shown, listed, handed out and set right.
+type Tokens interface {
+	ShowToken(ctx context.Context, p tokens.Principal, realm, serial string) (tokens.Token, error)
+	Tokens(ctx context.Context, p tokens.Principal, q tokens.TokenQuery) ([]tokens.Token, error)
+	Assign(ctx context.Context, p tokens.Principal, realm, serial, user string) (tokens.Token, error)
+	Unassign(ctx context.Context, p tokens.Principal, realm, serial, reason string) (tokens.Token, error)
+	Resync(ctx context.Context, p tokens.Principal, realm, serial, code1, code2 string) (tokens.Token, error)
+}
+
+// Lifecycle takes tokens out of use and back.
+type Lifecycle interface {
+	Suspend(ctx context.Context, p tokens.Principal, realm, serial, reason string) (tokens.Token, error)
+	Resume(ctx context.Context, p tokens.Principal, realm, serial, reason string) (tokens.Token, error)
+	MarkLost(ctx context.Context, p tokens.Principal, realm, serial, reason string) (tokens.Token, error)
+	Revoke(ctx context.Context, p tokens.Principal, realm, serial, reason string) (tokens.Token, error)
+}
+
+// Clients are the RADIUS clients.
+type Clients interface {
+	Clients(ctx context.Context, p tokens.Principal) ([]tokens.Client, error)
+	PutClient(ctx context.Context, p tokens.Principal, c tokens.NewClient, replace bool) (tokens.Client, error)
+	DeleteClient(ctx context.Context, p tokens.Principal, name string) error
+}
+
+// Journal says what happened.
+type Journal interface {
+	Records(ctx context.Context, p tokens.Principal, q tokens.RecordQuery) ([]audit.Record, error)
+	VerifyAudit(ctx context.Context, p tokens.Principal) (tokens.AuditReport, error)
+	Batches(ctx context.Context, p tokens.Principal, q tokens.BatchQuery) ([]tokens.Batch, error)
+}
+
+// Importer reads a seed file to its end and imports it wholly or, where the
+// options say so, in part. It must not publish when r fails. A report may come
+// with an error: it says which records were bad.
+type Importer interface {
+	Import(ctx context.Context, p tokens.Principal, opts seeds.Options, r io.Reader) (*seeds.Report, error)
+}

@@ -1,0 +1,124 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"watchword/tokens"
+)
+
+// ListTokens is GET /v1/tokens.
+func (s *Server) ListTokens(c echo.Context, params ListTokensParams) error {
+	p, err := pageOf(params.Cursor, params.Limit)
+	if err != nil {
+		return err
+	}
+	if params.State != nil && !params.State.Valid() {
+		return fmt.Errorf("%w: state is imported, active, suspended, lost or revoked", tokens.ErrInvalid)
+	}
+	rows, err := s.cfg.Core.Tokens(c.Request().Context(), who(c), tokens.TokenQuery{
+		Realm: value(params.Realm), Owner: value(params.User), State: tokens.State(value(params.State)),
+		Q: value(params.Q), Batch: value(params.Batch), After: p.mark, Limit: p.limit + 1,
+	})
+	items, next := pageItems(p, rows, func(t *tokens.Token) int64 { return t.ID }, tokenView)
+	return reply(c, TokenPage{Items: items, Next: next}, err)
+}
+
+// ShowToken is GET /v1/tokens/{serial}.
+func (s *Server) ShowToken(c echo.Context, serial Serial, params ShowTokenParams) error {
+	t, err := s.cfg.Core.ShowToken(c.Request().Context(), who(c), value(params.Realm), serial)
+	return reply(c, tokenView(&t), err)
+}
+
+// AssignToken is POST /v1/tokens/{serial}/assign.
+func (s *Server) AssignToken(c echo.Context, serial Serial, params AssignTokenParams) error {
+	in, err := decode[Assignment](c, "user")
+	if err != nil {
+		return err
+	}
+	realm, err := oneRealm(params.Realm, in.Realm)
+	if err != nil {
+		return err
+	}
+	t, err := s.cfg.Core.Assign(c.Request().Context(), who(c), realm, serial, in.User)
+	return reply(c, tokenView(&t), err)
+}
+
+// ResyncToken is POST /v1/tokens/{serial}/resync.
+func (s *Server) ResyncToken(c echo.Context, serial Serial, params ResyncTokenParams) error {
+	in, err := decode[Resync](c, "code1", "code2")
+	if err != nil {
+		return err
+	}
+	realm, err := oneRealm(params.Realm, in.Realm)
+	if err != nil {
+		return err
+	}
+	t, err := s.cfg.Core.Resync(c.Request().Context(), who(c), realm, serial, in.Code1, in.Code2)
+	return reply(c, tokenView(&t), err)
+}
+
+// UnassignToken is POST /v1/tokens/{serial}/unassign.
+func (s *Server) UnassignToken(c echo.Context, serial Serial, params UnassignTokenParams) error {
+	return act(c, serial, params.Realm, s.cfg.Core.Unassign)
+}
+
+// SuspendToken is POST /v1/tokens/{serial}/suspend.
+func (s *Server) SuspendToken(c echo.Context, serial Serial, params SuspendTokenParams) error {
+	return act(c, serial, params.Realm, s.cfg.Core.Suspend)
+}
+
+// ResumeToken is POST /v1/tokens/{serial}/resume.
+func (s *Server) ResumeToken(c echo.Context, serial Serial, params ResumeTokenParams) error {
+	return act(c, serial, params.Realm, s.cfg.Core.Resume)
+}
+
+// LoseToken is POST /v1/tokens/{serial}/lost.
+func (s *Server) LoseToken(c echo.Context, serial Serial, params LoseTokenParams) error {
+	return act(c, serial, params.Realm, s.cfg.Core.MarkLost)
+}
+
+// RevokeToken is POST /v1/tokens/{serial}/revoke.
+func (s *Server) RevokeToken(c echo.Context, serial Serial, params RevokeTokenParams) error {
+	return act(c, serial, params.Realm, s.cfg.Core.Revoke)
+}
+
+// act does one of the acts on a token that take a reason.
+func act(c echo.Context, serial string, query *string,
+	do func(ctx context.Context, p tokens.Principal, realm, serial, reason string) (tokens.Token, error),
+) error {
+	in, err := decodeOptional[Reason](c)
+	if err != nil {
+		return err
+	}
+	if in == nil {
+		in = &Reason{}
+	}
+	realm, err := oneRealm(query, in.Realm)
+	if err != nil {
+		return err
+	}
+	t, err := do(c.Request().Context(), who(c), realm, serial, value(in.Reason))
+	return reply(c, tokenView(&t), err)
+}
+
+// tokenView shows a token; its wrapped seed and binding stay where they are.
+func tokenView(t *tokens.Token) Token {
+	v := Token{
+		Serial: t.Serial, Realm: t.Realm, Type: TokenType(t.Type), Algorithm: TokenAlgorithm(t.Algorithm.String()),
+		Digits: t.Digits, State: TokenState(t.State), User: t.Owner, Model: t.Model, Batch: t.Batch, Created: t.Created.UTC(),
+	}
+	if t.Type == tokens.HOTP {
+		v.Counter = &t.Last
+	} else {
+		v.Period, v.Drift = &t.Period, &t.Drift
+	}
+	if t.UsedAt > 0 {
+		used := time.Unix(t.UsedAt, 0).UTC()
+		v.LastUsed = &used
+	}
+	return v
+}

@@ -1,0 +1,131 @@
+package api
+
+import (
+	"net/url"
+
+	"github.com/labstack/echo/v4"
+
+	"watchword/tokens"
+)
+
+// ListUsers is GET /v1/users.
+func (s *Server) ListUsers(c echo.Context, params ListUsersParams) error {
+	p, err := pageOf(params.Cursor, params.Limit)
+	if err != nil {
+		return err
+	}
+	rows, err := s.cfg.Core.Users(c.Request().Context(), who(c), tokens.UserQuery{
+		Realm: value(params.Realm), Q: value(params.Q), After: p.mark, Limit: p.limit + 1,
+	})
+	items, next := pageItems(p, rows, func(u *tokens.UserEntry) int64 { return u.ID }, userView)
+	return reply(c, UserPage{Items: items, Next: next}, err)
+}
+
+// AddUser is POST /v1/users.
+func (s *Server) AddUser(c echo.Context, params AddUserParams) error {
+	in, err := decode[NewUser](c, "name")
+	if err != nil {
+		return err
+	}
+	realm, err := oneRealm(params.Realm, in.Realm)
+	if err != nil {
+		return err
+	}
+	u, err := s.cfg.Core.AddUser(c.Request().Context(), who(c), realm, in.Name)
+	return created(c, "/v1/users/"+url.PathEscape(u.Name), userView(&u), err)
+}
+
+// ShowUser is GET /v1/users/{name}.
+func (s *Server) ShowUser(c echo.Context, name UserName, params ShowUserParams) error {
+	u, held, err := s.cfg.Core.ShowUser(c.Request().Context(), who(c), value(params.Realm), name)
+	out := userView(&u)
+	list := views(held, tokenView)
+	out.Tokens = &list
+	return reply(c, out, err)
+}
+
+// EnableUser is POST /v1/users/{name}/enable.
+func (s *Server) EnableUser(c echo.Context, name UserName, params EnableUserParams) error {
+	return s.setUserState(c, name, params.Realm, tokens.UserEnabled)
+}
+
+// DisableUser is POST /v1/users/{name}/disable.
+func (s *Server) DisableUser(c echo.Context, name UserName, params DisableUserParams) error {
+	return s.setUserState(c, name, params.Realm, tokens.UserDisabled)
+}
+
+func (s *Server) setUserState(c echo.Context, name string, query *string, state tokens.UserState) error {
+	realm, err := bareRealm(c, query)
+	if err != nil {
+		return err
+	}
+	u, err := s.cfg.Core.SetUserState(c.Request().Context(), who(c), realm, name, state)
+	return reply(c, userView(&u), err)
+}
+
+// UnlockUser is POST /v1/users/{name}/unlock.
+func (s *Server) UnlockUser(c echo.Context, name UserName, params UnlockUserParams) error {
+	realm, err := bareRealm(c, params.Realm)
+	if err != nil {
+		return err
+	}
+	u, err := s.cfg.Core.UnlockUser(c.Request().Context(), who(c), realm, name)
+	return reply(c, userView(&u), err)
+}
+
+// UnlockOwner is POST /v1/tokens/{serial}/unlock.
+func (s *Server) UnlockOwner(c echo.Context, serial Serial, params UnlockOwnerParams) error {
+	realm, err := bareRealm(c, params.Realm)
+	if err != nil {
+		return err
+	}
+	u, err := s.cfg.Core.UnlockOwner(c.Request().Context(), who(c), realm, serial)
+	return reply(c, userView(&u), err)
+}
+
+// SetPin is PUT /v1/users/{name}/pin.
+func (s *Server) SetPin(c echo.Context, name UserName, params SetPinParams) error {
+	in, err := decode[NewPin](c, "pin")
+	if err != nil {
+		return err
+	}
+	realm, err := oneRealm(params.Realm, in.Realm)
+	if err != nil {
+		return err
+	}
+	u, err := s.cfg.Core.SetPIN(c.Request().Context(), who(c), realm, name, in.Pin)
+	return reply(c, userView(&u), err)
+}
+
+// RemovePin is DELETE /v1/users/{name}/pin.
+func (s *Server) RemovePin(c echo.Context, name UserName, params RemovePinParams) error {
+	u, err := s.cfg.Core.SetPIN(c.Request().Context(), who(c), value(params.Realm), name, "")
+	return reply(c, userView(&u), err)
+}
+
+// Why is GET /v1/users/{name}/why.
+func (s *Server) Why(c echo.Context, name UserName, params WhyParams) error {
+	p, err := pageOf(nil, params.Limit)
+	if err != nil {
+		return err
+	}
+	list, err := s.cfg.Core.Why(c.Request().Context(), who(c), value(params.Realm), name, p.limit)
+	return reply(c, ExplanationPage{Items: views(list, explanationView)}, err)
+}
+
+// bareRealm is the realm of a request whose body, if there is one, says
+// nothing else.
+func bareRealm(c echo.Context, query *string) (string, error) {
+	in, err := decodeOptional[Nothing](c)
+	if err != nil || in == nil {
+		return value(query), err
+	}
+	return oneRealm(query, in.Realm)
+}
+
+func userView(u *tokens.UserEntry) User {
+	return User{
+		Name: u.Name, Realm: u.Realm, State: UserState(u.State), Locked: u.Locked, HasPin: u.HasPIN(),
+		Failures: u.Failures, TokenCount: u.Tokens, Created: u.Created.UTC(),
+	}
+}

@@ -1,0 +1,22 @@
+package api
+
+import (
+	"github.com/labstack/echo/v4"
+
+	"watchword/tokens"
+)
+
+// Verify is POST /v1/verify.
+func (s *Server) Verify(c echo.Context) error {
+	in, err := decode[VerifyRequest](c, "user", "code")
+	if err != nil {
+		return err
+	}
+	got, err := s.cfg.Core.Verify(c.Request().Context(), who(c), tokens.Attempt{
+		Realm: value(in.Realm), User: in.User, Code: in.Code, Transport: "http",
+	})
+	if err == nil && got.Accept {
+		return reply(c, VerifyResult{Result: VerdictAccept, Serial: &got.Serial}, nil)
+	}
+	return reply(c, VerifyResult{Result: VerdictReject}, err)
+}
