@@ -1,0 +1,66 @@
+package radius
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+func TestSomethingIsSaidOncePerPeriod(t *testing.T) {
+	q := quiet[string]{period: time.Minute, max: 2}
+	start := time.Now()
+	for _, step := range []struct {
+		subject string
+		after   time.Duration
+		speak   bool
+		unsaid  int64
+	}{
+		{"a", 0, true, 0},
+		{"a", 1 * time.Second, false, 0},
+		{"a", 59 * time.Second, false, 0},
+		{"b", 59 * time.Second, true, 0},
+		{"c", 59 * time.Second, false, 0}, // too many subjects
+		{"a", 60 * time.Second, true, 2},
+		{"a", 61 * time.Second, false, 0},
+		{"c", 118 * time.Second, false, 0},
+		{"c", 119 * time.Second, true, 0}, // b's period is over
+		{"b", 119 * time.Second, false, 0},
+		{"a", 120 * time.Second, true, 1},
+	} {
+		speak, unsaid := q.may(step.subject, start.Add(step.after))
+		if speak != step.speak || unsaid != step.unsaid {
+			t.Errorf("%s after %v: %v, %d", step.subject, step.after, speak, unsaid)
+		}
+		if len(q.said) > q.max {
+			t.Errorf("%d subjects are remembered", len(q.said))
+		}
+	}
+}
+
+func TestDeadlinesAreSharedWithinASecond(t *testing.T) {
+	d := deadlines{base: context.Background(), timeout: 10 * time.Second}
+	now := time.Now()
+	a, b := d.at(now), d.at(now.Add(999*time.Millisecond))
+	if a != b {
+		t.Error("two contexts in one second")
+	}
+	c := d.at(now.Add(time.Second))
+	if a == c {
+		t.Error("a context lasts longer than a second's requests")
+	}
+	end, ok := a.Deadline()
+	if left := end.Sub(now); !ok || left < 10*time.Second || left > 12*time.Second {
+		t.Errorf("it ends after %v", left)
+	}
+}
+
+func TestGateIsExact(t *testing.T) {
+	g := gate{max: 2}
+	if !g.enter() || !g.enter() || g.enter() {
+		t.Error("not two enter")
+	}
+	g.leave()
+	if !g.enter() || g.enter() {
+		t.Error("who leaves does not make room for one")
+	}
+}
