@@ -1,0 +1,75 @@
+package pkcs11
+
+import (
+	"testing"
+
+	"github.com/miekg/pkcs11"
+)
+
+// SessionKeys counts the session objects in the HSM: the seeds that are
+// unwrapped at the moment.
+func (k *Keystore) SessionKeys(t testing.TB) int {
+	t.Helper()
+	k.m.inside.Lock()
+	defer k.m.inside.Unlock()
+	g := k.gen.Load()
+	if g == nil {
+		t.Fatal(k.why())
+	}
+	if err := k.m.p11.FindObjectsInit(g.anchor.h, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_TOKEN, false)}); err != nil {
+		t.Fatal(err)
+	}
+	defer k.m.p11.FindObjectsFinal(g.anchor.h)
+	n := 0
+	for {
+		found, _, err := k.m.p11.FindObjects(g.anchor.h, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(found) == 0 {
+			return n
+		}
+		n += len(found)
+	}
+}
+
+// DestroyKey destroys the token object with a CKA_ID.
+func (k *Keystore) DestroyKey(t testing.TB, id []byte) {
+	t.Helper()
+	k.m.inside.Lock()
+	defer k.m.inside.Unlock()
+	g := k.gen.Load()
+	h, err := find(g.anchor, pkcs11.CKO_SECRET_KEY, id)
+	if err == nil {
+		err = g.anchor.destroy(h)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Attributes reads boolean attributes of all session objects: what the HSM lets
+// be done with an unwrapped seed.
+func (k *Keystore) Attributes(t testing.TB, attribute uint) []bool {
+	t.Helper()
+	k.m.inside.Lock()
+	defer k.m.inside.Unlock()
+	g := k.gen.Load()
+	if err := k.m.p11.FindObjectsInit(g.anchor.h, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_TOKEN, false)}); err != nil {
+		t.Fatal(err)
+	}
+	found, _, err := k.m.p11.FindObjects(g.anchor.h, 1000)
+	k.m.p11.FindObjectsFinal(g.anchor.h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []bool
+	for _, o := range found {
+		a, err := k.m.p11.GetAttributeValue(g.anchor.h, o, []*pkcs11.Attribute{pkcs11.NewAttribute(attribute, nil)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, a[0].Value[0] != 0)
+	}
+	return got
+}
