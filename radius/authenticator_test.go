@@ -13,6 +13,8 @@ import (
 	"layeh.com/radius/rfc2865"
 	"layeh.com/radius/rfc2869"
 	"pgregory.net/rapid"
+
+	"watchword/tokens"
 )
 
 func unhex(t testing.TB, s string) []byte {
@@ -199,7 +201,7 @@ func TestProxyStatesComeBackInOrder(t *testing.T) {
 }
 
 func TestClientWithoutSecretIsDropped(t *testing.T) {
-	core := &fakeCore{clients: []*RADIUSClient{newClient("empty", "127.0.0.0/8", "", false)}}
+	core := &fakeCore{clients: []*tokens.RADIUSClient{newClient("empty", "127.0.0.0/8", "", false)}}
 	h := serve(t, core, Config{})
 	n := gateway(t, "", h.address())
 	mac := hmac.New(md5.New, nil)

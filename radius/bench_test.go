@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	layeh "layeh.com/radius"
+
+	"watchword/tokens"
 )
 
 // BenchmarkServer measures the loop alone, with a core that answers at once:
@@ -40,7 +42,9 @@ func BenchmarkServer(b *testing.B) {
 	}
 }
 
-func instant(context.Context, Attempt) (Result, error) { return Result{Accept: true}, nil }
+func instant(context.Context, tokens.Attempt) (tokens.Result, error) {
+	return tokens.Result{Accept: true}, nil
+}
 
 // load sends requests from one socket.
 type load struct {

@@ -1,10 +1,17 @@
 package radius
 
-import "net/netip"
+import (
+	"net/netip"
 
-func newClient(name, prefix, secret string, requireMA bool) *RADIUSClient {
-	return &RADIUSClient{
-		Name: name, Prefix: netip.MustParsePrefix(prefix), RequireMA: requireMA,
+	"watchword/tokens"
+)
+
+func newClient(name, prefix, secret string, requireMA bool) *tokens.RADIUSClient {
+	return &tokens.RADIUSClient{
+		Client: tokens.Client{
+			Name: name, Prefix: netip.MustParsePrefix(prefix), Realm: tokens.DefaultRealm,
+			RequireMA: requireMA, NameRule: tokens.NamePlain,
+		},
 		Plain: []byte(secret),
 	}
 }

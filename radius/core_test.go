@@ -14,6 +14,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+
+	"watchword/tokens"
 )
 
 const secret = "correct horse battery staple"
@@ -24,18 +26,18 @@ const goodCode = "1234755224"
 // fakeCore stands for the core: what it answers is the test's choice, so that
 // its faults and slowness are too. The real one is under the whole server's tests.
 type fakeCore struct {
-	clients []*RADIUSClient
-	verify  func(context.Context, Attempt) (Result, error) // nil: goodCode is right
+	clients []*tokens.RADIUSClient
+	verify  func(context.Context, tokens.Attempt) (tokens.Result, error) // nil: goodCode is right
 	unready atomic.Bool
 	silent  bool // attempts are not kept
 
 	mu       sync.Mutex
-	attempts []Attempt
+	attempts []tokens.Attempt
 	sources  []string
 }
 
-func (f *fakeCore) ClientFor(addr netip.Addr) (*RADIUSClient, bool) {
-	var best *RADIUSClient
+func (f *fakeCore) ClientFor(addr netip.Addr) (*tokens.RADIUSClient, bool) {
+	var best *tokens.RADIUSClient
 	for _, c := range f.clients {
 		if c.Prefix.Contains(addr) && (best == nil || c.Prefix.Bits() > best.Prefix.Bits()) {
 			best = c
@@ -44,7 +46,7 @@ func (f *fakeCore) ClientFor(addr netip.Addr) (*RADIUSClient, bool) {
 	return best, best != nil
 }
 
-func (f *fakeCore) Verify(ctx context.Context, p Principal, a Attempt) (Result, error) {
+func (f *fakeCore) Verify(ctx context.Context, p tokens.Principal, a tokens.Attempt) (tokens.Result, error) {
 	if !f.silent {
 		f.mu.Lock()
 		f.attempts = append(f.attempts, a)
@@ -54,33 +56,33 @@ func (f *fakeCore) Verify(ctx context.Context, p Principal, a Attempt) (Result, 
 	if f.verify != nil {
 		return f.verify(ctx, a)
 	}
-	return Result{Accept: a.Code == goodCode}, nil
+	return tokens.Result{Accept: a.Code == goodCode}, nil
 }
 
-func (f *fakeCore) Ready() []Problem {
+func (f *fakeCore) Ready() []tokens.Problem {
 	if f.unready.Load() {
-		return []Problem{{Part: "hsm", Says: "the module does not answer"}}
+		return []tokens.Problem{{Part: "hsm", Says: "the module does not answer"}}
 	}
 	return nil
 }
 
 // asked is the attempts that reached the core.
-func (f *fakeCore) asked() []Attempt {
+func (f *fakeCore) asked() []tokens.Attempt {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return append([]Attempt(nil), f.attempts...)
+	return append([]tokens.Attempt(nil), f.attempts...)
 }
 
 var errFault = errors.New("the HSM does not answer")
 
 // oneClient is a core that knows 127.0.0.0/8 as one client that must sign.
 func oneClient() *fakeCore {
-	return &fakeCore{clients: []*RADIUSClient{newClient("vpn", "127.0.0.0/8", secret, true)}}
+	return &fakeCore{clients: []*tokens.RADIUSClient{newClient("vpn", "127.0.0.0/8", secret, true)}}
 }
 
 // laxClient is a core whose client needs not sign.
 func laxClient() *fakeCore {
-	return &fakeCore{clients: []*RADIUSClient{newClient("vpn", "127.0.0.0/8", secret, false)}}
+	return &fakeCore{clients: []*tokens.RADIUSClient{newClient("vpn", "127.0.0.0/8", secret, false)}}
 }
 
 // house is a server under test.

@@ -36,7 +36,7 @@ var remedies = [causes]remedy{
 	unknownClient: {"unknown_client", "the address belongs to no RADIUS client",
 		"if it is a gateway of yours: watchword client add NAME --address ADDRESS --secret-file FILE"},
 	noSecret: {"no_secret", "the client has no shared secret",
-		"give it one: watchword client add NAME --address ADDRESS --secret-file FILE --replace"},
+		"add it anew with one: watchword client add NAME --address ADDRESS --secret-file FILE"},
 	malformed: {"malformed", "the packet is malformed",
 		"look at the gateway's RADIUS settings and software version, or at what sends packets from there"},
 	unsupportedCode: {"unsupported_code", "the packet is neither Access-Request nor Status-Server",

@@ -12,6 +12,8 @@ import (
 	layeh "layeh.com/radius"
 	"layeh.com/radius/rfc2865"
 	"layeh.com/radius/rfc2869"
+
+	"watchword/tokens"
 )
 
 // FuzzPacket drives arbitrary datagrams through everything but the socket: it
@@ -41,17 +43,17 @@ func FuzzPacket(f *testing.F) {
 			datagram = bytes.Clone(datagram)
 			resign(datagram)
 		}
-		core := &fakeCore{clients: []*RADIUSClient{newClient("vpn", "127.0.0.0/8", secret, require)}}
+		core := &fakeCore{clients: []*tokens.RADIUSClient{newClient("vpn", "127.0.0.0/8", secret, require)}}
 		accepts := 0
-		core.verify = func(_ context.Context, a Attempt) (Result, error) {
+		core.verify = func(_ context.Context, a tokens.Attempt) (tokens.Result, error) {
 			if a.User == "" || a.Code == "" {
 				t.Error("the core is asked about nothing")
 			}
 			if a.Code != goodCode {
-				return Result{}, nil
+				return tokens.Result{}, nil
 			}
 			accepts++
-			return Result{Accept: true}, nil
+			return tokens.Result{Accept: true}, nil
 		}
 		s, err := New(core, Config{MaxReplies: 16, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {

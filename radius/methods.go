@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"time"
+
+	"watchword/tokens"
 )
 
 // method is one way in which an Access-Request proves a user. Each has a file
@@ -15,7 +17,7 @@ type method struct {
 	speaks func(*packet) bool
 	// attempt turns the request into a question to the core. With an error,
 	// whose words are for the log, the request is rejected without one.
-	attempt func(*request) (Attempt, error)
+	attempt func(*request) (tokens.Attempt, error)
 }
 
 // methods are tried in order; a packet speaks at most one, see packet.parse.
@@ -47,9 +49,9 @@ func (s *Server) decide(ctx context.Context, r *request) outcome {
 		return accepted
 	case err == nil:
 		return rejected
-	case errors.Is(err, errInvalid), errors.Is(err, errForbidden):
+	case errors.Is(err, tokens.ErrInvalid), errors.Is(err, tokens.ErrForbidden):
 		return rejected // no oracle: as any other reject
-	case errors.Is(err, errOverloaded):
+	case errors.Is(err, tokens.ErrOverloaded):
 		return shed
 	}
 	if speak, unsaid := s.faults.may(r.client.Name, time.Now()); speak {
@@ -60,7 +62,7 @@ func (s *Server) decide(ctx context.Context, r *request) outcome {
 }
 
 // attempt turns the request into a question to the core by its method.
-func (r *request) attempt() (Attempt, error) {
+func (r *request) attempt() (tokens.Attempt, error) {
 	p := &r.packet
 	for i := range methods {
 		if methods[i].speaks(p) {
@@ -68,9 +70,9 @@ func (r *request) attempt() (Attempt, error) {
 		}
 	}
 	if p.eap || p.msCHAP || p.chapPassword != nil {
-		return Attempt{}, errMethod
+		return tokens.Attempt{}, errMethod
 	}
-	return Attempt{}, errNoProof
+	return tokens.Attempt{}, errNoProof
 }
 
 // refused logs why a request was rejected without asking the core.

@@ -1,28 +1,32 @@
 package radius
 
-import "unicode/utf8"
+import (
+	"unicode/utf8"
+
+	"watchword/tokens"
+)
 
 // pap is the password in User-Password, hidden under the shared secret (RFC
 // 2865, section 5.2): the code, or PIN and code.
 var pap = method{
 	name:   "PAP",
 	speaks: func(p *packet) bool { return p.userPassword != nil },
-	attempt: func(r *request) (Attempt, error) {
+	attempt: func(r *request) (tokens.Attempt, error) {
 		realm, user, err := r.user()
 		if err != nil {
-			return Attempt{}, err
+			return tokens.Attempt{}, err
 		}
 		password, err := r.digest.unhidePassword(r.client.Plain, r.packet.userPassword, r.packet.authenticator())
 		if err != nil {
-			return Attempt{}, err // a reject: RFC 2865, section 5
+			return tokens.Attempt{}, err // a reject: RFC 2865, section 5
 		}
 		if len(password) == 0 {
-			return Attempt{}, errEmpty
+			return tokens.Attempt{}, errEmpty
 		}
 		if !utf8.Valid(password) {
-			return Attempt{}, errNoise
+			return tokens.Attempt{}, errNoise
 		}
-		return Attempt{Realm: realm, User: user, Code: string(password), Transport: transport}, nil
+		return tokens.Attempt{Realm: realm, User: user, Code: string(password), Transport: transport}, nil
 	},
 }
 

@@ -11,14 +11,16 @@ import (
 
 	layeh "layeh.com/radius"
 	"pgregory.net/rapid"
+
+	"watchword/tokens"
 )
 
 func TestRetransmissionGetsTheSameReply(t *testing.T) {
 	core := oneClient()
 	used := false
-	core.verify = func(context.Context, Attempt) (Result, error) {
+	core.verify = func(context.Context, tokens.Attempt) (tokens.Result, error) {
 		defer func() { used = true }()
-		return Result{Accept: !used}, nil // single use, as the real core
+		return tokens.Result{Accept: !used}, nil // single use, as the real core
 	}
 	h := serve(t, core, Config{})
 	n := gateway(t, "", h.address())
@@ -50,9 +52,9 @@ func TestRetransmissionGetsTheSameReply(t *testing.T) {
 func TestRetransmissionWhileTheFirstIsInWorkIsAttached(t *testing.T) {
 	core := oneClient()
 	release := make(chan struct{})
-	core.verify = func(context.Context, Attempt) (Result, error) {
+	core.verify = func(context.Context, tokens.Attempt) (tokens.Result, error) {
 		<-release
-		return Result{Accept: true}, nil
+		return tokens.Result{Accept: true}, nil
 	}
 	h := serve(t, core, Config{})
 	n := gateway(t, "", h.address())
@@ -82,9 +84,9 @@ func TestRetransmissionWhileTheFirstIsInWorkIsAttached(t *testing.T) {
 func TestOtherPacketUnderAUsedAuthenticatorIsDropped(t *testing.T) {
 	core := oneClient()
 	release := make(chan struct{})
-	core.verify = func(_ context.Context, a Attempt) (Result, error) {
+	core.verify = func(_ context.Context, a tokens.Attempt) (tokens.Result, error) {
 		<-release
-		return Result{Accept: a.User == "mallory"}, nil
+		return tokens.Result{Accept: a.User == "mallory"}, nil
 	}
 	h := serve(t, core, Config{})
 	n := gateway(t, "", h.address())

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"time"
+
+	"watchword/tokens"
 )
 
 // transport names this room in attempts and audit.
@@ -16,7 +18,7 @@ type request struct {
 	buf      [maxPacketSize]byte
 	packet   packet // a view of buf
 	path     path   // while in the cache's work, under the lock of its shard
-	client   *RADIUSClient
+	client   *tokens.RADIUSClient
 	source   string // the peer's address
 	from     netip.Addr
 	tally    *tally

@@ -12,6 +12,8 @@ import (
 
 	layeh "layeh.com/radius"
 	"layeh.com/radius/rfc2865"
+
+	"watchword/tokens"
 )
 
 func TestRadclientIsAcceptedAndRejected(t *testing.T) {
@@ -69,14 +71,14 @@ func TestCoreIsAskedWhatTheGatewaySent(t *testing.T) {
 
 func TestRejectSaysNothingButReject(t *testing.T) {
 	core := oneClient()
-	core.verify = func(_ context.Context, a Attempt) (Result, error) {
+	core.verify = func(_ context.Context, a tokens.Attempt) (tokens.Result, error) {
 		switch a.User {
 		case "forbidden":
-			return Result{}, fmt.Errorf("%w: not for this client", errForbidden)
+			return tokens.Result{}, fmt.Errorf("%w: not for this client", tokens.ErrForbidden)
 		case "invalid":
-			return Result{}, fmt.Errorf("%w: no such name can be", errInvalid)
+			return tokens.Result{}, fmt.Errorf("%w: no such name can be", tokens.ErrInvalid)
 		}
-		return Result{Serial: "must not matter"}, nil
+		return tokens.Result{Serial: "must not matter"}, nil
 	}
 	h := serve(t, core, Config{})
 	n := gateway(t, "", h.address())
@@ -125,10 +127,10 @@ func TestFaultOfTheCoreIsNeverAnswered(t *testing.T) {
 	core := oneClient()
 	var fault error
 	var mu sync.Mutex
-	core.verify = func(context.Context, Attempt) (Result, error) {
+	core.verify = func(context.Context, tokens.Attempt) (tokens.Result, error) {
 		mu.Lock()
 		defer mu.Unlock()
-		return Result{Accept: true}, fault // an error wins over whatever else is there
+		return tokens.Result{Accept: true}, fault // an error wins over whatever else is there
 	}
 	h := serve(t, core, Config{})
 	n := gateway(t, "", h.address())
@@ -136,7 +138,7 @@ func TestFaultOfTheCoreIsNeverAnswered(t *testing.T) {
 	for _, test := range []struct {
 		err     error
 		outcome string
-	}{{errFault, "fault"}, {fmt.Errorf("batch: %w", errOverloaded), "shed"}, {context.DeadlineExceeded, "fault"}} {
+	}{{errFault, "fault"}, {fmt.Errorf("batch: %w", tokens.ErrOverloaded), "shed"}, {context.DeadlineExceeded, "fault"}} {
 		mu.Lock()
 		fault = test.err
 		mu.Unlock()
@@ -164,9 +166,9 @@ func TestFaultOfTheCoreIsNeverAnswered(t *testing.T) {
 
 func TestSlowCoreIsGivenUp(t *testing.T) {
 	core := oneClient()
-	core.verify = func(ctx context.Context, _ Attempt) (Result, error) {
+	core.verify = func(ctx context.Context, _ tokens.Attempt) (tokens.Result, error) {
 		<-ctx.Done()
-		return Result{}, ctx.Err()
+		return tokens.Result{}, ctx.Err()
 	}
 	h := serve(t, core, Config{Timeout: 50 * time.Millisecond})
 	n := gateway(t, "", h.address())
@@ -234,7 +236,7 @@ func TestWildcardSocketAnswersFromTheAddressThatWasAsked(t *testing.T) {
 }
 
 func TestUnknownAddressIsDroppedAndLoggedOnce(t *testing.T) {
-	core := &fakeCore{clients: []*RADIUSClient{newClient("vpn", "127.0.0.1/32", secret, true)}}
+	core := &fakeCore{clients: []*tokens.RADIUSClient{newClient("vpn", "127.0.0.1/32", secret, true)}}
 	h := serve(t, core, Config{})
 	stranger := gateway(t, "127.0.0.66:0", h.address())
 	for range 20 {
@@ -259,9 +261,9 @@ func TestOverloadShedsTheNewest(t *testing.T) {
 	const room = 8
 	core := oneClient()
 	release := make(chan struct{})
-	core.verify = func(context.Context, Attempt) (Result, error) {
+	core.verify = func(context.Context, tokens.Attempt) (tokens.Result, error) {
 		<-release
-		return Result{Accept: true}, nil
+		return tokens.Result{Accept: true}, nil
 	}
 	h := serve(t, core, Config{MaxInWork: room})
 	n := gateway(t, "", h.address())
@@ -299,9 +301,9 @@ func TestOverloadShedsTheNewest(t *testing.T) {
 func TestShutdownAnswersWhatWasTakenAndTakesNoMore(t *testing.T) {
 	core := oneClient()
 	release := make(chan struct{})
-	core.verify = func(context.Context, Attempt) (Result, error) {
+	core.verify = func(context.Context, tokens.Attempt) (tokens.Result, error) {
 		<-release
-		return Result{Accept: true}, nil
+		return tokens.Result{Accept: true}, nil
 	}
 	h := serve(t, core, Config{Listen: []string{"127.0.0.1:0", "127.0.0.2:0"}})
 	n := gateway(t, "", h.address())
@@ -352,9 +354,9 @@ func TestShutdownAnswersWhatWasTakenAndTakesNoMore(t *testing.T) {
 
 func TestShutdownCancelsWhatTakesTooLong(t *testing.T) {
 	core := oneClient()
-	core.verify = func(ctx context.Context, _ Attempt) (Result, error) {
+	core.verify = func(ctx context.Context, _ tokens.Attempt) (tokens.Result, error) {
 		<-ctx.Done()
-		return Result{}, ctx.Err()
+		return tokens.Result{}, ctx.Err()
 	}
 	h := serve(t, core, Config{})
 	n := gateway(t, "", h.address())
@@ -420,9 +422,9 @@ func TestBadSettingsAreRefused(t *testing.T) {
 
 func TestEachRequestOfManyIsAnsweredOnce(t *testing.T) {
 	core := oneClient()
-	core.verify = func(_ context.Context, a Attempt) (Result, error) {
+	core.verify = func(_ context.Context, a tokens.Attempt) (tokens.Result, error) {
 		time.Sleep(time.Millisecond)
-		return Result{Accept: strings.HasSuffix(a.User, "0")}, nil
+		return tokens.Result{Accept: strings.HasSuffix(a.User, "0")}, nil
 	}
 	h := serve(t, core, Config{Listen: []string{"127.0.0.1:0", "127.0.0.2:0"}})
 	var gateways sync.WaitGroup
