@@ -37,7 +37,7 @@ type OpenOptions struct {
 const Auto = "auto"
 
 // formats holds every format that is known, in the order of detection.
-var formats = []*Format{&oathCSV}
+var formats = []*Format{&pskcXML, &oathCSV}
 
 // Formats lists the formats that a file can have.
 func Formats() []Format {
