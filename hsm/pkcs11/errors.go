@@ -39,6 +39,13 @@ func isFull(err error) bool {
 	return isRV(err, pkcs11.CKR_DEVICE_MEMORY, pkcs11.CKR_HOST_MEMORY)
 }
 
+// isOtherKey says that a handle names a key of another kind than expected. Of a
+// key that was proven, that puts all handles in doubt.
+func isOtherKey(err error) bool {
+	return isRV(err, pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED, pkcs11.CKR_KEY_TYPE_INCONSISTENT,
+		pkcs11.CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT, pkcs11.CKR_WRAPPING_KEY_TYPE_INCONSISTENT)
+}
+
 // isLost says whether err puts the sessions and handles in doubt. The list is
 // of what does not: return values that are about the call's arguments. All
 // others, the vendors' own among them, are taken for a lost HSM, because a pool
@@ -46,7 +53,7 @@ func isFull(err error) bool {
 // answer with another token's codes.
 func isLost(err error) bool {
 	var e pkcs11.Error
-	if !errors.As(err, &e) {
+	if !errors.As(err, &e) || errors.Is(err, hsm.ErrKeyMismatch) || errors.Is(err, hsm.ErrUnsupported) {
 		return false
 	}
 	switch e {
@@ -62,10 +69,8 @@ func isLost(err error) bool {
 		pkcs11.CKR_ENCRYPTED_DATA_INVALID,
 		pkcs11.CKR_ENCRYPTED_DATA_LEN_RANGE,
 		pkcs11.CKR_HOST_MEMORY,
-		pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED,
 		pkcs11.CKR_KEY_NOT_WRAPPABLE,
 		pkcs11.CKR_KEY_SIZE_RANGE,
-		pkcs11.CKR_KEY_TYPE_INCONSISTENT,
 		pkcs11.CKR_KEY_UNEXTRACTABLE,
 		pkcs11.CKR_MECHANISM_INVALID,
 		pkcs11.CKR_MECHANISM_PARAM_INVALID,
@@ -74,11 +79,9 @@ func isLost(err error) bool {
 		pkcs11.CKR_TEMPLATE_INCOMPLETE,
 		pkcs11.CKR_TEMPLATE_INCONSISTENT,
 		pkcs11.CKR_UNWRAPPING_KEY_SIZE_RANGE,
-		pkcs11.CKR_UNWRAPPING_KEY_TYPE_INCONSISTENT,
 		pkcs11.CKR_WRAPPED_KEY_INVALID,
 		pkcs11.CKR_WRAPPED_KEY_LEN_RANGE,
-		pkcs11.CKR_WRAPPING_KEY_SIZE_RANGE,
-		pkcs11.CKR_WRAPPING_KEY_TYPE_INCONSISTENT:
+		pkcs11.CKR_WRAPPING_KEY_SIZE_RANGE:
 		return false
 	}
 	return true

@@ -199,7 +199,7 @@ func attach(c conn, p *profile, records []hsm.KeyRecord) (*keyset, error) {
 	for _, r := range records {
 		check, found, err := prove(c, p, r)
 		if err != nil {
-			if isLost(err) {
+			if isLost(err) && !isOtherKey(err) {
 				return nil, err
 			}
 			return nil, fmt.Errorf("%w: key %s version %d (CKA_ID %x): %w", hsm.ErrKeyMismatch, r.Name, r.Version, r.ID, err)

@@ -81,7 +81,7 @@ func findProfile(c conn, slot uint, wanted string, log *slog.Logger) (*profile, 
 				return &profile{wrap: number, wrapName: mechanismKWP}, nil
 			case err == nil:
 				failed = fmt.Errorf("mechanism %#x is not RFC 5649", number)
-			case isLost(err):
+			case isLost(err) && !isOtherKey(err):
 				return nil, err
 			case number == ckmAESKeyWrapKWP:
 				// HSMs in FIPS mode take no AES key from outside, so there is

@@ -117,6 +117,10 @@ static ulong_t number(numbers *t, ulong_t r)
 
 static ulong_t lookup(numbers *t, ulong_t n)
 {
+	/* After a restart an old number names something else, even where fewer
+	 * objects were made since. */
+	if (t == &objects && restarts > 0 && n >= t->len && t->len > 1)
+		n = 1 + n % (t->len - 1);
 	return n > 0 && n < t->len ? t->real[n] : 0;
 }
 
