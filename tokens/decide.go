@@ -77,7 +77,7 @@ func barred(user *User, s *Standing, t *Throttle, client string, now time.Time) 
 		return ReasonDisabled
 	case s.Locked:
 		return ReasonLocked
-	case now.Before(t.until(s, client)):
+	case t.throttled(s, client, now):
 		return ReasonThrottled
 	}
 	return ""

@@ -35,7 +35,7 @@ func (s *Service) Resync(ctx context.Context, p Principal, realm, serial, code1,
 				return fmt.Errorf("%w: token %s is %s", ErrState, serial, t.State)
 			case sub.User != nil && sub.Locked:
 				return fmt.Errorf("%w: %s is locked; unlock the user first", ErrState, sub.User.Name)
-			case sub.User != nil && now.Before(s.cfg.Throttle.until(&sub.Standing, p.client())):
+			case sub.User != nil && s.cfg.Throttle.throttled(&sub.Standing, p.client(), now):
 				e.Reason = string(ReasonThrottled)
 				return fmt.Errorf("%w: too many failures; wait, or unlock the user", ErrState)
 			case t.Type == TOTP && s.skewed.Load():

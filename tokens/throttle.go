@@ -25,22 +25,26 @@ func (t *Throttle) wait(n int) time.Duration {
 	if n <= t.Free {
 		return 0
 	}
-	// Beyond 2^40 units every Max is reached, and nothing overflows before.
-	if n-t.Free > 40 {
+	double := n - t.Free
+	if double > 62 || t.Wait > t.Max>>double { // Wait<<double might not fit
 		return t.Max
 	}
-	return min(t.Wait<<(n-t.Free), t.Max)
+	return t.Wait << double
 }
 
-// until is the moment before which attempts through a client are turned away;
-// it is in the past if there is no wait.
-func (t *Throttle) until(s *Standing, client string) time.Time {
+// throttled says whether attempts through a client are turned away at a moment.
+// A failure may lie in the future, when another node noted it or the clock was
+// set back: where none is to be waited for that costs nothing, and it never
+// makes the wait longer than the longest there is.
+func (t *Throttle) throttled(s *Standing, client string, now time.Time) bool {
 	for _, c := range s.Throttle {
 		if c.Client == client {
-			return time.UnixMilli(c.Last).Add(t.wait(c.Failures))
+			wait := t.wait(c.Failures)
+			left := time.UnixMilli(c.Last).Add(wait).Sub(now)
+			return wait > 0 && left > 0 && left <= t.Max
 		}
 	}
-	return time.Time{}
+	return false
 }
 
 // fail is the standing after one more failure through a client. The version is
