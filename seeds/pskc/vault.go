@@ -121,7 +121,7 @@ func readDerivedKey(n *node) (*kdf, error) {
 	d := &kdf{prf: sha1.New} // RFC 8018, appendix A.2: the default
 	if prf, err := params.one("PRF", spaces...); err != nil {
 		return nil, err
-	} else if uri := prf.attr("Algorithm"); uri != "" {
+	} else if uri := prf.uri(); uri != "" {
 		if d.prf = hashes[fragment(uri)]; d.prf == nil {
 			return nil, fmt.Errorf("PBKDF2 uses %s; HMAC with SHA-1 or SHA-2 can be read", quoted(uri))
 		}
@@ -154,6 +154,18 @@ func readDerivedKey(n *node) (*kdf, error) {
 		return nil, fmt.Errorf("the salt of PBKDF2 %w", err)
 	}
 	return d, nil
+}
+
+// uri is the algorithm that an element names by its attribute, or in its text,
+// as pskc-utils writes it.
+func (n *node) uri() string {
+	if n == nil {
+		return ""
+	}
+	if uri := n.attr("Algorithm"); uri != "" {
+		return uri
+	}
+	return string(bytes.TrimSpace(n.text))
 }
 
 func number(n *node, local string, spaces []string) (int, error) {

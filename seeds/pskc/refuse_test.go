@@ -1,0 +1,298 @@
+package pskc
+
+import (
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"strings"
+	"testing"
+)
+
+var figure6Options = Options{Key: mustHex(figureKey)}
+
+// edit changes the first place where old stands; it must stand there.
+func edit(t testing.TB, file, old, new string) string {
+	t.Helper()
+	if !strings.Contains(file, old) {
+		t.Fatalf("the test edits %q, which is not in the file", old)
+	}
+	return strings.Replace(file, old, new, 1)
+}
+
+// noSecret fails if an error shows what it must not.
+func noSecret(t testing.TB, err error) {
+	t.Helper()
+	text := strings.ToLower(err.Error())
+	for _, secret := range []string{figureSeed, hex.EncodeToString([]byte(figureSeed)), "gezdgnbvgy3tqojqgezdgnbvgy3tqojq",
+		strings.ToLower(base64.StdEncoding.EncodeToString([]byte(figureSeed))), figureKey, "qwerty"} {
+		if strings.Contains(text, secret) {
+			t.Errorf("the error shows a secret: %s", text)
+		}
+	}
+}
+
+func TestFilesThatAreRefusedAsAWhole(t *testing.T) {
+	plain := wrapXML("", keyPackage("A1", hotpURI, eight, plainSeed+counter0))
+	pkg := keyPackage("A1", hotpURI, eight, figure6Seed+counter0)
+	noMAC := figure6Header[:strings.Index(figure6Header, "<MACMethod")]
+	for _, c := range []struct {
+		name, file string
+		o          Options
+		says       string
+	}{
+		{"empty", "", Options{}, "line 1: there is no KeyContainer"},
+		{"text", "serial,seed", Options{}, "this is not XML"},
+		{"another root", "<KeyBag/>", Options{}, `the root element is "KeyBag"`},
+		{"draft", edit(t, plain, Namespace, "urn:ietf:params:xml:ns:keyprov:pskc:1.0"), Options{}, "it may be of a draft"},
+		{"no namespace", edit(t, plain, `xmlns="`+Namespace+`"`, ""), Options{}, "the KeyContainer is in the namespace"},
+		{"version", edit(t, plain, `Version="1.0"`, `Version="2.0"`), Options{}, `the container is of version "2.0"`},
+		{"DTD", edit(t, plain, "<KeyContainer", "<!DOCTYPE KeyContainer [<!ENTITY a \"b\">]><KeyContainer"), Options{}, "document type declaration"},
+		{"entity", edit(t, plain, "MTIz", "&lol;MTIz"), Options{}, "not well-formed"},
+		{"encoding", edit(t, plain, "UTF-8", "UTF-16"), Options{}, "an encoding other than UTF-8"},
+		{"trailing garbage", plain + "x", Options{}, "something follows the end"},
+		{"trailing element", plain + "<KeyContainer/>", Options{}, "something follows the end"},
+		{"unclosed", edit(t, plain, "</KeyPackage>", ""), Options{}, "not well-formed"},
+		{"nested", wrapXML("", strings.Repeat("<KeyPackage>", 10000)), Options{}, "nested more than 24 deep"},
+		{"attributes", wrapXML("", `<KeyPackage `+strings.Repeat("x", 1)+`=""`+manyAttributes(40)+`/>`), Options{}, "more than 32 attributes"},
+		{"same attribute twice", edit(t, plain, `Id="12345678"`, `Id="1" Id="2"`), Options{}, "the same attribute twice"},
+		{"large text", edit(t, plain, "MTIz", strings.Repeat("A", 1<<20)), Options{}, "64 KB"},
+		{"many elements", edit(t, plain, "<DeviceInfo>", "<DeviceInfo>"+strings.Repeat("<x/>", 1000)), Options{}, "more than 500 elements"},
+		{"text between packages", edit(t, plain, "<KeyPackage>", "text<KeyPackage>"), Options{}, "text between the key packages"},
+		{"text between elements", edit(t, plain, "<DeviceInfo>", "text<DeviceInfo>"), Options{}, "text between the elements of KeyPackage"},
+		{"unknown element", edit(t, plain, "<KeyPackage>", "<Keys/><KeyPackage>"), Options{}, `a "Keys" element`},
+
+		{"no key", figure6, Options{}, `key package 1, serial "987654321": the seeds are encrypted under a pre-shared key, which the file calls "Pre-shared-key"; give it with --psk-file`},
+		{"no key, only a password", figure6, Options{Password: []byte("qwerty")}, "give it with --psk-file"},
+		{"no password", figure7, Options{}, "give it with --password-file"},
+		{"no password, only a key", figure7, figure6Options, "give it with --password-file"},
+		{"wrong key", figure6, Options{Key: mustHex("00" + figureKey[2:])}, "the key or password is not the one"},
+		{"wrong password", figure7, Options{Password: []byte("qwertz")}, "the key or password is not the one"},
+		{"key of another length", figure6, Options{Key: mustHex(figureKey + figureKey)}, "AES with a key of 128 bits, but the one in --psk-file has 256"},
+		{"broken MAC", edit(t, figure6, "Su+Nv", "Su+Nw"), figure6Options, "the MAC of the seed is wrong"},
+		{"altered seed", edit(t, figure6, "2lef1V", "2lef1W"), figure6Options, "the MAC of the seed is wrong"},
+		{"altered IV", edit(t, figure6, "AAECAw", "AAECBw"), figure6Options, "the MAC of the seed is wrong"},
+		{"shorter MAC", edit(t, figure6, "Su+NvtQfmvfJzF6bmQiJqoLRExc=", "Su+NvtQfmvfJzF6bmQiJqg=="), figure6Options, "the MAC of the seed is wrong"},
+		{"no MACMethod", wrapXML(noMAC, pkg), figure6Options, "there is no MACMethod; RFC 6030, section 6.1.1, requires"},
+		{"no EncryptionKey", wrapXML(figure6Header[strings.Index(figure6Header, "<MACMethod"):], pkg), figure6Options, "no EncryptionKey"},
+		{"header after package", wrapXML("", pkg, figure6Header), figure6Options, "no EncryptionKey"},
+		{"header between packages", wrapXML("", keyPackage("A0", hotpURI, eight, plainSeed), figure6Header, pkg), figure6Options, "not where it belongs"},
+		{"two headers", wrapXML(figure6Header+figure6Header, pkg), figure6Options, "not where it belongs"},
+		{"X.509", wrapXML("<EncryptionKey><ds:X509Data/></EncryptionKey>", pkg), figure6Options, "encrypted to a public key"},
+		{"MAC algorithm", edit(t, figure6, "#hmac-sha1", "#hmac-md5"), figure6Options, "the MAC is made by"},
+		{"another derivation", edit(t, figure7, "#pbkdf2", "#pbkdf1"), Options{Password: []byte("qwerty")}, "PBKDF2 is what can be read"},
+		{"PRF", edit(t, figure7, "<PRF/>", `<PRF Algorithm="x#hmac-md5"/>`), Options{Password: []byte("qwerty")}, "PBKDF2 uses"},
+		{"iterations", edit(t, figure7, ">1000<", ">99999999999<"), Options{Password: []byte("qwerty")}, "iterations; 1 to"},
+		{"no iterations", edit(t, figure7, ">1000<", ">0<"), Options{Password: []byte("qwerty")}, "iterations; 1 to"},
+		{"key length", edit(t, figure7, ">16<", ">17<"), Options{Password: []byte("qwerty")}, "a key of 17 bytes"},
+		{"salt", edit(t, figure7, "Ej7/PEpyEpw=", "?"), Options{Password: []byte("qwerty")}, "the salt of PBKDF2 is not base64"},
+		{"MAC key too short", edit(t, figure6, "ESIzRFVmd4iZABEiM0RVZgKn6WjLaTC1sbeBMSvIhRejN9vJa2BOlSaMrR7I5wSX", "ESIz"), figure6Options, "the MAC key is not whole blocks"},
+	} {
+		keys, err := readAll(strings.NewReader(c.file), c.o)
+		var bad *Error
+		if err == nil || !errors.As(err, &bad) || !strings.Contains(err.Error(), c.says) || bad.Line < 1 {
+			t.Errorf("%s: %d keys, %v; want %s", c.name, len(keys), err, c.says)
+			continue
+		}
+		noSecret(t, err)
+	}
+}
+
+func manyAttributes(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, ` a%d=""`, i)
+	}
+	return b.String()
+}
+
+func TestFileThatIsCutOffAnywhereIsRefused(t *testing.T) {
+	whole := strings.TrimSpace(figure6)
+	for cut := range len(whole) {
+		_, err := readAll(strings.NewReader(whole[:cut]), figure6Options)
+		var bad *Error
+		if !errors.As(err, &bad) {
+			t.Fatalf("cut at %d (%q): %v", cut, whole[max(0, cut-20):cut], err)
+		}
+		noSecret(t, err)
+	}
+}
+
+func TestKeysThatAreRefusedAlone(t *testing.T) {
+	data := plainSeed + counter0
+	policy := func(rule string) string { return "</Data><Policy>" + rule + "</Policy>" }
+	for _, c := range []struct{ name, bad, says string }{
+		{"ocra", keyPackage("A2", "urn:ietf:params:xml:ns:keyprov:pskc:ocra", eight, data), "neither HOTP nor TOTP"},
+		{"no algorithm", keyPackage("A2", "", eight, data), "names no algorithm"},
+		{"hex codes", keyPackage("A2", hotpURI, `<AlgorithmParameters><ResponseFormat Length="8" Encoding="HEXADECIMAL"/></AlgorithmParameters>`, data), "not decimal digits"},
+		{"check digit", keyPackage("A2", hotpURI, `<AlgorithmParameters><ResponseFormat Length="8" Encoding="DECIMAL" CheckDigits="true"/></AlgorithmParameters>`, data), "check digit"},
+		{"length", keyPackage("A2", hotpURI, `<AlgorithmParameters><ResponseFormat Length="eight"/></AlgorithmParameters>`, data), "length of its codes"},
+		{"two suites", keyPackage("A2", hotpURI, `<AlgorithmParameters Suite="SHA1"><Suite>SHA256</Suite></AlgorithmParameters>`, data), "two suites"},
+		{"no seed", keyPackage("A2", hotpURI, eight, counter0), "no seed in it"},
+		{"reference", keyPackage("A2", hotpURI, "<KeyProfileId>p</KeyProfileId><KeyReference>MasterKeyLabel</KeyReference>", counter0), "only a reference"},
+		{"two seeds", keyPackage("A2", hotpURI, eight, plainSeed+plainSeed), "two Secret elements"},
+		{"two values", keyPackage("A2", hotpURI, eight, "<Secret><PlainValue>MTIz</PlainValue><PlainValue>MTIz</PlainValue></Secret>"), "two PlainValue elements"},
+		{"empty seed", keyPackage("A2", hotpURI, eight, "<Secret><PlainValue> </PlainValue></Secret>"), "the seed is empty"},
+		{"not base64", keyPackage("A2", hotpURI, eight, "<Secret><PlainValue>MTIzNDU2Nzg5MDEyMzQ1Njc4OTA</PlainValue></Secret>"), "the seed is not base64"},
+		{"plain with MAC", keyPackage("A2", hotpURI, eight, "<Secret><PlainValue>MTIz</PlainValue><ValueMAC>MTIz</ValueMAC></Secret>"), "cannot be checked"},
+		{"no key", "<KeyPackage><DeviceInfo><SerialNo>A2</SerialNo></DeviceInfo></KeyPackage>", "no key in it"},
+		{"counter", keyPackage("A2", hotpURI, eight, plainSeed+"<Counter><PlainValue>one</PlainValue></Counter>"), "Counter is not a number"},
+		{"negative counter", keyPackage("A2", hotpURI, eight, plainSeed+"<Counter><PlainValue>-1</PlainValue></Counter>"), "Counter is out of range"},
+		{"great counter", keyPackage("A2", hotpURI, eight, plainSeed+"<Counter><PlainValue>99999999999999999999</PlainValue></Counter>"), "Counter is not a number"},
+		{"time", keyPackage("A2", totpURI, eight, plainSeed+"<Time><PlainValue>946684800</PlainValue></Time>"), "not counted from 1970"},
+		{"unknown policy", keyPackage("A2", hotpURI, eight, data+policy("<Geofence>EU</Geofence>")+"<Data>"), `the rule "Geofence"`},
+		{"foreign policy", keyPackage("A2", hotpURI, eight, data+policy(`<x:KeyUsage xmlns:x="urn:x">OTP</x:KeyUsage>`)+"<Data>"), "is not understood"},
+		{"uses", keyPackage("A2", hotpURI, eight, data+policy("<NumberOfTransactions>5</NumberOfTransactions>")+"<Data>"), "limited number of uses"},
+		{"usage", keyPackage("A2", hotpURI, eight, data+policy("<KeyUsage>Encrypt</KeyUsage>")+"<Data>"), "does not allow the key to be used for one-time"},
+		{"PIN", keyPackage("A2", hotpURI, eight, data+policy(`<PINPolicy PINUsageMode="Append"/>`)+"<Data>"), "a PIN checked by the server"},
+		{"expired", keyPackage("A2", hotpURI, eight, data+policy("<ExpiryDate>2026-11-20T00:00:00Z</ExpiryDate>")+"<Data>"), "the key expired on 2026-11-20"},
+		{"early", keyPackage("A2", hotpURI, eight, data+policy("<StartDate>2026-11-22T00:00:00+01:00</StartDate>")+"<Data>"), "may not be used before 2026-11-21"},
+		{"no date", keyPackage("A2", hotpURI, eight, data+policy("<ExpiryDate>soon</ExpiryDate>")+"<Data>"), "ExpiryDate is not a date"},
+		{"device expired", strings.Replace(keyPackage("A2", hotpURI, eight, data), "</DeviceInfo>", "<ExpiryDate>2020-01-01T00:00:00</ExpiryDate></DeviceInfo>", 1), "the device expired on 2020-01-01"},
+	} {
+		bad := strings.ReplaceAll(c.bad, "<Data></Data>", "") // what policy() leaves open
+		file := wrapXML("", keyPackage("A1", hotpURI, eight, data), bad, keyPackage("A3", hotpURI, eight, data))
+		keys, err := readAll(strings.NewReader(file), Options{})
+		if err != nil || len(keys) != 3 {
+			t.Errorf("%s: %d keys, %v", c.name, len(keys), err)
+			continue
+		}
+		if keys[0].Err != nil || keys[2].Err != nil || string(keys[2].Secret) != figureSeed {
+			t.Errorf("%s: its neighbours suffer: %v, %v", c.name, keys[0].Err, keys[2].Err)
+		}
+		k := keys[1]
+		if k.Err == nil || !strings.Contains(k.Err.Error(), c.says) || len(k.Secret) > 0 || k.Number != 2 || k.Serial != "A2" {
+			t.Errorf("%s: %+v, want %s", c.name, k, c.says)
+			continue
+		}
+		noSecret(t, k.Err)
+	}
+}
+
+// Once a MAC was right the key is known to be, and a wrong MAC later is that
+// package's own.
+func TestMACThatIsWrongLaterRejectsOnlyItsKey(t *testing.T) {
+	good := keyPackage("A1", hotpURI, eight, figure6Seed+counter0)
+	for name, c := range map[string]struct{ bad, says string }{
+		"altered":      {edit(t, good, "2lef1V", "2lef1W"), "the MAC of the seed is wrong: it was altered or damaged, and is not decrypted"},
+		"no MAC":       {edit(t, good, "<ValueMAC>Su+NvtQfmvfJzF6bmQiJqoLRExc=\n  </ValueMAC>", ""), "has no ValueMAC, which RFC 6030"},
+		"in clear":     {keyPackage("A1", hotpURI, eight, plainSeed), "in clear in a file that says its seeds are encrypted"},
+		"other cipher": {edit(t, good, "#aes128-cbc", "#tripledes-cbc"), "AES in CBC mode can be read"},
+		"both":         {edit(t, good, "<Secret>", "<Secret><PlainValue>MTIz</PlainValue>"), "both in clear and encrypted"},
+	} {
+		keys, err := readAll(strings.NewReader(wrapXML(figure6Header, good, c.bad, good)), figure6Options)
+		if err != nil || len(keys) != 3 {
+			t.Errorf("%s: %d keys, %v", name, len(keys), err)
+			continue
+		}
+		if k := keys[1]; k.Err == nil || !strings.Contains(k.Err.Error(), c.says) || len(k.Secret) > 0 {
+			t.Errorf("%s: %+v", name, k)
+		}
+		if string(keys[0].Secret) != figureSeed || string(keys[2].Secret) != figureSeed {
+			t.Errorf("%s: its neighbours suffer", name)
+		}
+	}
+}
+
+func TestContainersThatAreReadAllTheSame(t *testing.T) {
+	plain := wrapXML("", keyPackage("A1", hotpURI, eight, plainSeed+counter0))
+	totp := wrapXML("", keyPackage("A1", "urn:ietf:params:xml:ns:keyprov:pskc#TOTP", eight, plainSeed+"<Time><PlainValue>0</PlainValue></Time><TimeInterval><PlainValue>60</PlainValue></TimeInterval><TimeDrift><PlainValue>-4</PlainValue></TimeDrift>"))
+	for name, c := range map[string]struct {
+		file string
+		want func(Key) bool
+	}{
+		"byte order mark":     {"\xef\xbb\xbf" + plain, nil},
+		"CRLF":                {strings.ReplaceAll(plain, "\n", "\r\n"), nil},
+		"no declaration":      {plain[strings.Index(plain, "<KeyContainer"):], nil},
+		"ASCII":               {edit(t, plain, "UTF-8", "US-ASCII"), nil},
+		"comment at the end":  {plain + "<!-- end --> \n<?pi?>", nil},
+		"comment in the seed": {edit(t, plain, "MTIz", "MTI<!-- x -->z"), nil},
+		"CDATA":               {edit(t, plain, "MTIzNDU2", "<![CDATA[MTIzNDU2]]>"), nil},
+		"extensions":          {edit(t, plain, "<KeyPackage>", `<Extensions><x:a xmlns:x="urn:x">text<x:b/></x:a></Extensions><KeyPackage>`), nil},
+		"totp":                {totp, func(k Key) bool { return k.Algorithm == TOTP && k.Interval == 60 && k.Drift == -4 }},
+		"no length":           {edit(t, plain, eight, ""), func(k Key) bool { return k.Digits == 6 }},
+		"suite":               {edit(t, plain, "<ResponseFormat", "<Suite>HMAC-SHA512</Suite><ResponseFormat"), func(k Key) bool { return k.Suite == "HMAC-SHA512" }},
+		"serial from the key": {edit(t, plain, "<SerialNo>A1</SerialNo>", ""), func(k Key) bool { return k.Serial == "12345678" }},
+	} {
+		keys, err := readAll(strings.NewReader(c.file), Options{})
+		if err != nil || len(keys) != 1 || keys[0].Err != nil || string(keys[0].Secret) != figureSeed || c.want != nil && !c.want(keys[0]) {
+			t.Errorf("%s: %+v, %v", name, keys, err)
+		}
+	}
+}
+
+// endless is a file of many gigabytes: a beginning, and then the same again
+// and again. It fails the test when memory grows behind the reader.
+type endless struct {
+	t      *testing.T
+	begin  string
+	again  string
+	n      int
+	memory uint64
+}
+
+func (e *endless) Read(p []byte) (int, error) {
+	if e.begin != "" {
+		n := copy(p, e.begin)
+		e.begin = e.begin[n:]
+		return n, nil
+	}
+	n := 0
+	for len(p)-n >= len(e.again) {
+		n += copy(p[n:], e.again)
+	}
+	if e.n += n; e.n > 8<<20 {
+		return 0, io.ErrUnexpectedEOF
+	}
+	if e.n%(1<<20) < len(p) {
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		if e.memory == 0 {
+			e.memory = m.HeapAlloc
+		}
+		if m.HeapAlloc > e.memory+(4<<20) {
+			e.t.Fatalf("%d MB were read and %d MB of memory taken", e.n>>20, (m.HeapAlloc-e.memory)>>20)
+		}
+	}
+	return n, nil
+}
+
+func TestHostileFilesTakeNoMemory(t *testing.T) {
+	head := wrapXML("")
+	head = head[:strings.Index(head, "</KeyContainer>")]
+	for name, c := range map[string]struct{ begin, again string }{
+		"elements":         {head + "<Extensions>", "<a/>"},
+		"nesting":          {head + "<Extensions>", "<a>"},
+		"text":             {head + "<KeyPackage>", "aaaaaaaa"},
+		"white space":      {head, "        "},
+		"attributes":       {head + "<KeyPackage ", `a="" `},
+		"comment":          {head + "<!--", "aaaaaaaa"},
+		"comments":         {head, "<!---->"},
+		"key packages":     {head, keyPackage("A1", hotpURI, eight, plainSeed+counter0)},
+		"DTD":              {"<!DOCTYPE x [", `<!ENTITY a "aaaa">`},
+		"instruction":      {"<?xml ", "aaaaaaaa"},
+		"before the root":  {"", "<!-- -->"},
+		"after the root":   {head + "</KeyContainer>", "<!-- -->"},
+		"signature":        {head + `<ds:Signature>`, "<ds:x>aaaa</ds:x>"},
+		"text of one node": {head + `<KeyPackage><Key><Data>`, "<![CDATA[aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa]]>"},
+	} {
+		if _, err := drain(&endless{t: t, begin: c.begin, again: c.again}); err == nil {
+			t.Errorf("%s: came to an end", name)
+		}
+	}
+}
+
+// drain reads a container and keeps nothing.
+func drain(r io.Reader) (n int, err error) {
+	rd := NewReader(r, Options{})
+	defer rd.Close()
+	for {
+		if _, err := rd.Next(); err != nil {
+			return n, err
+		}
+		n++
+	}
+}
