@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -118,6 +119,9 @@ func serve(t testing.TB, core *fakeCore, config Config) *house {
 		if err := s.Shutdown(ctx); err != nil {
 			t.Errorf("shutdown: %v", err)
 		}
+		if log := h.log.String(); strings.Contains(log, goodCode) || strings.Contains(log, secret) {
+			t.Errorf("a code or a shared secret was logged:\n%s", log)
+		}
 	})
 	return h
 }
@@ -168,6 +172,12 @@ func value(m *dto.Metric) float64 {
 func (h *house) dropped(t testing.TB, c cause) float64 {
 	t.Helper()
 	return h.metric(t, "watchword_radius_dropped_total", "cause="+remedies[c].label)
+}
+
+// awaitDropped waits until so many packets were dropped for a cause.
+func (h *house) awaitDropped(t testing.TB, c cause, n float64) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("%v packets dropped as %s", n, remedies[c].label), func() bool { return h.dropped(t, c) == n })
 }
 
 // logBook keeps what was logged.

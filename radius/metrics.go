@@ -58,7 +58,7 @@ func newMetrics(inWork *gate, cache *replyCache) *metrics {
 		}, []string{"answer"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "watchword_radius_request_seconds",
-			Help:    "Time from reading an Access-Request to sending its reply.",
+			Help:    "Time from reading an Access-Request until its reply is ready to send.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}),
 		unsent: prometheus.NewCounter(prometheus.CounterOpts{

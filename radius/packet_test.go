@@ -14,11 +14,15 @@ import (
 
 // outbox is where replies go in tests without a socket.
 type outbox struct {
+	fail error // nil: sending works
 	mu   sync.Mutex
 	sent [][]byte
 }
 
 func (o *outbox) send(reply []byte, _ *path) error {
+	if o.fail != nil {
+		return o.fail
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.sent = append(o.sent, bytes.Clone(reply))

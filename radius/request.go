@@ -141,8 +141,8 @@ func (s *Server) conclude(r *request, code byte) {
 	reply := r.reply(code)
 	now := time.Now()
 	to := s.cache.finish(r.entry, reply, now)
-	s.send(reply, &to)
 	s.metrics.seconds.Observe(now.Sub(r.received).Seconds())
+	s.send(reply, &to)
 }
 
 func (s *Server) recycle(r *request) {

@@ -94,6 +94,7 @@ type Server struct {
 	faults    quiet[string]
 	refusals  quiet[refusal]
 	unsent    quiet[netip.Addr]
+	unread    quiet[netip.AddrPort]
 	requests  sync.Pool
 	work      sync.WaitGroup // requests taken and not done
 	cancel    context.CancelFunc
@@ -124,6 +125,7 @@ func New(core Core, config Config) (*Server, error) {
 		faults:   quiet[string]{period: quietPeriod, max: quietClients},
 		refusals: quiet[refusal]{period: quietPeriod, max: quietClients},
 		unsent:   quiet[netip.Addr]{period: quietPeriod, max: quietUnknowns},
+		unread:   quiet[netip.AddrPort]{period: quietPeriod, max: quietUnknowns},
 		requests: sync.Pool{New: func() any { return newRequest() }},
 		stop:     make(chan struct{}),
 		done:     make(chan struct{}),
@@ -252,7 +254,9 @@ func (s *Server) read(k *socket) error {
 				return err
 			}
 			// Such as no memory for the moment.
-			s.log.Warn("RADIUS: reading failed; trying again", "address", k.address().String(), "error", err)
+			if speak, unsaid := s.unread.may(k.address(), time.Now()); speak {
+				s.log.Error("RADIUS: reading failed; trying again", "address", k.address().String(), "error", err, "since_last", unsaid)
+			}
 			select {
 			case <-s.stop:
 			case <-time.After(100 * time.Millisecond):

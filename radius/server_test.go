@@ -144,10 +144,11 @@ func TestFaultOfTheCoreIsNeverAnswered(t *testing.T) {
 		mu.Unlock()
 		before := h.metric(t, "watchword_radius_requests_total", "outcome="+test.outcome)
 		n.send(request)
+		eventually(t, fmt.Sprintf("%v is counted as %s", test.err, test.outcome), func() bool {
+			return h.metric(t, "watchword_radius_requests_total", "outcome="+test.outcome) == before+1 &&
+				h.metric(t, "watchword_radius_in_work") == 0
+		})
 		n.silence()
-		if after := h.metric(t, "watchword_radius_requests_total", "outcome="+test.outcome); after != before+1 {
-			t.Errorf("%v was not counted as %s", test.err, test.outcome)
-		}
 	}
 	// The same bytes, once the core is well: the fault was not cached.
 	mu.Lock()
@@ -244,7 +245,7 @@ func TestUnknownAddressIsDroppedAndLoggedOnce(t *testing.T) {
 	}
 	other := gateway(t, "127.0.0.67:0", h.address())
 	other.send([]byte("not even RADIUS"))
-	eventually(t, "21 drops", func() bool { return h.dropped(t, unknownClient) == 21 })
+	h.awaitDropped(t, unknownClient, 21)
 	stranger.silence()
 	if n := h.log.lines("WARN", "127.0.0.66", "watchword client add"); n != 1 {
 		t.Errorf("logged %d times:\n%s", n, h.log)
@@ -276,7 +277,7 @@ func TestOverloadShedsTheNewest(t *testing.T) {
 	late := accessRequest(t, "late", goodCode, secret)
 	n.send(late)
 	n.send(late)
-	eventually(t, "the newest are shed", func() bool { return h.dropped(t, overload) == 2 })
+	h.awaitDropped(t, overload, 2)
 	// A retransmission needs no room.
 	n.send(first[0])
 	eventually(t, "a retransmission is attached", func() bool {
@@ -316,7 +317,7 @@ func TestShutdownAnswersWhatWasTakenAndTakesNoMore(t *testing.T) {
 	down := make(chan error, 1)
 	go func() { down <- h.Shutdown(context.Background()) }()
 	eventually(t, "reading stops", h.stopping)
-	time.Sleep(20 * time.Millisecond)
+	time.Sleep(200 * time.Millisecond) // the readers wake and leave
 	late := gateway(t, "", to)
 	late.send(accessRequest(t, "late", goodCode, secret))
 	select {
