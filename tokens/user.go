@@ -72,13 +72,34 @@ func FoldName(name string) (string, error) {
 	if strings.TrimSpace(name) != name {
 		return "", fmt.Errorf("%w: a name begins or ends with a space", ErrInvalid)
 	}
+	ascii := true
 	for _, r := range name {
 		if unicode.IsControl(r) {
 			return "", fmt.Errorf("%w: a name holds a control character", ErrInvalid)
 		}
+		ascii = ascii && r < utf8.RuneSelf
+	}
+	if ascii {
+		return strings.ToLower(name), nil
 	}
 	// Folding can leave a form that is not NFC, hence NFC on both sides.
-	return norm.NFC.String(cases.Fold().String(norm.NFC.String(name))), nil
+	key := norm.NFC.String(strings.Map(foldCherokee, cases.Fold().String(norm.NFC.String(name))))
+	if len(key) > 255 { // one character can fold to three
+		return "", fmt.Errorf("%w: a name is longer than 255 bytes", ErrInvalid)
+	}
+	return key, nil
+}
+
+// foldCherokee folds small Cherokee letters to the capitals (CaseFolding.txt);
+// package cases exchanges the two, so that both forms stay apart.
+func foldCherokee(r rune) rune {
+	switch {
+	case r >= 0xAB70 && r <= 0xABBF:
+		return r - 0xAB70 + 0x13A0
+	case r >= 0x13F8 && r <= 0x13FD:
+		return r - 8
+	}
+	return r
 }
 
 // ParseRealm folds a realm's name; empty is DefaultRealm.

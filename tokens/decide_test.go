@@ -1,0 +1,297 @@
+package tokens
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"watchword/hsm"
+)
+
+// held makes a candidate as compute does: a token, what was typed, and the
+// MACs of the token's window.
+func held(user *User, token *Token, typed, pin string) candidate {
+	seed := []byte(fmt.Sprintf("seed of %s, and twenty bytes more", token.Serial))
+	c := candidate{token: token}
+	var typedPIN string
+	typedPIN, c.code = split(typed, token.Digits)
+	c.bare = typedPIN == ""
+	c.pinOK = c.bare && !user.HasPIN() || user.HasPIN() && typedPIN == pin
+	w := DefaultWindows()
+	c.factors = w.factors(nil, token, at)
+	for _, f := range c.factors {
+		c.macs = append(c.macs, factorMAC(token.Algorithm, seed, f))
+	}
+	return c
+}
+
+func shows(token *Token, factor int64) string {
+	return codeText(token.Algorithm, []byte(fmt.Sprintf("seed of %s, and twenty bytes more", token.Serial)), token.Digits, uint64(factor))
+}
+
+func inState(token *Token, serial string, state State) *Token {
+	c := *token
+	c.Serial, c.State = serial, state
+	return &c
+}
+
+func TestEachAttemptIsDecidedForOneReason(t *testing.T) {
+	plain := &User{State: UserEnabled}
+	withPIN := &User{State: UserEnabled, PINSalt: make([]byte, 16), PINMAC: make([]byte, 32)}
+	s := step(at, 30)
+	fresh := totpToken(30, used(s-5, 0)) // T1
+	spent := totpToken(30, used(s, 0))   // T1
+	eight := inState(fresh, "T8", Active)
+	eight.Digits = 8
+	counter := hotpToken(5)
+	right, next := shows(fresh, s), shows(fresh, s+1)
+	wrong := "000000"
+	for right == wrong || next == wrong || shows(fresh, s-1) == wrong {
+		t.Fatal("choose another wrong code")
+	}
+	fault := errors.New("the HSM is away")
+
+	type one struct {
+		token *Token
+		err   error
+	}
+	all := func(list ...*Token) (out []one) {
+		for _, token := range list {
+			out = append(out, one{token: token})
+		}
+		return out
+	}
+	for _, c := range []struct {
+		name    string
+		user    *User
+		bar     Reason
+		tokens  []one
+		typed   string
+		accept  bool
+		counted bool
+		reason  Reason
+		serial  string
+		fault   bool
+	}{
+		{name: "the right code", user: plain, tokens: all(fresh), typed: right, accept: true, reason: ReasonAccepted, serial: "T1"},
+		{name: "the next step's code", user: plain, tokens: all(fresh), typed: next, accept: true, reason: ReasonAccepted, serial: "T1"},
+		{name: "a wrong code", user: plain, tokens: all(fresh), typed: wrong, counted: true, reason: ReasonWrongCode},
+		{name: "a code two steps off", user: plain, tokens: all(fresh), typed: shows(fresh, s+2), counted: true, reason: ReasonWrongCode},
+		{name: "a replay", user: plain, tokens: all(spent), typed: right, reason: ReasonReplay, serial: "T1"},
+		{name: "a code before the last", user: plain, tokens: all(spent), typed: shows(spent, s-1), reason: ReasonReplay, serial: "T1"},
+		{name: "the code after the last", user: plain, tokens: all(spent), typed: next, accept: true, reason: ReasonAccepted, serial: "T1"},
+		{name: "HOTP: the counter expected", user: plain, tokens: all(counter), typed: shows(counter, 5), accept: true, reason: ReasonAccepted, serial: "H1"},
+		{name: "HOTP: the end of the look-ahead", user: plain, tokens: all(counter), typed: shows(counter, 14), accept: true, reason: ReasonAccepted, serial: "H1"},
+		{name: "HOTP: beyond the look-ahead", user: plain, tokens: all(counter), typed: shows(counter, 15), counted: true, reason: ReasonWrongCode},
+		{name: "HOTP: the last one used", user: plain, tokens: all(counter), typed: shows(counter, 4), reason: ReasonReplay, serial: "H1"},
+		{name: "HOTP: used long before", user: plain, tokens: all(counter), typed: shows(counter, 3), counted: true, reason: ReasonWrongCode},
+
+		{name: "text for a code", user: plain, tokens: all(fresh), typed: "letmein", counted: true, reason: ReasonWrongCode},
+		{name: "a code too short", user: plain, tokens: all(fresh), typed: right[:5], counted: true, reason: ReasonWrongCode},
+		{name: "a code with a space behind", user: plain, tokens: all(fresh), typed: right + " ", counted: true, reason: ReasonWrongCode},
+		{name: "something before the code, no PIN set", user: plain, tokens: all(fresh), typed: "1234" + right, counted: true, reason: ReasonWrongCode},
+		{name: "something before a replay, no PIN set", user: plain, tokens: all(spent), typed: "1234" + right, counted: true, reason: ReasonWrongCode},
+
+		{name: "PIN and code", user: withPIN, tokens: all(fresh), typed: "1234" + right, accept: true, reason: ReasonAccepted, serial: "T1"},
+		{name: "PIN set, bare code", user: withPIN, tokens: all(fresh), typed: right, counted: true, reason: ReasonNoPIN, serial: "T1"},
+		{name: "wrong PIN, right code", user: withPIN, tokens: all(fresh), typed: "1235" + right, counted: true, reason: ReasonWrongPIN, serial: "T1"},
+		{name: "right PIN, wrong code", user: withPIN, tokens: all(fresh), typed: "1234" + wrong, counted: true, reason: ReasonWrongCode},
+		{name: "wrong PIN, wrong code", user: withPIN, tokens: all(fresh), typed: "1235" + wrong, counted: true, reason: ReasonWrongCode},
+		{name: "PIN and replay", user: withPIN, tokens: all(spent), typed: "1234" + right, reason: ReasonReplay, serial: "T1"},
+		{name: "wrong PIN and replay", user: withPIN, tokens: all(spent), typed: "1235" + right, counted: true, reason: ReasonWrongPIN, serial: "T1"},
+		{name: "no PIN and replay", user: withPIN, tokens: all(spent), typed: right, counted: true, reason: ReasonNoPIN, serial: "T1"},
+		{name: "the PIN alone", user: withPIN, tokens: all(fresh), typed: "1234", counted: true, reason: ReasonWrongCode},
+		{name: "PIN of digits, token of 8 digits", user: withPIN, tokens: all(eight), typed: "1234" + shows(eight, s), accept: true, reason: ReasonAccepted, serial: "T8"},
+		{name: "PIN behind the code", user: withPIN, tokens: all(fresh), typed: right + "1234", counted: true, reason: ReasonWrongCode},
+
+		{name: "the second of two tokens", user: plain, tokens: all(counter, fresh), typed: right, accept: true, reason: ReasonAccepted, serial: "T1"},
+		{name: "tokens of other lengths: the short one", user: plain, tokens: all(eight, fresh), typed: right, accept: true, reason: ReasonAccepted, serial: "T1"},
+		{name: "tokens of other lengths: the long one", user: plain, tokens: all(fresh, eight), typed: shows(eight, s), accept: true, reason: ReasonAccepted, serial: "T8"},
+		{name: "PIN and tokens of other lengths", user: withPIN, tokens: all(eight, fresh), typed: "1234" + right, accept: true, reason: ReasonAccepted, serial: "T1"},
+		{name: "one token's replay, nothing of the other", user: plain, tokens: all(counter, spent), typed: right, reason: ReasonReplay, serial: "T1"},
+
+		{name: "no token", user: plain, typed: right, reason: ReasonNoToken},
+		{name: "a suspended token's code", user: plain, tokens: all(inState(fresh, "T1", Suspended)), typed: right, reason: ReasonSuspendedUsed, serial: "T1"},
+		{name: "a suspended token, wrong code", user: plain, tokens: all(inState(fresh, "T1", Suspended)), typed: wrong, reason: ReasonSuspended, serial: "T1"},
+		{name: "a lost token's code", user: plain, tokens: all(inState(fresh, "T1", Lost)), typed: right, reason: ReasonLostUsed, serial: "T1"},
+		{name: "a lost token's replay", user: plain, tokens: all(inState(spent, "T1", Lost)), typed: right, reason: ReasonLostUsed, serial: "T1"},
+		{name: "a lost token, wrong code", user: plain, tokens: all(inState(fresh, "T1", Lost)), typed: wrong, reason: ReasonLost, serial: "T1"},
+		{name: "a lost token's code without the PIN", user: withPIN, tokens: all(inState(fresh, "T1", Lost)), typed: right, reason: ReasonLost, serial: "T1"},
+		{name: "a lost token's code beside an active token", user: plain, tokens: all(counter, inState(fresh, "T1", Lost)), typed: right, reason: ReasonLostUsed, serial: "T1"},
+		{name: "a wrong code beside a lost token", user: plain, tokens: all(inState(fresh, "T2", Lost), counter), typed: wrong, counted: true, reason: ReasonWrongCode},
+		{name: "the active token beside a lost one", user: plain, tokens: all(inState(fresh, "T2", Lost), fresh), typed: right, accept: true, reason: ReasonAccepted, serial: "T1"},
+		{name: "an imported token belongs to nobody", user: plain, tokens: all(inState(fresh, "T1", Imported)), typed: right, reason: ReasonNoToken},
+		{name: "a revoked token", user: plain, tokens: all(inState(fresh, "T1", Revoked)), typed: right, reason: ReasonNoToken},
+		{name: "a state that nobody knows", user: plain, tokens: all(inState(fresh, "T1", "actife")), typed: right, reason: ReasonNoToken},
+
+		{name: "locked, right code", user: plain, bar: ReasonLocked, tokens: all(fresh), typed: right, reason: ReasonLocked},
+		{name: "throttled, right code", user: plain, bar: ReasonThrottled, tokens: all(fresh), typed: right, reason: ReasonThrottled},
+		{name: "throttled, wrong code", user: plain, bar: ReasonThrottled, tokens: all(fresh), typed: wrong, reason: ReasonThrottled},
+		{name: "disabled, replay", user: plain, bar: ReasonDisabled, tokens: all(spent), typed: right, reason: ReasonDisabled, serial: "T1"},
+		{name: "disabled, no token", user: plain, bar: ReasonDisabled, typed: right, reason: ReasonDisabled},
+
+		{name: "a tampered row", user: plain, tokens: []one{{fresh, hsm.ErrTampered}}, typed: right, reason: ReasonTampered, serial: "T1"},
+		{name: "a tampered row beside a good one", user: plain, tokens: []one{{fresh, hsm.ErrTampered}, {token: counter}}, typed: shows(counter, 5), accept: true, reason: ReasonAccepted, serial: "H1"},
+		{name: "a tampered row beside a wrong code", user: plain, tokens: []one{{fresh, hsm.ErrTampered}, {token: counter}}, typed: wrong, counted: true, reason: ReasonTampered, serial: "T1"},
+		{name: "a fault", user: plain, tokens: []one{{fresh, fault}}, typed: right, reason: ReasonUnavailable, fault: true},
+		{name: "a fault that may hide the match", user: plain, tokens: []one{{token: counter}, {fresh, fault}}, typed: wrong, reason: ReasonUnavailable, fault: true},
+		{name: "a match in spite of another token's fault", user: plain, tokens: []one{{fresh, fault}, {token: counter}}, typed: shows(counter, 5), accept: true, reason: ReasonAccepted, serial: "H1"},
+		{name: "a fault while locked", user: plain, bar: ReasonLocked, tokens: []one{{fresh, fault}}, typed: right, reason: ReasonUnavailable, fault: true},
+	} {
+		var candidates []candidate
+		for _, o := range c.tokens {
+			h := held(c.user, o.token, c.typed, "1234")
+			if o.err != nil {
+				h.err, h.macs = o.err, nil
+			}
+			candidates = append(candidates, h)
+		}
+		v := decide(c.user, c.bar, candidates)
+		serial := ""
+		if v.token != nil {
+			serial = v.token.Serial
+		}
+		if v.accept != c.accept || v.counted != c.counted || v.reason != c.reason || serial != c.serial || (v.err != nil) != c.fault {
+			t.Errorf("%s: accept %v, counted %v, reason %s, token %q, error %v;\nwant accept %v, counted %v, reason %s, token %q, a fault %v",
+				c.name, v.accept, v.counted, v.reason, serial, v.err, c.accept, c.counted, c.reason, c.serial, c.fault)
+		}
+	}
+}
+
+func TestWhoIsBarredIsBarredForTheGravestReason(t *testing.T) {
+	throttle := DefaultThrottle()
+	on, off := &User{State: UserEnabled}, &User{State: UserDisabled}
+	var waiting Standing
+	for range 6 {
+		waiting = throttle.fail(waiting, "vpn", at)
+	}
+	locked := waiting
+	locked.Locked = true
+	for _, c := range []struct {
+		user   *User
+		s      *Standing
+		client string
+		want   Reason
+	}{
+		{on, &Standing{}, "vpn", ""},
+		{on, &waiting, "vpn", ReasonThrottled},
+		{on, &waiting, "other", ""},
+		{on, &locked, "other", ReasonLocked},
+		{on, &locked, "vpn", ReasonLocked},
+		{off, &locked, "vpn", ReasonDisabled},
+		{off, &Standing{}, "vpn", ReasonDisabled},
+		{&User{}, &Standing{}, "vpn", ReasonDisabled},
+		{&User{State: "enabled "}, &Standing{}, "vpn", ReasonDisabled},
+	} {
+		if got := barred(c.user, c.s, &throttle, c.client, at); got != c.want {
+			t.Errorf("%q with %+v through %s is barred by %q, want %q", c.user.State, *c.s, c.client, got, c.want)
+		}
+	}
+}
+
+// The promises, on any tokens, any faults and anything typed.
+func TestPromisesOfDecide(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		user := &User{State: UserEnabled}
+		pin := ""
+		if rapid.Bool().Draw(t, "has PIN") {
+			user.PINMAC, pin = bytes.Repeat([]byte{1}, 32), rapid.SampledFrom([]string{"1234", "12", "pin"}).Draw(t, "PIN")
+		}
+		bar := rapid.SampledFrom([]Reason{"", "", ReasonLocked, ReasonThrottled, ReasonDisabled}).Draw(t, "bar")
+		var list []*Token
+		for i := range rapid.IntRange(0, 4).Draw(t, "tokens") {
+			token := totpToken(30, used(step(at, 30)+rapid.Int64Range(-3, 3).Draw(t, "last"), rapid.IntRange(-2, 2).Draw(t, "drift")))
+			if rapid.Bool().Draw(t, "hotp") {
+				token = hotpToken(rapid.Int64Range(0, 20).Draw(t, "counter"))
+			}
+			token.Digits = rapid.IntRange(6, 8).Draw(t, "digits")
+			token.State = rapid.SampledFrom([]State{Active, Active, Suspended, Lost, Imported}).Draw(t, "state")
+			token.Serial = fmt.Sprint(i)
+			list = append(list, token)
+		}
+		typed := rapid.SampledFrom([]string{"000000", "", "12", "1234000000", "x"}).Draw(t, "guess")
+		if len(list) > 0 && rapid.IntRange(0, 3).Draw(t, "guessing") > 0 {
+			of := rapid.SampledFrom(list).Draw(t, "token")
+			w := DefaultWindows()
+			f := rapid.SampledFrom(w.factors(nil, of, at)).Draw(t, "factor")
+			typed = rapid.SampledFrom([]string{pin, pin, "", "9999"}).Draw(t, "typed PIN") + shows(of, int64(f))
+		}
+		var candidates []candidate
+		faults := 0
+		for _, token := range list {
+			c := held(user, token, typed, pin)
+			switch rapid.IntRange(0, 5).Draw(t, "fault") {
+			case 0:
+				c.err = fmt.Errorf("tried: %w", hsm.ErrTampered)
+			case 1:
+				c.err = ErrUnavailable
+				faults++
+			}
+			candidates = append(candidates, c)
+		}
+		v := decide(user, bar, candidates)
+
+		var possible []*candidate // what the plain words of the promises allow
+		anyActive, isReplay := false, false
+		for i := range candidates {
+			c := &candidates[i]
+			if c.err != nil || c.token.State != Active {
+				continue
+			}
+			anyActive = true
+			if !c.pinOK {
+				continue
+			}
+			for k, f := range c.factors {
+				if !matches(c.macs[k], c.token.Digits, c.code) {
+					continue
+				}
+				if c.token.fresh(f) {
+					possible = append(possible, c)
+				} else {
+					isReplay = true
+				}
+			}
+		}
+		switch {
+		case v.accept && (bar != "" || len(possible) == 0):
+			t.Fatal("accepted, and nothing allows it")
+		case v.accept && (v.counted || v.err != nil || !v.token.fresh(v.factor) || v.token.State != Active):
+			t.Fatalf("an accept with %+v", v)
+		case !v.accept && bar == "" && len(possible) > 0:
+			t.Fatalf("rejected with %+v, and nothing forbids it", v)
+		case bar != "" && v.counted:
+			t.Fatal("a barred attempt is counted")
+		case v.counted && !anyActive:
+			t.Fatal("counted, and held against no active token")
+		case v.counted && isReplay:
+			t.Fatal("a replay is counted")
+		case v.counted && v.err != nil:
+			t.Fatal("a fault is counted")
+		case !v.accept && faults > 0 && v.err == nil:
+			t.Fatalf("%d faults, and a verdict: %+v", faults, v)
+		case v.err != nil && faults == 0:
+			t.Fatalf("no fault, and no verdict: %v", v.err)
+		case bar != "" && v.err == nil && v.reason != bar:
+			t.Fatalf("barred for %s, told %s", bar, v.reason)
+		}
+		if v.accept {
+			next := *v.token
+			next.Motion = v.token.consume(v.factor, at)
+			if next.fresh(v.factor) || next.Last < v.token.Last {
+				t.Fatalf("accepting %d moved %d to %d", v.factor, v.token.Last, next.Last)
+			}
+			// The same again, on the state that it left.
+			*v.token = next
+			for i := range candidates {
+				candidates[i] = held(user, candidates[i].token, typed, pin)
+			}
+			if again := decide(user, bar, candidates); again.accept && again.token == v.token && again.factor == v.factor {
+				t.Fatal("accepted twice")
+			}
+		}
+	})
+}
