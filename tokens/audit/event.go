@@ -6,7 +6,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"sort"
+	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Event is one thing that happened, or was refused. It never holds a code, a
@@ -75,17 +77,40 @@ func appendString(b []byte, s string) []byte {
 
 // Append places events at the end of the chain that ends in head: it answers
 // their records and the chain's new head. It is pure; the caller stores the
-// records and keeps the head only if that succeeded.
+// records and keeps the head only if that succeeded. A record comes back from
+// any database as it was hashed, for what some could not keep is replaced.
 func Append(head Head, events []Event) ([]Record, Head) {
 	records := make([]Record, len(events))
 	for i := range events {
 		e := events[i]
 		e.Time = e.Time.UTC().Truncate(time.Microsecond)
+		e.clean()
 		head.Seq++
 		head.Hash = Sum(head.Hash, head.Chain, head.Seq, &e)
 		records[i] = Record{Chain: head.Chain, Seq: head.Seq, Event: e, Hash: head.Hash}
 	}
 	return records, head
+}
+
+// clean replaces what is not UTF-8, and NUL: both may come from people's input,
+// and neither can be stored as text everywhere.
+func (e *Event) clean() {
+	for _, s := range [...]*string{&e.Action, &e.Outcome, &e.Realm, &e.User, &e.Serial, &e.Actor, &e.Client, &e.Source, &e.Reason} {
+		*s = cleanString(*s)
+	}
+	for i, f := range e.Detail {
+		if c := (Field{cleanString(f.Name), cleanString(f.Value)}); c != f {
+			e.Detail = append([]Field(nil), e.Detail...) // the caller's stays as it is
+			e.Detail[i] = c
+		}
+	}
+}
+
+func cleanString(s string) string {
+	if utf8.ValidString(s) && strings.IndexByte(s, 0) < 0 {
+		return s
+	}
+	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
 }
 
 // CheckpointDigest is what a checkpoint signs: SHA-256 over all heads, ordered
