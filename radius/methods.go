@@ -41,6 +41,11 @@ func (s *Server) decide(ctx context.Context, r *request) outcome {
 	attempt, err := r.attempt()
 	if err != nil {
 		s.refused(r, err)
+		// Without a code the core has nothing to decide, but audits it.
+		attempt.Code, attempt.Transport = "", transport
+		if _, err := s.core.Verify(ctx, r.client.Principal().From(r.source), attempt); errors.Is(err, tokens.ErrUnavailable) {
+			return unanswered
+		}
 		return rejected
 	}
 	result, err := s.core.Verify(ctx, r.client.Principal().From(r.source), attempt)

@@ -29,6 +29,7 @@ const (
 	ReasonUnknownUser   Reason = "unknown_user"
 	ReasonTampered      Reason = "tampered"
 	ReasonUnavailable   Reason = "unavailable"
+	ReasonMalformed     Reason = "malformed"
 	ReasonForbidden     Reason = "forbidden"
 	ReasonUnchanged     Reason = "unchanged"
 )

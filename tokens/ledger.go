@@ -50,7 +50,7 @@ func (l *ledger) commit(ctx context.Context, c *Change, events []audit.Event) er
 			return nil
 		case errors.Is(err, ErrChainMoved):
 			l.stale = true
-		case errors.Is(err, ErrConflict), errors.Is(err, ErrExists), errors.Is(err, ErrInvalid), errors.Is(err, ErrState):
+		case errors.Is(err, ErrConflict), errors.Is(err, ErrExists), errors.Is(err, ErrInvalid), errors.Is(err, ErrState), errors.Is(err, ErrNotFound):
 			return err
 		default:
 			l.stale = true

@@ -32,23 +32,21 @@ const maxCode = 128
 // ErrForbidden, ErrUnknownKey, ErrUnavailable or ErrOverloaded; everything
 // else is a Result.
 func (s *Service) Verify(ctx context.Context, p Principal, a Attempt) (Result, error) {
-	if a.User == "" || a.Code == "" {
-		return Result{}, fmt.Errorf("%w: a user and a code are needed", ErrInvalid)
-	}
 	realm, err := p.realm(a.Realm)
-	if err != nil {
-		return Result{}, err
+	if a.User == "" || a.Code == "" || err != nil {
+		return Result{}, s.malformed(ctx, p, a, err)
 	}
 	if d := policy.Decide(policy.Request{Scope: p.Scope, Realm: p.Realm, Action: policy.Verify, In: realm}); !d.Allow {
 		return Result{}, s.deny(ctx, p, policy.Verify, audit.Event{Realm: realm}, d.Reason)
 	}
 	x := &pending{principal: p, client: p.client(), code: a.Code, transport: a.Transport, answer: make(chan answer, 1)}
 	x.ref.Realm = realm
-	if key, err := FoldName(a.User); err == nil && len(a.Code) <= maxCode {
+	// What is longer than any PIN and code is wrong, also when it is cut off.
+	x.code = x.code[:min(len(x.code), maxCode)]
+	if key, err := FoldName(a.User); err == nil {
 		x.ref.User = key
 	} else { // no such user can be: it is held against the decoy like any unknown one
 		x.impossible = true
-		x.code = x.code[:min(len(x.code), maxCode)]
 	}
 	if err := s.engine.submit(x); err != nil {
 		return Result{}, err
@@ -60,6 +58,25 @@ func (s *Service) Verify(ctx context.Context, p Principal, a Attempt) (Result, e
 		// The attempt goes its way and is audited; nobody hears of it.
 		return Result{}, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
 	}
+}
+
+// malformed audits an attempt that cannot be one and answers the error for the
+// caller.
+func (s *Service) malformed(ctx context.Context, p Principal, a Attempt, err error) error {
+	e := s.event(p, policy.Verify, audit.Event{Outcome: "reject", Reason: string(ReasonMalformed),
+		Detail: []audit.Field{{Name: "transport", Value: a.Transport}}})
+	if key, bad := FoldName(a.User); bad == nil {
+		e.User = key
+	}
+	if s.crowd.admit(&e, e.Time) {
+		if err := s.ledger.commit(ctx, &Change{}, []audit.Event{e}); err != nil {
+			return err
+		}
+	}
+	if err == nil {
+		err = fmt.Errorf("%w: a user and a code are needed", ErrInvalid)
+	}
+	return err
 }
 
 // client is the name under which failures are counted for a principal.

@@ -69,6 +69,7 @@ var explanations = map[Reason]struct{ words, advice string }{
 	ReasonUnknownUser:   {"There is no such user.", "Check the name and the realm; add the user: watchword user add NAME."},
 	ReasonTampered:      {"The token's row in the database was altered outside Watchword.", "Tell security. Restore the row from a backup, or revoke the token and assign another one."},
 	ReasonUnavailable:   {"The HSM or the database did not answer; nothing was decided.", "Look at /readyz and the server's log."},
+	ReasonMalformed:     {"The request named no user, or held no code that could be read.", "Look at the gateway's settings: the code goes in the password, as PAP."},
 	ReasonForbidden:     {"The request was not allowed.", "Use a key with another scope or realm."},
 	ReasonUnchanged:     {"It was so already; nothing changed.", ""},
 }
