@@ -82,6 +82,10 @@ func (in *input) fill() error {
 		if bytes.HasPrefix(in.buf[:in.end], []byte("\xef\xbb\xbf")) {
 			in.start = 3
 		}
+		if text := bytes.TrimLeft(in.buf[in.start:in.end], " \t\r\n"); len(text) > 0 && text[0] != '<' {
+			in.err = &Error{Reason: "this is not XML"}
+			return in.err
+		}
 	}
 	if in.start == in.end {
 		return in.err
