@@ -1,0 +1,348 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+	"github.com/getkin/kin-openapi/routers/legacy"
+
+	"watchword/seeds"
+	"watchword/tokens"
+)
+
+func loadContract(t *testing.T) (*openapi3.T, routers.Router) {
+	t.Helper()
+	doc, err := openapi3.NewLoader().LoadFromData(contract)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Validate holds the examples against their schemas, too.
+	if err := doc.Validate(context.Background(), openapi3.EnableExamplesValidation()); err != nil {
+		t.Fatal(err)
+	}
+	router, err := legacy.NewRouter(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return doc, router
+}
+
+// call is a request that a test makes of an operation.
+type call struct {
+	method, path, body string
+	status             int
+	contentType        string // default application/json if there is a body
+}
+
+var calls = []call{
+	{"POST", "/v1/verify", `{"user":"alice","code":"755224"}`, 200, ""},
+	{"POST", "/v1/verify", `{"user":"alice","code":"000000","realm":"corp"}`, 200, ""},
+	{"GET", "/v1/users", "", 200, ""},
+	{"GET", "/v1/users?realm=corp&q=ali&cursor=17&limit=5", "", 200, ""},
+	{"POST", "/v1/users", `{"name":"alice"}`, 201, ""},
+	{"GET", "/v1/users/alice", "", 200, ""},
+	{"POST", "/v1/users/alice/enable", "", 200, ""},
+	{"POST", "/v1/users/alice/disable", `{"realm":"corp"}`, 200, ""},
+	{"POST", "/v1/users/alice/unlock", "", 200, ""},
+	{"PUT", "/v1/users/alice/pin", `{"pin":"4711"}`, 200, ""},
+	{"DELETE", "/v1/users/alice/pin", "", 200, ""},
+	{"GET", "/v1/users/alice/why?limit=3", "", 200, ""},
+	{"GET", "/v1/tokens", "", 200, ""},
+	{"GET", "/v1/tokens?realm=corp&user=alice&state=active&q=24&batch=1&cursor=1&limit=500", "", 200, ""},
+	{"GET", "/v1/tokens/24680017", "", 200, ""},
+	{"POST", "/v1/tokens/24680017/assign", `{"user":"alice"}`, 200, ""},
+	{"POST", "/v1/tokens/24680017/unassign", "", 200, ""},
+	{"POST", "/v1/tokens/24680017/suspend", `{"reason":"left at home"}`, 200, ""},
+	{"POST", "/v1/tokens/24680017/resume", `{"reason":"found"}`, 200, ""},
+	{"POST", "/v1/tokens/24680017/lost", "", 200, ""},
+	{"POST", "/v1/tokens/24680017/revoke", "", 200, ""},
+	{"POST", "/v1/tokens/24680017/resync", `{"code1":"755224","code2":"287082"}`, 200, ""},
+	{"POST", "/v1/tokens/24680017/unlock", "", 200, ""},
+	{"GET", "/v1/imports?cursor=3&limit=5", "", 200, ""},
+	{"POST", "/v1/imports?dry_run=true&partial=false&all=1&format=auto&name=x.csv&realm=corp", "A1,00", 200, "application/octet-stream"},
+	{"GET", "/v1/clients", "", 200, ""},
+	{"POST", "/v1/clients", `{"name":"vpn","prefix":"192.0.2.10","secret":"0123456789abcdef"}`, 201, ""},
+	{"PUT", "/v1/clients/vpn", `{"prefix":"192.0.2.0/28","secret":"0123456789abcdef","require_message_authenticator":false,"name_rule":"strip"}`, 200, ""},
+	{"DELETE", "/v1/clients/vpn", "", 204, ""},
+	{"GET", "/v1/keys", "", 200, ""},
+	{"POST", "/v1/keys", `{"name":"desk","scope":"helpdesk","realm":"corp","expires":"2027-01-01T00:00:00Z"}`, 201, ""},
+	{"DELETE", "/v1/keys/k1", "", 204, ""},
+	{"GET", "/v1/audit", "", 200, ""},
+	{"GET", "/v1/audit?realm=corp&user=alice&serial=A1&action=verify&outcome=reject&cursor=9&limit=1", "", 200, ""},
+	{"GET", "/v1/audit/verify", "", 200, ""},
+	{"GET", "/openapi.yaml", "", 200, ""},
+	{"GET", "/healthz", "", 200, ""},
+	{"GET", "/readyz", "", 200, ""},
+	{"GET", "/metrics", "", 200, ""},
+}
+
+// request makes a call's request, anew each time: its body is read once.
+func (c call) request() *http.Request {
+	r := httptest.NewRequest(c.method, c.path, strings.NewReader(c.body))
+	if c.body == "" {
+		r = httptest.NewRequest(c.method, c.path, nil)
+	}
+	r.Header.Set("Authorization", "Bearer "+testKey)
+	switch {
+	case c.contentType != "":
+		r.Header.Set("Content-Type", c.contentType)
+	case c.body != "":
+		r.Header.Set("Content-Type", "application/json")
+	}
+	return r
+}
+
+// conforms fails the test if the answer is none that the contract knows.
+func conforms(t *testing.T, router routers.Router, c call, w *httptest.ResponseRecorder) string {
+	t.Helper()
+	r := c.request()
+	route, params, err := router.FindRoute(r)
+	if err != nil {
+		t.Fatalf("%s %s is not in the contract: %v", c.method, c.path, err)
+	}
+	in := &openapi3filter.RequestValidationInput{
+		Request: r, PathParams: params, Route: route,
+		Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc, IncludeResponseStatus: true},
+	}
+	if w.Code < 300 {
+		if err := openapi3filter.ValidateRequest(r.Context(), in); err != nil {
+			t.Errorf("%s %s: we accepted what the contract does not: %v", c.method, c.path, err)
+		}
+	}
+	out := &openapi3filter.ResponseValidationInput{
+		RequestValidationInput: in, Status: w.Code, Header: w.Header(), Body: io.NopCloser(bytes.NewReader(w.Body.Bytes())), Options: in.Options,
+	}
+	if err := openapi3filter.ValidateResponse(r.Context(), out); err != nil {
+		t.Errorf("%s %s: %d %s: %v", c.method, c.path, w.Code, w.Body, err)
+	}
+	return route.Operation.OperationID
+}
+
+func TestEveryOperationAnswersAsTheContractSays(t *testing.T) {
+	doc, router := loadContract(t)
+	done := map[string]bool{}
+	for _, rows := range []int{1, 1000} {
+		s := newServer(t, &scripted{rows: rows})
+		for _, c := range calls {
+			w := httptest.NewRecorder()
+			s.Handler().ServeHTTP(w, c.request())
+			if w.Code != c.status {
+				t.Errorf("%s %s: %d %s", c.method, c.path, w.Code, w.Body)
+				continue
+			}
+			done[conforms(t, router, c, w)] = true
+		}
+	}
+	for path, item := range doc.Paths.Map() {
+		for method, op := range item.Operations() {
+			if !done[op.OperationID] {
+				t.Errorf("%s %s was never called", method, path)
+			}
+		}
+	}
+}
+
+func TestEveryOperationFailsAsTheContractSays(t *testing.T) {
+	_, router := loadContract(t)
+	for _, tt := range []struct {
+		err    error
+		status int
+	}{
+		{tokens.ErrInvalid, 400}, {tokens.ErrForbidden, 403}, {io.ErrClosedPipe, 500}, {tokens.ErrUnavailable, 503}, {tokens.ErrOverloaded, 503}, {tokens.ErrUnknownKey, 401},
+	} {
+		s := newServer(t, &scripted{err: tt.err}, func(c *Config) {
+			c.Ready = func() []tokens.Problem { return []tokens.Problem{{Part: "hsm", Says: "CKR_DEVICE_ERROR"}} }
+		})
+		for _, c := range calls {
+			w := httptest.NewRecorder()
+			s.Handler().ServeHTTP(w, c.request())
+			if strings.HasPrefix(c.path, "/v1/") && w.Code != tt.status {
+				t.Errorf("%v: %s %s: %d %s", tt.err, c.method, c.path, w.Code, w.Body)
+			}
+			conforms(t, router, c, w)
+		}
+	}
+	// What only some operations can answer.
+	for _, tt := range []struct {
+		err  error
+		call call
+	}{
+		{tokens.ErrNotFound, call{"GET", "/v1/users/bob", "", 404, ""}},
+		{tokens.ErrNotFound, call{"GET", "/v1/users/bob/why", "", 404, ""}},
+		{tokens.ErrNotFound, call{"POST", "/v1/users/bob/unlock", "", 404, ""}},
+		{tokens.ErrNotFound, call{"PUT", "/v1/users/bob/pin", `{"pin":"4711"}`, 404, ""}},
+		{tokens.ErrNotFound, call{"GET", "/v1/tokens/B", "", 404, ""}},
+		{tokens.ErrNotFound, call{"POST", "/v1/tokens/B/assign", `{"user":"alice"}`, 404, ""}},
+		{tokens.ErrNotFound, call{"POST", "/v1/tokens/B/unlock", "", 404, ""}},
+		{tokens.ErrNotFound, call{"DELETE", "/v1/clients/b", "", 404, ""}},
+		{tokens.ErrNotFound, call{"DELETE", "/v1/keys/b", "", 404, ""}},
+		{tokens.ErrExists, call{"POST", "/v1/users", `{"name":"alice"}`, 409, ""}},
+		{tokens.ErrExists, call{"POST", "/v1/clients", `{"name":"vpn","prefix":"192.0.2.1","secret":"s"}`, 409, ""}},
+		{tokens.ErrExists, call{"PUT", "/v1/clients/vpn", `{"prefix":"192.0.2.1","secret":"s"}`, 409, ""}},
+		{tokens.ErrState, call{"POST", "/v1/tokens/A/resume", "", 409, ""}},
+		{tokens.ErrState, call{"DELETE", "/v1/keys/last", "", 409, ""}},
+		{tokens.ErrTampered, call{"POST", "/v1/tokens/A/suspend", "", 409, ""}},
+		{tokens.ErrWrongCode, call{"POST", "/v1/tokens/A/resync", `{"code1":"1","code2":"2"}`, 422, ""}},
+		{nil, call{"POST", "/v1/verify", `{"user":"alice"}`, 400, ""}},
+		{nil, call{"POST", "/v1/verify", `{"user":"` + strings.Repeat("a", maxJSON) + `"}`, 413, ""}},
+		{nil, call{"POST", "/v1/users", `name=alice`, 415, "application/x-www-form-urlencoded"}},
+		{nil, call{"POST", "/v1/imports", `A1,00`, 415, "text/csv"}},
+	} {
+		w := httptest.NewRecorder()
+		newServer(t, &scripted{err: tt.err}).Handler().ServeHTTP(w, tt.call.request())
+		if w.Code != tt.call.status {
+			t.Errorf("%s %s: %d %s", tt.call.method, tt.call.path, w.Code, w.Body)
+		}
+		conforms(t, router, tt.call, w)
+	}
+}
+
+func TestRefusedImportAnswersItsReport(t *testing.T) {
+	_, router := loadContract(t)
+	core := &scripted{importing: func(_ context.Context, o seeds.Options, r io.Reader) (*seeds.Report, error) {
+		_, err := io.Copy(io.Discard, r)
+		return &seeds.Report{
+			Format: "oath-csv", Rejected: 2, DryRun: o.DryRun, Partial: o.Partial, Message: "Nothing was imported: 1 of 2 records is bad.",
+			Records: []seeds.Outcome{{Line: 17, Serial: "A1", Outcome: tokens.OutcomeRejected, Reason: "the seed is not hexadecimal"}}, Omitted: 1,
+		}, err
+	}}
+	h := newServer(t, core).Handler()
+	for query, status := range map[string]int{"": 422, "?partial=true": 200, "?dry_run=true": 200} {
+		c := call{"POST", "/v1/imports" + query, "A1,xx", status, "application/octet-stream"}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, c.request())
+		if w.Code != status || !strings.Contains(w.Body.String(), `"line":17`) || !strings.Contains(w.Body.String(), `"rejected":2`) {
+			t.Errorf("%q: %d %s", query, w.Code, w.Body)
+		}
+		conforms(t, router, c, w)
+	}
+}
+
+// The table of query parameters says what the contract says.
+func TestQueryParametersAreThoseOfTheContract(t *testing.T) {
+	doc, _ := loadContract(t)
+	s := newServer(t, &scripted{})
+	for path, item := range doc.Paths.Map() {
+		for method, op := range item.Operations() {
+			var want []string
+			for _, p := range append(slices.Clone(item.Parameters), op.Parameters...) {
+				if p.Value.In == "query" {
+					want = append(want, p.Value.Name)
+				}
+			}
+			routed := strings.NewReplacer("{", ":", "}", "").Replace(path)
+			to := s.routes[routeKey{method, routed}]
+			if to == nil {
+				t.Errorf("%s %s is not routed", method, path)
+				continue
+			}
+			got := slices.Clone(to.query)
+			slices.Sort(got)
+			slices.Sort(want)
+			if !slices.Equal(got, want) {
+				t.Errorf("%s %s takes %v, the contract says %v", method, path, got, want)
+			}
+			if open := op.Security != nil && len(*op.Security) == 0; to.key == open {
+				t.Errorf("%s %s: a key is needed: %v", method, path, to.key)
+			}
+		}
+	}
+}
+
+// Every operation that takes a body shows one, and every answer of 200 or 201.
+func TestContractShowsExamples(t *testing.T) {
+	doc, _ := loadContract(t)
+	shown := func(where string, content openapi3.Content) {
+		for media, m := range content {
+			if m.Example == nil && len(m.Examples) == 0 && media != "multipart/form-data" {
+				t.Errorf("%s: no example of %s", where, media)
+			}
+		}
+	}
+	for path, item := range doc.Paths.Map() {
+		for method, op := range item.Operations() {
+			where := method + " " + path
+			if op.Summary == "" || op.OperationID == "" || len(op.Tags) != 1 {
+				t.Errorf("%s is not described", where)
+			}
+			if op.RequestBody != nil {
+				shown(where, op.RequestBody.Value.Content)
+			}
+			for status, r := range op.Responses.Map() {
+				shown(where+" "+status, r.Value.Content)
+			}
+		}
+	}
+}
+
+// api.gen.go is what go generate made of the contract as it is.
+func TestGeneratedCodeIsUpToDate(t *testing.T) {
+	sums, err := os.ReadFile("api.gen.sum")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"openapi.yaml", "oapi-codegen.yaml", "api.gen.go"} {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(sums), fmt.Sprintf("%x  %s\n", sha256.Sum256(b), name)) {
+			t.Errorf("%s is not what api.gen.go was made with: run go generate ./api", name)
+		}
+	}
+}
+
+// The contract's enums are the core's values.
+func TestEnumsAreTheCores(t *testing.T) {
+	for _, st := range []tokens.State{tokens.Imported, tokens.Active, tokens.Suspended, tokens.Lost, tokens.Revoked} {
+		if !TokenState(st).Valid() {
+			t.Errorf("token state %s", st)
+		}
+	}
+	for _, st := range []tokens.UserState{tokens.UserEnabled, tokens.UserDisabled} {
+		if !UserState(st).Valid() {
+			t.Errorf("user state %s", st)
+		}
+	}
+	for _, rule := range []tokens.NameRule{tokens.NamePlain, tokens.NameStrip, tokens.NameRealm} {
+		if !NameRule(rule).Valid() {
+			t.Errorf("name rule %s", rule)
+		}
+	}
+	for _, o := range []tokens.Outcome{tokens.OutcomeCreated, tokens.OutcomeDuplicate, tokens.OutcomeRejected} {
+		if !ImportRecordOutcome(o).Valid() {
+			t.Errorf("outcome %s", o)
+		}
+	}
+}
+
+// Nothing of a report is lost on its way.
+func TestReportViewHasEveryField(t *testing.T) {
+	tag := func(t reflect.Type) (names []string) {
+		for i := range t.NumField() {
+			name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		return names
+	}
+	if got, want := tag(reflect.TypeFor[ImportReport]()), tag(reflect.TypeFor[seeds.Report]()); !slices.Equal(got, want) {
+		t.Errorf("ImportReport has %v, seeds.Report %v", got, want)
+	}
+	if got, want := tag(reflect.TypeFor[ImportRecord]()), tag(reflect.TypeFor[seeds.Outcome]()); !slices.Equal(got, want) {
+		t.Errorf("ImportRecord has %v, seeds.Outcome %v", got, want)
+	}
+}
