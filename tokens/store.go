@@ -41,12 +41,16 @@ type Store interface {
 	Load(ctx context.Context, refs []Ref) (View, error)
 
 	// Commit applies the change in one transaction, all or nothing, and answers
-	// nil only when it is durable. It wraps ErrConflict, as *ConflictError, when
-	// a version had moved; ErrExists when a name or serial is taken;
-	// ErrChainMoved when a record does not continue its chain; in all three
-	// nothing was changed. After any other error it is unknown whether the
-	// change was made: the caller asks Journal.Head. A change without a record
-	// is refused.
+	// nil only when it is durable. It wraps ErrChainMoved when a record does not
+	// continue its chain, whatever else is wrong; ErrConflict, as
+	// *ConflictError, when a version had moved; ErrExists when a name or serial
+	// is taken; ErrState when a batch to publish is no longer staging;
+	// ErrNotFound when there is nothing to delete; ErrInvalid when the change
+	// contradicts itself: without a record, a user or token in it twice, a user
+	// or an owned token without the user's StandingWrite, a text that is not
+	// UTF-8 or holds a NUL. In all of these nothing was changed. After any other
+	// error it is unknown whether the change was made: the caller asks
+	// Journal.Heads.
 	Commit(ctx context.Context, c *Change) error
 
 	Close() error
@@ -87,10 +91,13 @@ type TokenWrite struct {
 }
 
 // MotionWrite moves a token forward. A Last below the stored one is refused
-// with ErrConflict, whatever the versions say.
+// with ErrConflict, whatever the versions say. An owned token's own version
+// stays; an unassigned token's becomes Expect+1, if it is still Expect. A
+// TokenWrite of the same token in the same change takes Expect's place.
 type MotionWrite struct {
 	TokenID int64
 	UserID  int64 // the owner whose StandingWrite goes with it; zero for an unassigned token
+	Expect  int64 // the version of an unassigned token; else zero
 	Last    int64
 	Drift   int
 	UsedAt  int64

@@ -1,0 +1,227 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"watchword/tokens"
+)
+
+// filter gathers the conditions of a listing.
+type filter struct {
+	conditions []string
+	args       []any
+}
+
+func (f *filter) where(condition string, args ...any) {
+	f.conditions = append(f.conditions, condition)
+	f.args = append(f.args, args...)
+}
+
+// equal adds a condition unless value is empty.
+func (f *filter) equal(column, value string) {
+	if value != "" {
+		f.where(column+" = ?", value)
+	}
+}
+
+func (f *filter) String() string {
+	if len(f.conditions) == 0 {
+		return ""
+	}
+	return " WHERE " + strings.Join(f.conditions, " AND ")
+}
+
+// limited brings a limit into what is allowed.
+func limited(limit int) int64 {
+	if limit < 1 || limit > 1000 {
+		return 1000
+	}
+	return int64(limit)
+}
+
+// folded brings a search to the form of what is searched; false means that
+// nothing can match it.
+func folded(q string) (string, bool) {
+	key, err := tokens.FoldName(strings.TrimSpace(q))
+	return key, err == nil
+}
+
+// asciiLower lowers the letters A to Z and nothing else, as the databases do.
+func asciiLower(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, s)
+}
+
+// holds is the condition that column has a parameter as a part.
+func (s *session) holds(column string) string {
+	if s.dollar {
+		return "strpos(" + column + ", ?) > 0"
+	}
+	return "instr(" + column + ", ?) > 0"
+}
+
+// sound says whether the database can hold the strings at all; if not, they
+// match nothing.
+func sound(values ...string) bool { return text(values...) == nil }
+
+// read is engine.read with its error in words for the caller.
+func (db *DB) read(ctx context.Context, doing string, f func(*session) error) error {
+	return failed(doing, db.engine.read(ctx, f))
+}
+
+// Users implements tokens.Directory.
+func (db *DB) Users(ctx context.Context, q tokens.UserQuery) ([]tokens.UserEntry, error) {
+	key, searchable := folded(q.Q)
+	if q.Q != "" && !searchable || !sound(q.Realm, q.Key) {
+		return nil, nil
+	}
+	var users []tokens.UserEntry
+	err := db.read(ctx, "listing users", func(s *session) error {
+		var f filter
+		f.equal("u.realm", q.Realm)
+		f.equal("u.key", q.Key)
+		if q.Q != "" {
+			f.where(s.holds("u.key"), key)
+		}
+		if q.After != 0 {
+			f.where("(u.realm, u.key) > (SELECT realm, key FROM users WHERE id = ?)", q.After)
+		}
+		rows, err := s.query(`SELECT `+userColumns+`, `+standingColumns+`,
+			(SELECT count(*) FROM tokens t WHERE t.owner_id = u.id AND t.state <> 'revoked')
+			FROM users u JOIN standings s ON s.user_id = u.id`+f.String()+`
+			ORDER BY u.realm, u.key LIMIT ?`, append(f.args, limited(q.Limit))...)
+		users, err = list(rows, err, userWidth+standingWidth+1, func(f *fields) tokens.UserEntry {
+			return tokens.UserEntry{User: f.user(), Standing: f.standing(), Tokens: int(f.int())}
+		})
+		return err
+	})
+	return users, err
+}
+
+// Tokens implements tokens.Directory.
+func (db *DB) Tokens(ctx context.Context, q tokens.TokenQuery) ([]tokens.Token, error) {
+	if !sound(q.Realm, q.Serial, q.Owner, string(q.State), q.Q) {
+		return nil, nil
+	}
+	var found []tokens.Token
+	err := db.read(ctx, "listing tokens", func(s *session) error {
+		var f filter
+		f.where("b.state = 'published'")
+		f.equal("t.realm", q.Realm)
+		f.equal("t.serial", q.Serial)
+		f.equal("t.state", string(q.State))
+		if q.Owner != "" {
+			owner := filter{}
+			owner.equal("key", q.Owner)
+			owner.equal("realm", q.Realm)
+			f.where("t.owner_id IN (SELECT id FROM users"+owner.String()+")", owner.args...)
+		}
+		if q.Q != "" {
+			serial := asciiLower(strings.TrimSpace(q.Q))
+			if key, ok := folded(q.Q); ok {
+				f.where("("+s.holds("lower(t.serial)")+" OR "+s.holds("o.key")+")", serial, key)
+			} else {
+				f.where(s.holds("lower(t.serial)"), serial)
+			}
+		}
+		if q.Batch != 0 {
+			f.where("t.batch = ?", q.Batch)
+		}
+		f.where("t.id > ?", q.After)
+		rows, err := s.query(`SELECT `+tokenColumns+`
+			FROM tokens t JOIN batches b ON b.id = t.batch
+			LEFT JOIN users o ON o.id = t.owner_id
+			LEFT JOIN motions m ON m.token_id = t.id`+f.String()+`
+			ORDER BY t.id LIMIT ?`, append(f.args, limited(q.Limit))...)
+		found, err = list(rows, err, tokenWidth, (*fields).token)
+		return err
+	})
+	return found, err
+}
+
+// Batches implements tokens.Directory.
+func (db *DB) Batches(ctx context.Context, q tokens.BatchQuery) ([]tokens.Batch, error) {
+	var batches []tokens.Batch
+	err := db.read(ctx, "listing imports", func(s *session) error {
+		var f filter
+		f.where("state = 'published'")
+		if q.ID != 0 {
+			f.where("id = ?", q.ID)
+		}
+		if q.Before != 0 {
+			f.where("id < ?", q.Before)
+		}
+		rows, err := s.query(`SELECT `+batchColumns+` FROM batches`+f.String()+` ORDER BY id DESC LIMIT ?`,
+			append(f.args, limited(q.Limit))...)
+		batches, err = list(rows, err, batchWidth, (*fields).batch)
+		return err
+	})
+	return batches, err
+}
+
+// Registry implements tokens.Directory.
+func (db *DB) Registry(ctx context.Context) (tokens.Registry, error) {
+	var r tokens.Registry
+	err := db.read(ctx, "reading clients and keys", func(s *session) error {
+		// The generation first: if a change comes between, what is read is newer
+		// than its generation says and is read again, rather than the reverse.
+		if err := s.one(`SELECT generation FROM meta`, nil, &r.Generation); err != nil {
+			return err
+		}
+		rows, err := s.query(`SELECT name, prefix, realm, secret, secret_size, require_ma, name_rule, created
+			FROM clients ORDER BY name`)
+		r.Clients, err = list(rows, err, 8, func(f *fields) tokens.Client {
+			c := tokens.Client{Name: f.str()}
+			prefix, err := netip.ParsePrefix(f.str())
+			if err != nil {
+				f.err = fmt.Errorf("client %q has addresses that are not a prefix", c.Name)
+			}
+			c.Prefix = prefix
+			c.Realm, c.Secret, c.SecretSize = f.str(), f.bytes(), int(f.int())
+			c.RequireMA, c.NameRule, c.Created = f.bool(), tokens.NameRule(f.str()), f.time()
+			return c
+		})
+		if err != nil {
+			return err
+		}
+		rows, err = s.query(`SELECT id, name, realm, scope, hash, created, expires, last_used FROM api_keys ORDER BY id`)
+		r.Keys, err = list(rows, err, 8, func(f *fields) tokens.APIKey {
+			return tokens.APIKey{
+				ID: f.str(), Name: f.str(), Realm: f.str(), Scope: f.str(), Hash: f.digest(),
+				Created: f.time(), Expires: f.time(), LastUsed: f.time(),
+			}
+		})
+		return err
+	})
+	return r, err
+}
+
+// TouchKeys implements tokens.Directory.
+func (db *DB) TouchKeys(ctx context.Context, used map[string]time.Time) error {
+	if len(used) == 0 {
+		return nil
+	}
+	err := db.engine.write(ctx, true, func(s *session) error {
+		for _, id := range slices.Sorted(maps.Keys(used)) { // in one order: nodes must not block each other
+			if !sound(id) {
+				continue
+			}
+			at := micros(used[id])
+			if _, err := s.exec(`UPDATE api_keys SET last_used = ? WHERE id = ? AND last_used < ?`, at, id, at); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return failed("noting the use of keys", err)
+}

@@ -1,0 +1,110 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"watchword/tokens"
+	"watchword/tokens/audit"
+)
+
+// walkPage is how many records Walk reads at once.
+const walkPage = 1000
+
+const readHeads = `SELECT id, seq, hash FROM chains WHERE seq > 0 ORDER BY id`
+
+func (f *fields) head() audit.Head {
+	return audit.Head{Chain: f.int(), Seq: f.int(), Hash: f.digest()}
+}
+
+// MintChain implements tokens.Journal.
+func (db *DB) MintChain(ctx context.Context) (int64, []audit.Head, error) {
+	var (
+		id    int64
+		heads []audit.Head
+	)
+	err := db.engine.write(ctx, false, func(s *session) error {
+		err := s.one(`INSERT INTO chains (minted) VALUES (?) RETURNING id`, []any{micros(time.Now())}, &id)
+		if err != nil {
+			return err
+		}
+		rows, err := s.query(readHeads)
+		heads, err = list(rows, err, 3, (*fields).head)
+		return err
+	})
+	return id, heads, failed("beginning an audit chain", err)
+}
+
+// Heads implements tokens.Journal.
+func (db *DB) Heads(ctx context.Context) ([]audit.Head, error) {
+	var heads []audit.Head
+	err := db.read(ctx, "reading the heads of the audit", func(s *session) error {
+		rows, err := s.query(readHeads)
+		heads, err = list(rows, err, 3, (*fields).head)
+		return err
+	})
+	return heads, err
+}
+
+// Chains implements tokens.Journal.
+func (db *DB) Chains(ctx context.Context) ([]int64, error) {
+	var chains []int64
+	err := db.read(ctx, "reading the audit chains", func(s *session) error {
+		rows, err := s.query(`SELECT id FROM chains ORDER BY id`)
+		chains, err = list(rows, err, 1, (*fields).int)
+		return err
+	})
+	return chains, err
+}
+
+// Records implements tokens.Journal.
+func (db *DB) Records(ctx context.Context, q tokens.RecordQuery) ([]audit.Record, error) {
+	if !sound(q.Realm, q.User, q.Serial, q.Action, q.Outcome) {
+		return nil, nil
+	}
+	var records []audit.Record
+	err := db.read(ctx, "listing the audit", func(s *session) error {
+		var f filter
+		f.equal("realm", q.Realm)
+		if q.User != "" {
+			f.where("user_key = ? AND user_key <> ''", q.User) // the index leaves out records of nobody
+		}
+		f.equal("serial", q.Serial)
+		f.equal("action", q.Action)
+		f.equal("outcome", q.Outcome)
+		if q.Before != 0 {
+			f.where("id < ?", q.Before)
+		}
+		rows, err := s.query(`SELECT `+recordColumns+` FROM audit`+f.String()+` ORDER BY id DESC LIMIT ?`,
+			append(f.args, limited(q.Limit))...)
+		records, err = list(rows, err, recordWidth, (*fields).record)
+		return err
+	})
+	return records, err
+}
+
+// Walk implements tokens.Journal.
+func (db *DB) Walk(ctx context.Context, chain int64, f func(*audit.Record) error) error {
+	after := int64(0)
+	for {
+		var page []audit.Record
+		err := db.read(ctx, "reading an audit chain", func(s *session) error {
+			rows, err := s.query(`SELECT `+recordColumns+` FROM audit WHERE chain = ? AND seq > ? ORDER BY seq LIMIT ?`,
+				chain, after, int64(walkPage))
+			page, err = list(rows, err, recordWidth, (*fields).record)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for i := range page {
+			if err := f(&page[i]); err != nil {
+				return err
+			}
+		}
+		if len(page) < walkPage {
+			return nil
+		}
+		after = page[len(page)-1].Seq
+	}
+}

@@ -1,0 +1,144 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	_ "github.com/mattn/go-sqlite3" // driver "sqlite3"
+
+	"watchword/tokens"
+)
+
+// checkpointPages is how long the write-ahead log grows, in pages of 4 KiB,
+// before a commit moves it into the database. Long: batches dirty pages all
+// over the tables, and what is moved later is moved once.
+const checkpointPages = 8192
+
+// sqliteDB is a SQLite database: one connection that writes, in turns, and
+// several that read what was committed last.
+type sqliteDB struct {
+	path   string
+	writer *sql.DB // one connection
+	reader *sql.DB
+	gate   gate
+}
+
+func openSQLite(ctx context.Context, path string, opts Options) (*sqliteDB, error) {
+	if path == "" {
+		return nil, fmt.Errorf("%w: sqlite: must be followed by the path of a file", tokens.ErrInvalid)
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, failed("opening the file", err)
+	}
+	// SQLite gives its other files the mode of this one.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, failed("opening the file", err)
+	}
+	if err := f.Close(); err != nil {
+		return nil, failed("opening the file", err)
+	}
+
+	db := &sqliteDB{path: path}
+	// Deleted content is overwritten: a revoked token's wrapped seed is to be gone.
+	db.writer, err = sql.Open("sqlite3", sqliteDSN(path, url.Values{
+		"_journal_mode": {"WAL"}, "_synchronous": {"FULL"}, "_foreign_keys": {"1"}, "_secure_delete": {"FAST"},
+	}))
+	if err != nil {
+		return nil, failed("opening the file", err)
+	}
+	db.writer.SetMaxOpenConns(1)
+	db.writer.SetMaxIdleConns(1)
+	db.reader, err = sql.Open("sqlite3", sqliteDSN(path, url.Values{"_query_only": {"1"}}))
+	if err != nil {
+		return nil, errors.Join(failed("opening the file", err), db.writer.Close())
+	}
+	db.reader.SetMaxOpenConns(opts.Readers)
+	db.reader.SetMaxIdleConns(opts.Readers)
+
+	// Both the writer's pragmas and a look at the file: is it a database at all?
+	if _, err := db.writer.ExecContext(ctx, "PRAGMA wal_autocheckpoint = "+strconv.Itoa(checkpointPages)); err != nil {
+		return nil, errors.Join(failed("opening the file", err), db.close())
+	}
+	return db, nil
+}
+
+func sqliteDSN(path string, pragmas url.Values) string {
+	pragmas.Set("_busy_timeout", "10000")
+	pragmas.Set("_stmt_cache_size", "64")
+	pragmas.Set("_cache_size", "-65536") // KiB
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + pragmas.Encode()
+}
+
+func (db *sqliteDB) close() error {
+	// The readers go first, so that the writer is last and cleans up the log.
+	return errors.Join(db.reader.Close(), db.writer.Close())
+}
+
+// write runs f in the one write transaction. It is not cut off when ctx ends:
+// it is short, and cutting it off would only cost the answer.
+func (db *sqliteDB) write(ctx context.Context, bulk bool, f func(*session) error) error {
+	return db.transaction(ctx, bulk, func(conn *sql.Conn) error {
+		return f(&session{conn: conn, ctx: context.WithoutCancel(ctx)})
+	})
+}
+
+func (db *sqliteDB) transaction(ctx context.Context, bulk bool, f func(*sql.Conn) error) (err error) {
+	if err := db.gate.enter(ctx, bulk); err != nil {
+		return err
+	}
+	defer db.gate.leave()
+	ctx = context.WithoutCancel(ctx)
+	conn, err := db.writer.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	committed := false
+	defer func() {
+		if committed {
+			return
+		}
+		if _, rerr := conn.ExecContext(ctx, "ROLLBACK"); rerr != nil {
+			// SQLite has rolled back by itself, or the connection is of no use.
+			// Without it the next one begins afresh either way.
+			_ = conn.Raw(func(any) error { return driver.ErrBadConn })
+		}
+	}()
+	if err := f(conn); err != nil {
+		return err
+	}
+	if _, err := conn.ExecContext(ctx, "COMMIT"); err != nil {
+		return err
+	}
+	committed = true
+	return nil
+}
+
+// read runs f on one snapshot.
+func (db *sqliteDB) read(ctx context.Context, f func(*session) error) error {
+	conn, err := db.reader.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	tx, err := conn.BeginTx(context.WithoutCancel(ctx), nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	return f(&session{conn: tx, ctx: ctx})
+}
+
+func (db *sqliteDB) setup() setupEngine { return sqliteSetup{db} }

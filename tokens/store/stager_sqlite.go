@@ -1,0 +1,47 @@
+package store
+
+import (
+	"database/sql"
+	"database/sql/driver"
+
+	"watchword/tokens"
+)
+
+const stageToken = `INSERT INTO tokens (` + stageColumns + `)
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+	ON CONFLICT (realm, serial) DO NOTHING RETURNING 1`
+
+func stageSQLite(s *session, batch int64, list []tokens.Token) ([]bool, error) {
+	created := make([]bool, len(list))
+	err := s.conn.(*sql.Conn).Raw(func(dc any) error {
+		c := &sqliteConn{conn: dc.(driver.QueryerContext)}
+		for i := range list {
+			t := &list[i]
+			var err error
+			created[i], err = c.changed(stageToken, batch, t.Realm, t.Serial, string(t.Type), int64(t.Algorithm),
+				int64(t.Digits), int64(t.Period), string(t.State), t.Model, micros(t.Created), t.Wrapped.Mechanism,
+				int64(t.Wrapped.KEK), int64(t.Wrapped.Hash), int64(t.Wrapped.SeedLen), nullBytes(t.Wrapped.Blob),
+				nullBytes(t.Binding), t.Last, int64(t.Drift))
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return created, err
+}
+
+func presentSQLite(s *session, realm string, serials []string) ([]bool, error) {
+	present := make([]bool, len(serials))
+	for i, serial := range serials {
+		var one int
+		switch err := s.one(`SELECT 1 FROM tokens WHERE realm = ? AND serial = ?`, []any{realm, serial}, &one); err {
+		case nil:
+			present[i] = true
+		case sql.ErrNoRows:
+		default:
+			return nil, err
+		}
+	}
+	return present, nil
+}
