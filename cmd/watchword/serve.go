@@ -1,0 +1,345 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+
+	"watchword/api"
+	"watchword/hsm/pkcs11"
+	"watchword/radius"
+	"watchword/seeds"
+	"watchword/tokens"
+	"watchword/tokens/store"
+)
+
+// drainTime bounds how long what was accepted may take at the end.
+const drainTime = 30 * time.Second
+
+func serveCommand() *cobra.Command {
+	var f serverFlags
+	var printOnly bool
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the server",
+		Long: `Runs the server: RADIUS and HTTP on one database and one HSM.
+
+A data directory without watchword.json is initialised: it gets a SoftHSM token,
+unless an HSM is configured, and the first administrator's API key in admin.key
+and the RADIUS secret of client 127.0.0.1 in radius.secret.
+
+SIGTERM drains: no new work is taken, everything accepted is answered. A second
+one ends at once. SIGHUP reads the TLS certificate anew.`,
+		Example: "  watchword serve\n  watchword serve --config /etc/watchword.yaml\n  watchword serve --data-dir /var/lib/watchword --http 127.0.0.1:8080 --radius 0.0.0.0:1812",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			config, all, err := f.load(c)
+			if err != nil {
+				return err
+			}
+			if printOnly {
+				return printConfig(c.OutOrStdout(), all, false)
+			}
+			return serve(c.Context(), config, strangeVariables(os.Environ(), all))
+		},
+	}
+	f.add(c)
+	c.Flags().BoolVar(&printOnly, "print-config", false, "print the configuration in effect, and end")
+	return c
+}
+
+// server is all that runs.
+type server struct {
+	config  *Config
+	log     *slog.Logger
+	dir     *dataDir
+	keys    *pkcs11.Keystore
+	db      *store.DB
+	core    *tokens.Service
+	http    *api.Server
+	radius  *radius.Server
+	sockets []net.Listener
+	ending  atomic.Bool
+}
+
+// serve runs the server until ctx ends, or until a part of it fails.
+func serve(ctx context.Context, c *Config, strange []string) (err error) {
+	// A core dump would hold RADIUS secrets and the PIN.
+	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
+		return fmt.Errorf("switch core dumps off: %w", err)
+	}
+	s := &server{config: c, log: newLog(&c.Log)}
+	slog.SetDefault(s.log)
+	for _, name := range strange {
+		s.log.Warn("a variable means nothing to us; is it misspelt?", "variable", name)
+	}
+	defer func() { err = firstOf(err, s.closeInTime()) }()
+	if err := s.open(ctx); err != nil {
+		if ctx.Err() != nil {
+			return &failure{What: "start the server", Why: "it was told to stop before it was ready"}
+		}
+		return err
+	}
+	s.warn(ctx)
+	return s.run(ctx)
+}
+
+func newLog(c *LogConfig) *slog.Logger {
+	var level slog.Level
+	// Checked before: it is one of the four.
+	_ = level.UnmarshalText([]byte(c.Level))
+	options := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, options))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, options))
+}
+
+// open opens everything, from the data directory to the sockets.
+func (s *server) open(ctx context.Context) (err error) {
+	c := s.config
+	if s.dir, err = openDataDir(c.DataDir, c.sqlite()); err != nil {
+		return err
+	}
+	if c.sqlite() {
+		if err := s.dir.lockDatabase(strings.TrimPrefix(c.Database, "sqlite:")); err != nil {
+			return err
+		}
+	}
+	if s.keys, err = openHSM(ctx, c, s.dir, s.log); err != nil {
+		return err
+	}
+	s.db, err = store.Open(ctx, c.Database, store.Options{Connections: c.DatabaseConnections})
+	if err != nil {
+		return s.databaseFailure(err)
+	}
+	if err := s.checkDurability(ctx); err != nil {
+		return err
+	}
+	s.core, err = tokens.Open(ctx, tokens.Config{
+		Database: s.db, Custody: s.keys, Exclusive: c.sqlite(),
+		Windows: c.windows(), Throttle: c.throttle(), Queue: c.Verify.Queue, ClockSkew: c.Verify.ClockSkew,
+		Log: s.log,
+	}, s.keys, s.dir)
+	if err != nil {
+		return s.coreFailure(err)
+	}
+	return s.listen(ctx)
+}
+
+func (s *server) databaseFailure(err error) error {
+	f := &failure{What: "open the database " + redactURL(s.config.Database), Why: err.Error()}
+	if !s.config.sqlite() {
+		f.Do = "see that PostgreSQL runs and takes this user and password"
+	}
+	return f
+}
+
+// coreFailure says what to do about what kept the core from starting.
+func (s *server) coreFailure(err error) error {
+	f := hsmFailure("start the server", err)
+	var known *failure
+	if errors.As(f, &known) && known.Do == "" && errors.Is(err, tokens.ErrUnavailable) {
+		return s.databaseFailure(err)
+	}
+	return f
+}
+
+// checkDurability warns of, or under require_sync refuses, a database that
+// could lose an accept that was given out.
+func (s *server) checkDurability(ctx context.Context) error {
+	warnings, sync, err := s.db.Durability(ctx)
+	if err != nil {
+		return s.databaseFailure(err)
+	}
+	for _, w := range warnings {
+		s.log.Warn("the database's settings weaken durability: " + w)
+	}
+	if s.config.RequireSync && !sync {
+		return &failure{
+			What: "start the server", Why: "require_sync is set, and no synchronous standby confirms PostgreSQL's commits",
+			Do: "set synchronous_standby_names on the primary, or unset require_sync and accept that a code may be taken twice after a failover",
+		}
+	}
+	if s.config.RequireSync && len(warnings) > 0 {
+		return &failure{What: "start the server", Why: "require_sync is set, and " + warnings[0], Do: "correct the database's settings"}
+	}
+	return nil
+}
+
+// listen makes the transports and opens their sockets.
+func (s *server) listen(ctx context.Context) (err error) {
+	c := s.config
+	metrics := newMetrics(s.ready)
+	if len(c.HTTP.Listen) > 0 {
+		s.http, err = api.New(api.Config{
+			Core: s.core, Importer: seeds.NewImporter(seeds.Service(s.core)), Ready: s.ready, Metrics: metrics, Log: s.log,
+			Certificate: c.HTTP.TLSCert, Key: c.HTTP.TLSKey, AllowPlaintext: c.HTTP.AllowPlaintext,
+			Timeout: c.HTTP.Timeout, Drain: drainTime,
+		})
+		if err != nil {
+			return &failure{What: "start HTTP", Why: err.Error(), Do: "see http.tls_cert and http.tls_key"}
+		}
+	}
+	if len(c.RADIUS.Listen) > 0 {
+		s.radius, err = radius.New(s.core, radius.Config{
+			Listen: c.RADIUS.Listen, MaxInWork: c.RADIUS.MaxInWork, Timeout: c.RADIUS.Timeout, ReplyLife: c.RADIUS.ReplyLife,
+			Logger: s.log, Registerer: prometheus.Registerer(metrics),
+		})
+		if err != nil {
+			return &failure{What: "start RADIUS", Why: err.Error()}
+		}
+		if err := s.radius.Listen(); err != nil {
+			return &failure{What: "start RADIUS", Why: err.Error(), Do: "name another address with --radius, or stop what uses it"}
+		}
+	}
+	for _, address := range c.HTTP.Listen {
+		var lc net.ListenConfig
+		l, err := lc.Listen(ctx, "tcp", address)
+		if err != nil {
+			return &failure{What: "listen for HTTP", Why: err.Error(), Do: "name another address with --http, or stop what uses it"}
+		}
+		s.sockets = append(s.sockets, l)
+	}
+	return nil
+}
+
+// ready says what keeps the server from doing its work.
+func (s *server) ready() []tokens.Problem {
+	if s.ending.Load() {
+		return []tokens.Problem{{Part: "server", Says: "it is ending and takes no new work"}}
+	}
+	return s.core.Ready()
+}
+
+// run serves until ctx ends or a listener fails, and then drains.
+func (s *server) run(ctx context.Context) error {
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	failed := make(chan error, len(s.sockets)+1)
+	var listeners sync.WaitGroup
+	for _, l := range s.sockets {
+		s.log.Info("HTTP listening", "address", l.Addr().String(), "tls", s.config.HTTP.TLSCert != "")
+		listeners.Go(func() {
+			if err := s.http.Serve(work, l); err != nil {
+				failed <- &failure{What: "serve HTTP", Why: err.Error()}
+			}
+		})
+	}
+	if s.radius != nil {
+		listeners.Go(func() {
+			if err := s.radius.Serve(work); err != nil && !errors.Is(err, radius.ErrServerClosed) {
+				failed <- &failure{What: "serve RADIUS", Why: err.Error()}
+			}
+		})
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+
+	s.log.Info("watchword serves", "version", version(), "data", s.dir.path, "database", redactURL(s.config.Database), "pid", os.Getpid())
+	var err error
+	for waiting := true; waiting; {
+		select {
+		case <-ctx.Done():
+			waiting = false
+		case err = <-failed:
+			waiting = false
+		case <-hup:
+			s.reload()
+		}
+	}
+	again := make(chan os.Signal, 1)
+	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(again)
+	s.ending.Store(true)
+	s.log.Info("no new work is taken; what was accepted is being answered")
+	stop()
+	drained := make(chan struct{})
+	go func() { listeners.Wait(); close(drained) }()
+	select {
+	case <-drained:
+	case <-again:
+		return &failure{What: "drain", Why: "a second signal came: what was still under way was not answered"}
+	case <-time.After(drainTime + 5*time.Second):
+		return &failure{What: "drain", Why: "what was accepted could not all be answered in time"}
+	}
+	if err == nil {
+		select {
+		case err = <-failed:
+		default:
+		}
+	}
+	return err
+}
+
+// reload takes up a changed certificate.
+func (s *server) reload() {
+	if s.http == nil {
+		return
+	}
+	if err := s.http.Reload(); err != nil {
+		s.log.Error("the TLS certificate could not be read anew; the old one stays in use", "error", err)
+		return
+	}
+	s.log.Info("SIGHUP: the TLS certificate was read anew")
+}
+
+// closeInTime is close, but that an HSM or a database that hangs cannot hold up
+// the end: what was decided is durable already.
+func (s *server) closeInTime() error {
+	closed := make(chan error, 1)
+	go func() { closed <- s.close() }()
+	select {
+	case err := <-closed:
+		return err
+	case <-time.After(drainTime + 5*time.Second):
+		return &failure{What: "end the server", Why: "HSM or database did not let go in time"}
+	}
+}
+
+// close ends everything that was opened, in the other order.
+func (s *server) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	defer cancel()
+	var errs []error
+	end := func(what string, err error) {
+		if err != nil {
+			errs = append(errs, &failure{What: what, Why: err.Error()})
+		}
+	}
+	if s.radius != nil {
+		end("end RADIUS", s.radius.Shutdown(ctx))
+	}
+	for _, l := range s.sockets {
+		_ = l.Close() // closed before, if it was served
+	}
+	if s.core != nil {
+		end("end the core", s.core.Close(ctx))
+	}
+	if s.keys != nil {
+		end("close the HSM", s.keys.Close())
+	}
+	if s.db != nil {
+		end("close the database", s.db.Close())
+	}
+	if s.dir != nil {
+		end("leave the data directory", s.dir.close())
+	}
+	if s.core != nil {
+		s.log.Info("watchword ended")
+	}
+	return firstOf(errs...)
+}

@@ -1,0 +1,238 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"watchword/api"
+)
+
+func tokenCommand(c *client) *cobra.Command {
+	token := &cobra.Command{
+		Use:     "token",
+		Short:   "Show tokens, hand them out, set them right, take them out of use",
+		Example: "  watchword token list\n  watchword token assign 24680017 alice",
+		Args:    cobra.NoArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	token.AddCommand(
+		tokenList(c), tokenShow(c), tokenAssign(c), tokenResync(c), tokenUnlock(c),
+		tokenAct(c, act{
+			name: "unassign", short: "Take tokens back from their user",
+			long:    "The token can be handed to somebody else then. Codes that were used stay used.",
+			example: "  watchword token unassign 24680017",
+		}),
+		tokenAct(c, act{
+			name: "suspend", short: "Reject tokens' codes until they are resumed",
+			long:    "For a while, such as a holiday. For a token that is gone there is lost.",
+			example: "  watchword token suspend 24680017 --reason 'on leave'",
+		}),
+		tokenAct(c, act{
+			name: "resume", short: "Let suspended or lost tokens be used again",
+			long:    "A token that was marked lost is resumed only with a reason, which the audit keeps.",
+			example: "  watchword token resume 24680017 --reason 'found in the car'",
+		}),
+		tokenAct(c, act{
+			name: "lost", short: "Mark tokens as lost: none of their codes is accepted any more",
+			long:    "When this has answered, no code of the token is accepted any more, on any node.",
+			example: "  watchword token lost 24680017 --reason 'stolen on the train'",
+		}),
+		tokenAct(c, act{
+			name: "revoke", short: "Revoke tokens for good: their seeds are destroyed",
+			long:    "There is no way back. On a terminal the serial is asked for once more, unless --yes is given.",
+			example: "  watchword token revoke 24680017 --yes", final: true,
+		}),
+	)
+	return c.flags(token)
+}
+
+func tokenList(c *client) *cobra.Command {
+	var user, state, q string
+	var batch, limit int
+	cmd := &cobra.Command{
+		Use:     "list",
+		Short:   "List tokens",
+		Example: "  watchword token list --state imported\n  watchword token list --user alice\n  watchword token list --q 2468 --limit 0 --json",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r := call{what: "list tokens", path: pathTo("tokens"), query: c.query("user", user, "state", state, "q", q)}
+			if batch != 0 {
+				r.query.Set("batch", itoa(batch))
+			}
+			tokens, printed, err := list[api.Token](cmd, c, r, limit)
+			if err != nil || printed {
+				return err
+			}
+			return printList(cmd, tokenTable(tokens), "there is no such token")
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&user, "user", "", "only this user's")
+	f.StringVar(&state, "state", "", "only in this state: imported, active, suspended, lost or revoked")
+	f.StringVar(&q, "q", "", "part of the serial or of the user's name")
+	f.IntVar(&batch, "batch", 0, "only of this import (see watchword import list)")
+	limitFlag(cmd, &limit)
+	return cmd
+}
+
+func tokenTable(tokens []api.Token) *table {
+	t := newTable("SERIAL", "STATE", "USER", "KIND", "MOVES", "REALM", "LAST USED", "MODEL")
+	for _, k := range tokens {
+		t.add(k.Serial, string(k.State), orDash(k.User), kindOf(&k), movesOf(&k), k.Realm, toMinuteOf(k.LastUsed), orDash(k.Model))
+	}
+	return t
+}
+
+// kindOf is "totp sha1 6 30s".
+func kindOf(t *api.Token) string {
+	s := fmt.Sprintf("%s %s %d", t.Type, t.Algorithm, t.Digits)
+	if t.Period != nil {
+		s += fmt.Sprintf(" %ds", *t.Period)
+	}
+	return s
+}
+
+// movesOf is a token's drift in steps, or its next counter.
+func movesOf(t *api.Token) string {
+	switch {
+	case t.Drift != nil:
+		return fmt.Sprintf("drift %+d", *t.Drift)
+	case t.Counter != nil:
+		return fmt.Sprintf("next %d", *t.Counter)
+	}
+	return "-"
+}
+
+func tokenShow(c *client) *cobra.Command {
+	return &cobra.Command{
+		Use:     "show SERIAL",
+		Short:   "Show a token",
+		Example: "  watchword token show 24680017",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			t, printed, err := get[api.Token](cmd, c, call{what: "show token " + args[0], path: pathTo("tokens", args[0]), query: c.query()})
+			if err != nil || printed {
+				return err
+			}
+			return tokenTable([]api.Token{t}).print(cmd.OutOrStdout())
+		},
+	}
+}
+
+func tokenAssign(c *client) *cobra.Command {
+	return &cobra.Command{
+		Use:     "assign SERIAL USER",
+		Short:   "Hand a token to a user",
+		Example: "  watchword token assign 24680017 alice",
+		Args:    cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.actOnToken(cmd, "assign", args[0], map[string]string{"user": args[1]})
+		},
+	}
+}
+
+func tokenResync(c *client) *cobra.Command {
+	return &cobra.Command{
+		Use:   "resync SERIAL CODE1 CODE2",
+		Short: "Resynchronise a token by two consecutive codes",
+		Long: `Finds two codes that the token showed one after the other in a wide window, and
+sets the token right by them. Neither can be used any more. Without PIN.`,
+		Example: "  watchword token resync 24680017 755224 287082",
+		Args:    cobra.ExactArgs(3),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.actOnToken(cmd, "resync", args[0], map[string]string{"code1": args[1], "code2": args[2]})
+		},
+	}
+}
+
+func tokenUnlock(c *client) *cobra.Command {
+	return &cobra.Command{
+		Use:     "unlock SERIAL",
+		Short:   "Unlock the user who holds a token",
+		Example: "  watchword token unlock 24680017",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			u, printed, err := get[api.User](cmd, c, call{
+				what: "unlock the holder of token " + args[0], method: http.MethodPost, path: pathTo("tokens", args[0], "unlock"), query: c.query(),
+			})
+			if err != nil || printed {
+				return err
+			}
+			return say(cmd, "%s is unlocked.", u.Name)
+		},
+	}
+}
+
+// act is something done to tokens with, perhaps, a reason.
+type act struct {
+	name, short, long, example string
+	final                      bool
+}
+
+func tokenAct(c *client, a act) *cobra.Command {
+	var reason string
+	var yes bool
+	cmd := &cobra.Command{
+		Use:     a.name + " SERIAL...",
+		Short:   a.short,
+		Long:    a.short + ".\n" + a.long,
+		Example: a.example,
+		Args:    cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, serial := range args {
+				if a.final && !yes && !confirm(serial) {
+					return &failure{What: a.name + " token " + serial, Why: "it was not confirmed", Do: "nothing was done to it"}
+				}
+				var body any
+				if reason != "" {
+					body = map[string]string{"reason": reason}
+				}
+				if err := c.actOnToken(cmd, a.name, serial, body); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, in words; for the audit")
+	if a.final {
+		cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
+	}
+	return cmd
+}
+
+// confirm asks for a serial once more where a person can answer.
+func confirm(serial string) bool {
+	if !onTerminal(os.Stdin) {
+		return true
+	}
+	fmt.Fprintf(os.Stderr, "This destroys the seed of token %s. Type the serial to go on: ", clean(serial))
+	line, _ := bufio.NewReader(os.Stdin).ReadString('\n')
+	return strings.TrimSpace(line) == serial
+}
+
+// actOnToken does something to a token and says how it is then.
+func (c *client) actOnToken(cmd *cobra.Command, name, serial string, body any) error {
+	t, printed, err := get[api.Token](cmd, c, call{
+		what: name + " token " + serial, method: http.MethodPost, path: pathTo("tokens", serial, name), query: c.query(), body: body,
+	})
+	if err != nil || printed {
+		return err
+	}
+	holder := "nobody holds it"
+	if t.User != "" {
+		holder = t.User + " holds it"
+	}
+	if name == "resync" {
+		return say(cmd, "Token %s is resynchronised (%s); %s.", t.Serial, movesOf(&t), holder)
+	}
+	return say(cmd, "Token %s is %s; %s.", t.Serial, t.State, holder)
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }
