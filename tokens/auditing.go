@@ -35,6 +35,9 @@ func (s *Service) Records(ctx context.Context, p Principal, q RecordQuery) ([]au
 			return nil, err
 		}
 	}
+	if err := askable(q.Serial, q.Action, q.Outcome); err != nil {
+		return nil, err
+	}
 	q.Realm, q.Limit = realm, limit(q.Limit)
 	e := audit.Event{Realm: realm}
 	if err := s.authorise(ctx, p, policy.AuditList, e); err != nil {

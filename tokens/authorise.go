@@ -76,12 +76,13 @@ func (s *Service) change(ctx context.Context, p Principal, action policy.Action,
 		return err
 	}
 	for range conflicts {
+		before := s.cfg.Now()
 		view, err := s.db.Load(ctx, refs)
 		s.noteDatabase(err)
 		if err != nil {
 			return unavailable(err)
 		}
-		s.noteClock(view.Clock, s.cfg.Now())
+		s.noteClock(view.Clock, before)
 		var c Change
 		done := s.event(p, action, e)
 		refused := decide(view.Subjects, &c, &done)

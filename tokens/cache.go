@@ -34,9 +34,14 @@ type RADIUSClient struct {
 	Plain []byte
 }
 
-// Principal is the client as one who asks for verifications.
+// Principal is the client as one who asks for verifications: in its realm, or
+// in all of them where the users' names say which.
 func (c *RADIUSClient) Principal() Principal {
-	return Principal{Kind: KindClient, ID: c.Name, Name: c.Name, Realm: c.Realm, Scope: policy.ScopeVerify}
+	p := Principal{Kind: KindClient, ID: c.Name, Name: c.Name, Realm: c.Realm, Scope: policy.ScopeVerify}
+	if c.NameRule == NameRealm {
+		p.Realm = ""
+	}
+	return p
 }
 
 // SplitName makes realm and user name of what the NAS sent, by the client's
@@ -130,7 +135,7 @@ func (s *Service) live(p Principal) (Principal, bool) {
 		return p, true
 	case KindClient:
 		c, ok := r.names[p.ID]
-		return p, ok && c.Realm == p.Realm
+		return p, ok && c.Principal().Realm == p.Realm && p.Scope == policy.ScopeVerify
 	case KindKey:
 		k, ok := r.keys[p.ID]
 		if !ok || (!k.Expires.IsZero() && !s.cfg.Now().Before(k.Expires)) {

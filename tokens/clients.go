@@ -84,6 +84,21 @@ func (s *Service) PutClient(ctx context.Context, p Principal, n NewClient, repla
 	if err := s.authorise(ctx, p, policy.ClientPut, e); err != nil {
 		return Client{}, err
 	}
+	// A principal of one realm neither takes a client from another, nor makes one
+	// whose users' names say the realm.
+	if p.Realm != "" {
+		read, err := s.db.Registry(ctx)
+		if err != nil {
+			return Client{}, unavailable(err)
+		}
+		foreign := n.NameRule == NameRealm
+		for _, c := range read.Clients {
+			foreign = foreign || c.Name == name && c.Realm != p.Realm
+		}
+		if foreign {
+			return Client{}, s.deny(ctx, p, policy.ClientPut, e, "the client is for another realm")
+		}
+	}
 	c := Client{
 		Name: name, Prefix: prefix, Realm: realm, RequireMA: n.RequireMA, NameRule: n.NameRule,
 		Created: s.cfg.Now().UTC(), SecretSize: len(n.Secret),

@@ -59,6 +59,10 @@ func (e *engine) decide(ctx context.Context, batch []*pending) *decided {
 		}
 		rounds[n] = append(rounds[n], i)
 	}
+	// The time is the whole batch's: with an HSM that hangs, each further
+	// attempt on the same user would have others wait that long again.
+	ctx, cancel := context.WithTimeout(ctx, computeTimeout)
+	defer cancel()
 	writes := make(map[*Subject]*write, len(batch))
 	for _, round := range rounds {
 		trials := make([]trial, len(round))
@@ -145,6 +149,9 @@ func (s *Service) compute(ctx context.Context, trials []trial, now time.Time) {
 		for k := range held {
 			c := &t.cands[k]
 			c.token = &held[k]
+			if c.token.Digits < 0 { // an altered row; compute goes no further with it
+				continue
+			}
 			pin, code := split(t.code, c.token.Digits)
 			c.code, c.bare = code, pin == ""
 			c.pinOK = c.bare && !t.user.HasPIN()
@@ -159,6 +166,10 @@ func (s *Service) compute(ctx context.Context, trials []trial, now time.Time) {
 		for k := range t.cands {
 			c := &t.cands[k]
 			if c.err != nil {
+				continue
+			}
+			if c.token.Valid() != nil { // no arithmetic is possible with it
+				c.err = hsm.ErrTampered
 				continue
 			}
 			if c.token.Type == TOTP && s.skewed.Load() {
@@ -183,8 +194,6 @@ func (s *Service) compute(ctx context.Context, trials []trial, now time.Time) {
 	for i := range jobs {
 		list[i] = &jobs[i]
 	}
-	ctx, cancel := context.WithTimeout(ctx, computeTimeout)
-	defer cancel()
 	err := s.custody.HMAC(ctx, list)
 	for i, c := range owners {
 		switch {

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"watchword/hsm"
 	"watchword/tokens/audit"
@@ -52,20 +55,23 @@ type Added struct {
 // Import is an import under way. Its tokens are seen by nobody until Publish.
 // It belongs to one goroutine at a time.
 type Import struct {
-	s     *Service
-	p     Principal
-	in    NewImport
-	batch Batch
-	ended bool
-	seed  maphash.Seed
-	seen  map[uint64]struct{} // dry run: hashes of the serials of this file
+	s      *Service
+	p      Principal
+	in     NewImport
+	batch  Batch
+	ended  bool
+	broken bool // an Add failed: nobody knows what was staged
+	seed   maphash.Seed
+	seen   map[uint64]struct{} // dry run: hashes of the serials of this file
 }
 
 // Seeds shorter than this are refused: 80 bits is the shortest that vendors
-// ship (RFC 4226, section 4, asks for 128).
+// ship (RFC 4226, section 4, asks for 128). A token's clock may be ahead or
+// behind by so many steps, which is more than any is.
 const (
-	minSeed = 10
-	maxSeed = 128
+	minSeed  = 10
+	maxSeed  = 128
+	maxDrift = 10_000_000
 )
 
 // BeginImport begins an import. Nothing is visible before Publish; an import
@@ -76,9 +82,7 @@ func (s *Service) BeginImport(ctx context.Context, p Principal, in NewImport) (*
 		return nil, err
 	}
 	in.Realm = realm
-	if len(in.Name) > 255 {
-		in.Name = in.Name[:255]
-	}
+	in.Name = fileName(in.Name)
 	e := audit.Event{Realm: realm, Detail: []audit.Field{{Name: "file", Value: in.Name}, {Name: "format", Value: in.Format}}}
 	if err := s.authorise(ctx, p, policy.ImportBegin, e); err != nil {
 		return nil, err
@@ -95,6 +99,21 @@ func (s *Service) BeginImport(ctx context.Context, p Principal, in NewImport) (*
 	return i, nil
 }
 
+// fileName is a file's name as it is kept: not longer than 255 bytes, and text
+// that every database takes.
+func fileName(name string) string {
+	name = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return utf8.RuneError
+		}
+		return r
+	}, name)
+	if len(name) > 255 {
+		name = strings.ToValidUTF8(name[:255], "")
+	}
+	return name
+}
+
 // Add wraps, binds and stages up to 1,000 tokens and answers the outcome of
 // each. It wipes their seeds, whatever happens. After an error the import can
 // only be discarded.
@@ -104,8 +123,8 @@ func (i *Import) Add(ctx context.Context, list []NewToken) ([]Added, error) {
 			clear(list[k].Seed)
 		}
 	}()
-	if i.ended {
-		return nil, fmt.Errorf("%w: the import has ended", ErrState)
+	if i.ended || i.broken {
+		return nil, fmt.Errorf("%w: the import has ended, or failed", ErrState)
 	}
 	if len(list) > 1000 {
 		return nil, fmt.Errorf("%w: %d tokens at once; 1000 are possible", ErrInvalid, len(list))
@@ -130,6 +149,7 @@ func (i *Import) Add(ctx context.Context, list []NewToken) ([]Added, error) {
 	}
 	created, err := i.stage(hsm.Bulk(ctx), good, seeds)
 	if err != nil {
+		i.broken = true
 		return nil, err
 	}
 	for n, k := range place {
@@ -184,13 +204,19 @@ func (n *NewToken) token(realm string, batch int64, now time.Time) (Token, error
 		State: Imported, Model: n.Model, Batch: batch, Created: now, Motion: Motion{Version: 1, Last: -1, Drift: n.Drift},
 	}
 	if n.Type == HOTP {
-		if n.Counter > 1<<62 {
+		if n.Counter > maxFactor {
 			return t, fmt.Errorf("%w: the counter is out of range", ErrInvalid)
 		}
 		t.Last, t.Drift, t.Period = int64(n.Counter), 0, 0
 	}
+	if t.Drift < -maxDrift || t.Drift > maxDrift {
+		return t, fmt.Errorf("%w: a drift of %d steps; up to %d are possible", ErrInvalid, t.Drift, maxDrift)
+	}
 	if len(n.Model) > 255 {
 		return t, fmt.Errorf("%w: the model is longer than 255 bytes", ErrInvalid)
+	}
+	if !utf8.ValidString(n.Model) || strings.ContainsFunc(n.Model, unicode.IsControl) {
+		return t, fmt.Errorf("%w: the model is not valid UTF-8, or holds a control character", ErrInvalid)
 	}
 	if l := len(n.Seed); l < minSeed || l > maxSeed {
 		return t, fmt.Errorf("%w: a seed of %d bytes; %d to %d are possible", ErrInvalid, l, minSeed, maxSeed)
@@ -210,8 +236,8 @@ func reasonOf(err error) string {
 // Publish makes the tokens visible, all at once, with one audit record for the
 // file. A dry run has nothing to publish.
 func (i *Import) Publish(ctx context.Context, sha256hex string, created, duplicate, rejected int) (Batch, error) {
-	if i.ended || i.in.DryRun {
-		return Batch{}, fmt.Errorf("%w: the import has ended, or was a dry run", ErrState)
+	if i.ended || i.broken || i.in.DryRun {
+		return Batch{}, fmt.Errorf("%w: the import has ended or failed, or was a dry run", ErrState)
 	}
 	e := audit.Event{Realm: i.in.Realm}
 	if err := i.s.authorise(ctx, i.p, policy.ImportPublish, e); err != nil {

@@ -24,6 +24,9 @@ func (s *Service) Assign(ctx context.Context, p Principal, realm, serial, user s
 		return Token{}, err
 	}
 	var out Token
+	if ValidSerial(serial) != nil {
+		return Token{}, errNoToken
+	}
 	refs := []Ref{{Realm: realm, Serial: serial}, {Realm: realm, User: key}}
 	err = s.change(ctx, p, policy.TokenAssign, audit.Event{Realm: realm, User: key, Serial: serial}, refs,
 		func(found []*Subject, c *Change, e *audit.Event) error {
@@ -135,6 +138,9 @@ func (s *Service) move(ctx context.Context, p Principal, action policy.Action, r
 	if len(reason) > 500 {
 		return Token{}, fmt.Errorf("%w: the reason is longer than 500 bytes", ErrInvalid)
 	}
+	if ValidSerial(serial) != nil {
+		return Token{}, errNoToken
+	}
 	var out Token
 	event := audit.Event{Realm: realm, Serial: serial}
 	if reason != "" {
@@ -205,6 +211,10 @@ func (s *Service) rebind(ctx context.Context, t *Token, pinMAC []byte, next *Tok
 	return s.bind(ctx, []*Token{next}, nextPIN)
 }
 
+// errNoToken also answers what cannot be a serial: a database might take it for
+// an error.
+var errNoToken = fmt.Errorf("%w: no token with this serial", ErrNotFound)
+
 // tokenOf finds the token with a serial in what was loaded for it.
 func tokenOf(sub *Subject, serial string) (*Subject, *Token, error) {
 	if sub != nil {
@@ -214,7 +224,7 @@ func tokenOf(sub *Subject, serial string) (*Subject, *Token, error) {
 			}
 		}
 	}
-	return nil, nil, fmt.Errorf("%w: no token with this serial", ErrNotFound)
+	return nil, nil, errNoToken
 }
 
 // touch is the standing with the next version: every act on a user or on one

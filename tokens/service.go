@@ -162,7 +162,10 @@ func (s *Service) makeDecoy(ctx context.Context) error {
 	}
 	t := Token{
 		Realm: DefaultRealm, Serial: "decoy", Type: TOTP, Algorithm: hsm.SHA1, Digits: 6, Period: 30,
-		State: Active, Owner: "decoy", Created: s.started, Wrapped: wrapped[0], Motion: Motion{Last: -1},
+		State: Active, Owner: "decoy", Wrapped: wrapped[0],
+		// Used at the end of time, so that its window never widens: most tokens
+		// are in use, and have the narrowest.
+		Motion: Motion{Last: -1, UsedAt: 1 << 40},
 	}
 	if err := s.bind(ctx, []*Token{&t}, nil); err != nil {
 		return fmt.Errorf("bind the decoy seed: %w", err)

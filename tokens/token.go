@@ -91,9 +91,9 @@ func (t *Token) Sealed(pinMAC []byte) *hsm.Sealed {
 	return &hsm.Sealed{Wrapped: t.Wrapped, Row: t.Row(pinMAC), Binding: t.Binding}
 }
 
-// maxDrift bounds the drift that a vendor's file may give a token, in steps to
-// each side: more than any clock is off, and far from what overflows.
-const maxDrift = 10_000_000
+// maxFactor bounds counters and time steps: all arithmetic with them stays far
+// from what overflows.
+const maxFactor = 1 << 60
 
 // Valid says what is wrong with a token's parameters, or nil.
 func (t *Token) Valid() error {
@@ -110,8 +110,8 @@ func (t *Token) Valid() error {
 		return fmt.Errorf("%w: an HOTP token has no time step", ErrInvalid)
 	case t.Type == HOTP && t.Last < 0:
 		return fmt.Errorf("%w: a negative counter", ErrInvalid)
-	case t.Drift < -maxDrift || t.Drift > maxDrift:
-		return fmt.Errorf("%w: a drift of %d steps; up to %d are possible", ErrInvalid, t.Drift, maxDrift)
+	case t.Last < -1 || t.Last > maxFactor || t.Drift < -maxFactor || t.Drift > maxFactor:
+		return fmt.Errorf("%w: a counter, time step or drift is out of range", ErrInvalid)
 	}
 	return ValidSerial(t.Serial)
 }

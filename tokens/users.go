@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 
@@ -67,6 +68,9 @@ func (s *Service) Users(ctx context.Context, p Principal, q UserQuery) ([]UserEn
 	if err != nil {
 		return nil, err
 	}
+	if err := askable(q.Key, q.Q); err != nil {
+		return nil, err
+	}
 	q.Realm, q.Limit = realm, limit(q.Limit)
 	if err := s.authorise(ctx, p, policy.UserList, audit.Event{Realm: realm}); err != nil {
 		return nil, err
@@ -122,6 +126,9 @@ func (s *Service) UnlockOwner(ctx context.Context, p Principal, realm, serial st
 		return UserEntry{}, err
 	}
 	var out UserEntry
+	if ValidSerial(serial) != nil {
+		return UserEntry{}, errNoToken
+	}
 	err = s.change(ctx, p, policy.UserUnlock, audit.Event{Realm: realm, Serial: serial}, []Ref{{Realm: realm, Serial: serial}},
 		func(found []*Subject, c *Change, e *audit.Event) error {
 			sub, _, err := tokenOf(found[0], serial)
@@ -248,6 +255,17 @@ func (p Principal) listed(asked string) (string, error) {
 		return p.Realm, nil
 	}
 	return FoldName(asked)
+}
+
+// askable refuses what no database row can hold, and a database might take for
+// an error.
+func askable(values ...string) error {
+	for _, v := range values {
+		if !utf8.ValidString(v) || strings.ContainsFunc(v, unicode.IsControl) || len(v) > 255 {
+			return fmt.Errorf("%w: a search for what is not text, or is longer than 255 bytes", ErrInvalid)
+		}
+	}
+	return nil
 }
 
 // limit brings the length of a page into its bounds.

@@ -98,6 +98,9 @@ func (s *Service) ShowToken(ctx context.Context, p Principal, realm, serial stri
 	if err != nil {
 		return Token{}, err
 	}
+	if ValidSerial(serial) != nil {
+		return Token{}, errNoToken
+	}
 	e := audit.Event{Realm: realm, Serial: serial}
 	if err := s.authorise(ctx, p, policy.TokenShow, e); err != nil {
 		return Token{}, err
@@ -126,6 +129,9 @@ func (s *Service) Tokens(ctx context.Context, p Principal, q TokenQuery) ([]Toke
 		if q.Owner, err = FoldName(q.Owner); err != nil {
 			return nil, err
 		}
+	}
+	if err := askable(q.Serial, string(q.State), q.Q); err != nil {
+		return nil, err
 	}
 	q.Realm, q.Limit = realm, limit(q.Limit)
 	e := audit.Event{Realm: realm}
