@@ -35,3 +35,7 @@ func sqliteURL(t testing.TB) string {
 func TestSQLiteKeepsThePromises(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) tokens.Database { return openMigrated(t, sqliteURL(t)) })
 }
+
+func TestPostgresKeepsThePromises(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) tokens.Database { return openMigrated(t, storetest.Postgres(t)) })
+}
