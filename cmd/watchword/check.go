@@ -86,6 +86,13 @@ func (c *Config) checkListeners() error {
 	if (c.HTTP.TLSCert == "") != (c.HTTP.TLSKey == "") {
 		return errors.New("http.tls_cert and http.tls_key need each other")
 	}
+	for _, address := range c.HTTP.Listen {
+		// Of other names the API finds out when they are resolved.
+		host, _, _ := net.SplitHostPort(address)
+		if ip := net.ParseIP(host); c.HTTP.TLSCert == "" && !c.HTTP.AllowPlaintext && (host == "" || ip != nil && !ip.IsLoopback()) {
+			return fmt.Errorf("http.listen: plain HTTP on %s would show API keys and codes to the network: set http.tls_cert and http.tls_key, or http.allow_plaintext if something in front does TLS", address)
+		}
+	}
 	return firstOf(
 		positive("http.timeout", c.HTTP.Timeout), positive("radius.timeout", c.RADIUS.Timeout),
 		positive("radius.reply_life", c.RADIUS.ReplyLife),

@@ -177,7 +177,7 @@ func (c *client) request(ctx context.Context, r call) (*http.Request, error) {
 		request.Header.Set("Content-Type", kind)
 	}
 	request.Header.Set("Authorization", "Bearer "+key)
-	request.Header.Set("User-Agent", "watchword/"+version())
+	request.Header.Set("User-Agent", "watchword/"+versionName())
 	return request, nil
 }
 

@@ -112,6 +112,8 @@ func printConfig(w io.Writer, all []*setting, explain bool) error {
 			}
 			comment(w, "", comments[in])
 			fmt.Fprintf(w, "%s:\n", in)
+		} else if explain && comments[s.Key] != "" {
+			fmt.Fprintln(w)
 		}
 		comment(w, indent, comments[s.Key])
 		line := fmt.Sprintf("%s%s: %s", indent, name, s.shown())

@@ -27,7 +27,7 @@ func newMetrics(ready func() []tokens.Problem) *prometheus.Registry {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name:        "watchword_build_info",
 			Help:        "Always 1; the label says the version.",
-			ConstLabels: prometheus.Labels{"version": version()},
+			ConstLabels: prometheus.Labels{"version": versionName()},
 		}, func() float64 { return 1 }),
 	)
 	return r

@@ -60,8 +60,8 @@ one ends at once. SIGHUP reads the TLS certificate anew.`,
 	return c
 }
 
-// server is all that runs.
-type server struct {
+// appliance is all that runs.
+type appliance struct {
 	config  *Config
 	log     *slog.Logger
 	dir     *dataDir
@@ -80,20 +80,20 @@ func serve(ctx context.Context, c *Config, strange []string) (err error) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
 		return fmt.Errorf("switch core dumps off: %w", err)
 	}
-	s := &server{config: c, log: newLog(&c.Log)}
-	slog.SetDefault(s.log)
+	a := &appliance{config: c, log: newLog(&c.Log)}
+	slog.SetDefault(a.log)
 	for _, name := range strange {
-		s.log.Warn("a variable means nothing to us; is it misspelt?", "variable", name)
+		a.log.Warn("a variable means nothing to us; is it misspelt?", "variable", name)
 	}
-	defer func() { err = firstOf(err, s.closeInTime()) }()
-	if err := s.open(ctx); err != nil {
+	defer func() { err = firstOf(err, a.closeInTime()) }()
+	if err := a.open(ctx); err != nil {
 		if ctx.Err() != nil {
 			return &failure{What: "start the server", Why: "it was told to stop before it was ready"}
 		}
 		return err
 	}
-	s.warn(ctx)
-	return s.run(ctx)
+	a.warn(ctx)
+	return a.run(ctx)
 }
 
 func newLog(c *LogConfig) *slog.Logger {
@@ -108,84 +108,84 @@ func newLog(c *LogConfig) *slog.Logger {
 }
 
 // open opens everything, from the data directory to the sockets.
-func (s *server) open(ctx context.Context) (err error) {
-	c := s.config
-	if s.dir, err = openDataDir(c.DataDir, c.sqlite()); err != nil {
+func (a *appliance) open(ctx context.Context) (err error) {
+	c := a.config
+	if a.dir, err = openDataDir(c.DataDir, c.sqlite()); err != nil {
 		return err
 	}
 	if c.sqlite() {
-		if err := s.dir.lockDatabase(strings.TrimPrefix(c.Database, "sqlite:")); err != nil {
+		if err := a.dir.lockDatabase(strings.TrimPrefix(c.Database, "sqlite:")); err != nil {
 			return err
 		}
 	}
-	if s.keys, err = openHSM(ctx, c, s.dir, s.log); err != nil {
+	if a.keys, err = openHSM(ctx, c, a.dir, a.log); err != nil {
 		return err
 	}
-	s.db, err = store.Open(ctx, c.Database, store.Options{Connections: c.DatabaseConnections})
+	a.db, err = store.Open(ctx, c.Database, store.Options{Connections: c.DatabaseConnections})
 	if err != nil {
-		return s.databaseFailure(err)
+		return a.databaseFailure(err)
 	}
-	if err := s.checkDurability(ctx); err != nil {
+	if err := a.checkDurability(ctx); err != nil {
 		return err
 	}
-	s.core, err = tokens.Open(ctx, tokens.Config{
-		Database: s.db, Custody: s.keys, Exclusive: c.sqlite(),
+	a.core, err = tokens.Open(ctx, tokens.Config{
+		Database: a.db, Custody: a.keys, Exclusive: c.sqlite(),
 		Windows: c.windows(), Throttle: c.throttle(), Queue: c.Verify.Queue, ClockSkew: c.Verify.ClockSkew,
-		Log: s.log,
-	}, s.keys, s.dir)
+		Log: a.log,
+	}, a.keys, a.dir)
 	if err != nil {
-		return s.coreFailure(err)
+		return a.coreFailure(err)
 	}
-	return s.listen(ctx)
+	return a.listen(ctx)
 }
 
-func (s *server) databaseFailure(err error) error {
-	f := &failure{What: "open the database " + redactURL(s.config.Database), Why: err.Error()}
-	if !s.config.sqlite() {
+func (a *appliance) databaseFailure(err error) error {
+	f := &failure{What: "open the database " + redactURL(a.config.Database), Why: err.Error()}
+	if !a.config.sqlite() {
 		f.Do = "see that PostgreSQL runs and takes this user and password"
 	}
 	return f
 }
 
 // coreFailure says what to do about what kept the core from starting.
-func (s *server) coreFailure(err error) error {
+func (a *appliance) coreFailure(err error) error {
 	f := hsmFailure("start the server", err)
 	var known *failure
 	if errors.As(f, &known) && known.Do == "" && errors.Is(err, tokens.ErrUnavailable) {
-		return s.databaseFailure(err)
+		return a.databaseFailure(err)
 	}
 	return f
 }
 
 // checkDurability warns of, or under require_sync refuses, a database that
 // could lose an accept that was given out.
-func (s *server) checkDurability(ctx context.Context) error {
-	warnings, sync, err := s.db.Durability(ctx)
+func (a *appliance) checkDurability(ctx context.Context) error {
+	warnings, sync, err := a.db.Durability(ctx)
 	if err != nil {
-		return s.databaseFailure(err)
+		return a.databaseFailure(err)
 	}
 	for _, w := range warnings {
-		s.log.Warn("the database's settings weaken durability: " + w)
+		a.log.Warn("the database's settings weaken durability: " + w)
 	}
-	if s.config.RequireSync && !sync {
+	if a.config.RequireSync && !sync {
 		return &failure{
 			What: "start the server", Why: "require_sync is set, and no synchronous standby confirms PostgreSQL's commits",
 			Do: "set synchronous_standby_names on the primary, or unset require_sync and accept that a code may be taken twice after a failover",
 		}
 	}
-	if s.config.RequireSync && len(warnings) > 0 {
+	if a.config.RequireSync && len(warnings) > 0 {
 		return &failure{What: "start the server", Why: "require_sync is set, and " + warnings[0], Do: "correct the database's settings"}
 	}
 	return nil
 }
 
 // listen makes the transports and opens their sockets.
-func (s *server) listen(ctx context.Context) (err error) {
-	c := s.config
-	metrics := newMetrics(s.ready)
+func (a *appliance) listen(ctx context.Context) (err error) {
+	c := a.config
+	metrics := newMetrics(a.ready)
 	if len(c.HTTP.Listen) > 0 {
-		s.http, err = api.New(api.Config{
-			Core: s.core, Importer: seeds.NewImporter(seeds.Service(s.core)), Ready: s.ready, Metrics: metrics, Log: s.log,
+		a.http, err = api.New(api.Config{
+			Core: a.core, Importer: seeds.NewImporter(seeds.Service(a.core)), Ready: a.ready, Metrics: metrics, Log: a.log,
 			Certificate: c.HTTP.TLSCert, Key: c.HTTP.TLSKey, AllowPlaintext: c.HTTP.AllowPlaintext,
 			Timeout: c.HTTP.Timeout, Drain: drainTime,
 		})
@@ -194,14 +194,14 @@ func (s *server) listen(ctx context.Context) (err error) {
 		}
 	}
 	if len(c.RADIUS.Listen) > 0 {
-		s.radius, err = radius.New(s.core, radius.Config{
+		a.radius, err = radius.New(a.core, radius.Config{
 			Listen: c.RADIUS.Listen, MaxInWork: c.RADIUS.MaxInWork, Timeout: c.RADIUS.Timeout, ReplyLife: c.RADIUS.ReplyLife,
-			Logger: s.log, Registerer: prometheus.Registerer(metrics),
+			Logger: a.log, Registerer: prometheus.Registerer(metrics),
 		})
 		if err != nil {
 			return &failure{What: "start RADIUS", Why: err.Error()}
 		}
-		if err := s.radius.Listen(); err != nil {
+		if err := a.radius.Listen(); err != nil {
 			return &failure{What: "start RADIUS", Why: err.Error(), Do: "name another address with --radius, or stop what uses it"}
 		}
 	}
@@ -211,36 +211,35 @@ func (s *server) listen(ctx context.Context) (err error) {
 		if err != nil {
 			return &failure{What: "listen for HTTP", Why: err.Error(), Do: "name another address with --http, or stop what uses it"}
 		}
-		s.sockets = append(s.sockets, l)
+		a.sockets = append(a.sockets, l)
 	}
 	return nil
 }
 
 // ready says what keeps the server from doing its work.
-func (s *server) ready() []tokens.Problem {
-	if s.ending.Load() {
+func (a *appliance) ready() []tokens.Problem {
+	if a.ending.Load() {
 		return []tokens.Problem{{Part: "server", Says: "it is ending and takes no new work"}}
 	}
-	return s.core.Ready()
+	return a.core.Ready()
 }
 
 // run serves until ctx ends or a listener fails, and then drains.
-func (s *server) run(ctx context.Context) error {
+func (a *appliance) run(ctx context.Context) error {
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
-	failed := make(chan error, len(s.sockets)+1)
+	failed := make(chan error, len(a.sockets)+1)
 	var listeners sync.WaitGroup
-	for _, l := range s.sockets {
-		s.log.Info("HTTP listening", "address", l.Addr().String(), "tls", s.config.HTTP.TLSCert != "")
+	for _, l := range a.sockets {
 		listeners.Go(func() {
-			if err := s.http.Serve(work, l); err != nil {
+			if err := a.http.Serve(work, l); err != nil {
 				failed <- &failure{What: "serve HTTP", Why: err.Error()}
 			}
 		})
 	}
-	if s.radius != nil {
+	if a.radius != nil {
 		listeners.Go(func() {
-			if err := s.radius.Serve(work); err != nil && !errors.Is(err, radius.ErrServerClosed) {
+			if err := a.radius.Serve(work); err != nil && !errors.Is(err, radius.ErrServerClosed) {
 				failed <- &failure{What: "serve RADIUS", Why: err.Error()}
 			}
 		})
@@ -249,7 +248,8 @@ func (s *server) run(ctx context.Context) error {
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 
-	s.log.Info("watchword serves", "version", version(), "data", s.dir.path, "database", redactURL(s.config.Database), "pid", os.Getpid())
+	a.log.Info("watchword serves", "http", a.urls(), "radius", a.radiusAddresses(), "data", a.dir.path,
+		"database", redactURL(a.config.Database), "pid", os.Getpid(), "version", versionName())
 	var err error
 	for waiting := true; waiting; {
 		select {
@@ -258,14 +258,14 @@ func (s *server) run(ctx context.Context) error {
 		case err = <-failed:
 			waiting = false
 		case <-hup:
-			s.reload()
+			a.reload()
 		}
 	}
 	again := make(chan os.Signal, 1)
 	signal.Notify(again, os.Interrupt, syscall.SIGTERM)
 	defer signal.Stop(again)
-	s.ending.Store(true)
-	s.log.Info("no new work is taken; what was accepted is being answered")
+	a.ending.Store(true)
+	a.log.Info("no new work is taken; what was accepted is being answered")
 	stop()
 	drained := make(chan struct{})
 	go func() { listeners.Wait(); close(drained) }()
@@ -285,23 +285,47 @@ func (s *server) run(ctx context.Context) error {
 	return err
 }
 
+// urls are where HTTP is served.
+func (a *appliance) urls() []string {
+	scheme := "http://"
+	if a.config.HTTP.TLSCert != "" {
+		scheme = "https://"
+	}
+	var urls []string
+	for _, l := range a.sockets {
+		urls = append(urls, scheme+l.Addr().String())
+	}
+	return urls
+}
+
+// radiusAddresses are where RADIUS is served.
+func (a *appliance) radiusAddresses() []string {
+	var addresses []string
+	if a.radius != nil {
+		for _, at := range a.radius.Listening() {
+			addresses = append(addresses, at.String())
+		}
+	}
+	return addresses
+}
+
 // reload takes up a changed certificate.
-func (s *server) reload() {
-	if s.http == nil {
+func (a *appliance) reload() {
+	if a.http == nil {
 		return
 	}
-	if err := s.http.Reload(); err != nil {
-		s.log.Error("the TLS certificate could not be read anew; the old one stays in use", "error", err)
+	if err := a.http.Reload(); err != nil {
+		a.log.Error("the TLS certificate could not be read anew; the old one stays in use", "error", err)
 		return
 	}
-	s.log.Info("SIGHUP: the TLS certificate was read anew")
+	a.log.Info("SIGHUP: the TLS certificate was read anew")
 }
 
 // closeInTime is close, but that an HSM or a database that hangs cannot hold up
 // the end: what was decided is durable already.
-func (s *server) closeInTime() error {
+func (a *appliance) closeInTime() error {
 	closed := make(chan error, 1)
-	go func() { closed <- s.close() }()
+	go func() { closed <- a.close() }()
 	select {
 	case err := <-closed:
 		return err
@@ -311,7 +335,7 @@ func (s *server) closeInTime() error {
 }
 
 // close ends everything that was opened, in the other order.
-func (s *server) close() error {
+func (a *appliance) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	var errs []error
@@ -320,26 +344,26 @@ func (s *server) close() error {
 			errs = append(errs, &failure{What: what, Why: err.Error()})
 		}
 	}
-	if s.radius != nil {
-		end("end RADIUS", s.radius.Shutdown(ctx))
+	if a.radius != nil {
+		end("end RADIUS", a.radius.Shutdown(ctx))
 	}
-	for _, l := range s.sockets {
+	for _, l := range a.sockets {
 		_ = l.Close() // closed before, if it was served
 	}
-	if s.core != nil {
-		end("end the core", s.core.Close(ctx))
+	if a.core != nil {
+		end("end the core", a.core.Close(ctx))
 	}
-	if s.keys != nil {
-		end("close the HSM", s.keys.Close())
+	if a.keys != nil {
+		end("close the HSM", a.keys.Close())
 	}
-	if s.db != nil {
-		end("close the database", s.db.Close())
+	if a.db != nil {
+		end("close the database", a.db.Close())
 	}
-	if s.dir != nil {
-		end("leave the data directory", s.dir.close())
+	if a.dir != nil {
+		end("leave the data directory", a.dir.close())
 	}
-	if s.core != nil {
-		s.log.Info("watchword ended")
+	if a.core != nil {
+		a.log.Info("watchword ended")
 	}
 	return firstOf(errs...)
 }

@@ -8,14 +8,14 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// release is set by the linker: -X main.release=v1.2.3.
-var release string
+// version is set by the linker: -X main.version=v1.2.3.
+var version string
 
-// version is what this program is called by: its release, else the commit that
-// it was built from.
-func version() string {
-	if release != "" {
-		return release
+// versionName is what this program is called by: its version, else the commit
+// that it was built from.
+func versionName() string {
+	if version != "" {
+		return version
 	}
 	commit, modified := "", ""
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -41,7 +41,7 @@ func versionCommand() *cobra.Command {
 		Example: "  watchword version",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(c.OutOrStdout(), "watchword %s (%s, %s/%s)\n", version(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintf(c.OutOrStdout(), "watchword %s (%s, %s/%s)\n", versionName(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}
