@@ -191,6 +191,9 @@ func (p *parser) wrong(err error) error {
 		}
 		// The decoder's words may quote the file, and so a seed.
 		return &Error{Line: syntax.Line, Reason: "this is not well-formed XML"}
+	case p.in.err == nil || p.in.err == io.EOF:
+		// Not the source's: the decoder does not like the XML declaration.
+		return p.errorf("the XML declaration is of a kind that is not understood")
 	}
 	return err
 }
