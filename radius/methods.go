@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"time"
+	"unicode/utf8"
 
 	"watchword/tokens"
 )
@@ -12,20 +13,19 @@ import (
 // method is one way in which an Access-Request proves a user. Each has a file
 // of its own.
 type method struct {
-	name string
 	// speaks says whether the request uses the method.
 	speaks func(*packet) bool
-	// attempt turns the request into a question to the core. With an error,
-	// whose words are for the log, the request is rejected without one.
-	attempt func(*request) (tokens.Attempt, error)
+	// code answers what the user typed. With an error, whose words are for the
+	// log, the request is rejected.
+	code func(*request) (string, error)
 }
 
 // methods are tried in order; a packet speaks at most one, see packet.parse.
 var methods = []method{pap}
 
-// Reasons to reject without asking the core. None depends on whether the user
-// exists, and none leaves the server: every reject looks the same. Each is
-// logged with its remedy at most once a minute per client.
+// Reasons why no code could be read. None depends on whether the user exists,
+// and none leaves the server: every reject looks the same. Each is logged with
+// its remedy at most once a minute per client.
 var (
 	errMethod  = errors.New("the method is not supported: set the gateway to PAP")
 	errNoProof = errors.New("the request has neither password nor any other proof: look at the gateway's authentication settings")
@@ -37,20 +37,18 @@ var (
 
 // decide answers an Access-Request. It is where errors become outcomes: only
 // an Accept without any error is one, and whatever is not understood is silence.
+// A request without a code that could be read is put to the core as well, which
+// audits and refuses it, and counts it against nobody.
 func (s *Server) decide(ctx context.Context, r *request) outcome {
-	attempt, err := r.attempt()
-	if err != nil {
-		s.refused(r, err)
-		// Without a code the core has nothing to decide, but audits it.
-		attempt.Code, attempt.Transport = "", transport
-		if _, err := s.core.Verify(ctx, r.client.Principal().From(r.source), attempt); errors.Is(err, tokens.ErrUnavailable) {
-			return unanswered
-		}
-		return rejected
+	attempt, unread := r.attempt()
+	if unread != nil {
+		s.refused(r, unread)
+		attempt.Code = ""
 	}
+	attempt.Transport = transport
 	result, err := s.core.Verify(ctx, r.client.Principal().From(r.source), attempt)
 	switch {
-	case err == nil && result.Accept:
+	case err == nil && unread == nil && result.Accept:
 		return accepted
 	case err == nil:
 		return rejected
@@ -66,21 +64,38 @@ func (s *Server) decide(ctx context.Context, r *request) outcome {
 	return unanswered
 }
 
-// attempt turns the request into a question to the core by its method.
-func (r *request) attempt() (tokens.Attempt, error) {
+// attempt turns the request into a question to the core by its method. With an
+// error it holds the user, as far as that could be read.
+func (r *request) attempt() (a tokens.Attempt, err error) {
 	p := &r.packet
+	if a.Realm, a.User, err = r.user(); err != nil {
+		return a, err
+	}
 	for i := range methods {
 		if methods[i].speaks(p) {
-			return methods[i].attempt(r)
+			a.Code, err = methods[i].code(r)
+			return a, err
 		}
 	}
 	if p.eap || p.msCHAP || p.chapPassword != nil {
-		return tokens.Attempt{}, errMethod
+		return a, errMethod
 	}
-	return tokens.Attempt{}, errNoProof
+	return a, errNoProof
 }
 
-// refused logs why a request was rejected without asking the core.
+// user is the realm and name in User-Name, by the client's rule.
+func (r *request) user() (realm, name string, err error) {
+	if len(r.packet.userName) == 0 {
+		return "", "", errNoUser
+	}
+	if !utf8.Valid(r.packet.userName) {
+		return "", "", errUser
+	}
+	realm, name = r.client.SplitName(string(r.packet.userName))
+	return realm, name, nil
+}
+
+// refused logs why a request is rejected whatever the core knows.
 func (s *Server) refused(r *request, why error) {
 	if speak, unsaid := s.refusals.may(refusal{r.client.Name, why}, time.Now()); speak {
 		s.log.LogAttrs(context.Background(), slog.LevelWarn, "RADIUS request rejected: "+why.Error(),

@@ -43,6 +43,8 @@ func TestRetransmissionGetsTheSameReply(t *testing.T) {
 	if got := h.metric(t, "watchword_radius_retransmissions_total", "answer=cached"); got != 3 {
 		t.Errorf("%v counted", got)
 	}
+	// Retransmissions, however many, take no room from others.
+	eventually(t, "nothing is in work", func() bool { return h.metric(t, "watchword_radius_in_work") == 0 })
 	// From another port it is another request.
 	other := gateway(t, "", h.address())
 	if p := other.exchange(request, secret); p.Code != layeh.CodeAccessReject {
@@ -73,6 +75,7 @@ func TestRetransmissionWhileTheFirstIsInWorkIsAttached(t *testing.T) {
 		t.Errorf("%x", first)
 	}
 	n.silence() // one request, one reply
+	eventually(t, "nothing is in work", func() bool { return h.metric(t, "watchword_radius_in_work") == 0 })
 	n.send(request)
 	if again := n.receive(); !bytes.Equal(first, again) {
 		t.Errorf("%x, then %x", first, again)

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	layeh "layeh.com/radius"
 	"layeh.com/radius/rfc2865"
@@ -72,6 +73,9 @@ func TestCoreIsAskedWhatTheGatewaySent(t *testing.T) {
 func TestRejectSaysNothingButReject(t *testing.T) {
 	core := oneClient()
 	core.verify = func(_ context.Context, a tokens.Attempt) (tokens.Result, error) {
+		if a.Code == "" {
+			return tokens.Result{Accept: true}, nil // must not matter without a code
+		}
 		switch a.User {
 		case "forbidden":
 			return tokens.Result{}, fmt.Errorf("%w: not for this client", tokens.ErrForbidden)
@@ -120,6 +124,28 @@ func TestRejectSaysNothingButReject(t *testing.T) {
 	}
 	if got := h.metric(t, "watchword_radius_requests_total", "client=vpn", "code=access_request", "outcome=reject"); got != 10 {
 		t.Errorf("%v rejects counted", got)
+	}
+	// Without a code the core is told, for the audit, but has nothing to count:
+	// a gateway with a wrong secret must not lock its users out.
+	var codes, named int
+	for _, a := range h.core.asked() {
+		if a.Code != "" {
+			codes++
+		}
+		if a.User != "" {
+			named++
+		}
+		if a.Transport != "radius" || !utf8.ValidString(a.User) {
+			t.Errorf("the core was asked about %+v", a)
+		}
+	}
+	if codes != 3 || named != 9 || len(h.core.asked()) != 10 {
+		t.Errorf("%d codes, %d names in %+v", codes, named, h.core.asked())
+	}
+	for _, hint := range []string{"set the gateway to PAP", "shared secret differs", "set the gateway to UTF-8", "password is empty", "User-Password is not"} {
+		if h.log.lines("WARN", "rejected", "client=vpn", hint) != 1 {
+			t.Errorf("the log does not say once that %q:\n%s", hint, h.log)
+		}
 	}
 }
 
