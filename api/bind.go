@@ -22,6 +22,8 @@ import (
 // maxJSON is the size of the largest JSON body, in bytes.
 const maxJSON = 64 << 10
 
+var errNoObject = fmt.Errorf("%w: the body is not a JSON object", tokens.ErrInvalid)
+
 // buffers hold bodies while they are decoded. Bodies hold codes, PINs and
 // secrets: a buffer is wiped before it goes back.
 var buffers = sync.Pool{New: func() any { b := make([]byte, maxJSON+1); return &b }}
@@ -145,7 +147,7 @@ func unmarshal(b []byte, into any, required []string) error {
 func jsonError(err error) error {
 	if wrong := new(json.UnmarshalTypeError); errors.As(err, &wrong) {
 		if wrong.Field == "" {
-			return fmt.Errorf("%w: the body is not a JSON object", tokens.ErrInvalid)
+			return errNoObject
 		}
 		return fmt.Errorf("%w: the field %q is no %s", tokens.ErrInvalid, wrong.Field, wrong.Type)
 	}
@@ -158,10 +160,9 @@ func jsonError(err error) error {
 // members calls f with the name and the text of each member of an object, in
 // order, and stops at its first error. The text must be valid JSON.
 func members(b []byte, f func(name string, value []byte) error) error {
-	notObject := fmt.Errorf("%w: the body is not a JSON object", tokens.ErrInvalid)
 	b = bytes.Trim(b, " \t\r\n")
 	if len(b) < 2 || b[0] != '{' || b[len(b)-1] != '}' {
-		return notObject
+		return errNoObject
 	}
 	b = b[1 : len(b)-1]
 	for {
@@ -173,7 +174,7 @@ func members(b []byte, f func(name string, value []byte) error) error {
 		name := string(b[1 : end-1])
 		if strings.Contains(name, `\`) {
 			if json.Unmarshal(b[:end], &name) != nil {
-				return notObject
+				return errNoObject
 			}
 		}
 		b = bytes.TrimLeft(b[end:], " \t\r\n:")
