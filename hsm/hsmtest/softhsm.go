@@ -40,15 +40,36 @@ var softhsm struct {
 func Quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 // Token makes an empty SoftHSM token and answers how to open it. It is gone
-// when the test ends.
+// when the test ends. Its logger fails the test at any warning: a SoftHSM that
+// nobody disturbs has no reason to be lost.
 func Token(t testing.TB) pkcs11.Config {
 	t.Helper()
 	module, err := pkcs11.FindSoftHSM()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return token(t, module)
+	config := token(t, module)
+	config.Logger = slog.New(accuser{t})
+	return config
 }
+
+// An accuser is a log handler that fails the test at warnings.
+type accuser struct{ t testing.TB }
+
+func (a accuser) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelWarn }
+
+func (a accuser) Handle(_ context.Context, r slog.Record) error {
+	text := r.Message
+	r.Attrs(func(attr slog.Attr) bool {
+		text += " " + attr.String()
+		return true
+	})
+	a.t.Errorf("the keystore complains: %s", text)
+	return nil
+}
+
+func (a accuser) WithAttrs([]slog.Attr) slog.Handler { return a }
+func (a accuser) WithGroup(string) slog.Handler      { return a }
 
 // token makes a token through module, which is SoftHSM or the shim around it.
 func token(t testing.TB, module string) pkcs11.Config {

@@ -82,14 +82,11 @@ func (c *cache) release(e *entry) (destroy bool) {
 	return e.users == 0 && !e.held
 }
 
-// shrink evicts a quarter of the entries, because the HSM is full, and holds
-// no more than are left from now on.
+// shrink evicts a quarter of the entries, because the HSM is full.
 func (c *cache) shrink() (doomed []handle) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	doomed = c.evict(max(len(c.entries)/4, 1))
-	c.capacity = len(c.entries)
-	return doomed
+	return c.evict(max(len(c.entries)/4, 1))
 }
 
 // drain empties the cache; nobody uses it any more.

@@ -3,7 +3,6 @@ package pkcs11
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -97,45 +96,39 @@ func (k *Keystore) current(ctx context.Context) (*generation, error) {
 
 // A worker owns session number index of whatever generation is current.
 type worker struct {
-	k     *Keystore
-	index int
-	bulk  bool // does bulk work too
+	k      *Keystore
+	index  int
+	urgent chan *task // k.urgent, or nil for a worker that does bulk work only
+	bulk   chan *task // k.bulk, or nil
 
 	calls atomic.Uint64 // calls begun, for the watchdog
 	busy  atomic.Pointer[generation]
 }
 
 func (w *worker) work() {
-	k := w.k
-	bulk := k.bulk
-	if !w.bulk {
-		bulk = nil
-	}
 	var last time.Time // when this worker's last bulk slice ended
 	for {
 		select {
-		case t := <-k.urgent:
+		case t := <-w.urgent:
 			w.exec(t)
 			continue
 		default:
 		}
 		select {
-		case t := <-k.urgent:
+		case t := <-w.urgent:
 			w.exec(t)
-		case t := <-bulk:
+		case t := <-w.bulk:
 			w.giveWay(last.Add(patience))
 			w.exec(t)
 			last = time.Now()
-			// Whoever waits for the module's lock or a core goes first.
-			runtime.Gosched()
-		case <-k.stop:
+		case <-w.k.stop:
 			return
 		}
 	}
 }
 
 // giveWay returns once no urgent work is waiting or running, at the latest at
-// the given time, and helps with it meanwhile.
+// the given time, and helps with it meanwhile if it may.
 func (w *worker) giveWay(until time.Time) {
 	k := w.k
 	for k.waiting.Load() > 0 {
@@ -145,7 +138,7 @@ func (w *worker) giveWay(until time.Time) {
 		}
 		timer := time.NewTimer(d)
 		select {
-		case t := <-k.urgent:
+		case t := <-w.urgent:
 			w.exec(t)
 		case <-k.idle:
 		case <-timer.C:

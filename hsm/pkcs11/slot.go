@@ -1,6 +1,7 @@
 package pkcs11
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -52,4 +53,46 @@ func (k *Keystore) findSlot() (uint, error) {
 	}
 	err = fmt.Errorf("PKCS#11 module %s has no token %q; it has %s", k.m.path, what, strings.Join(append(seen, "no other"), ", "))
 	return 0, errors.Join(err, failed)
+}
+
+// Token says which token a Keystore uses, and how, for logs and for people.
+type Token struct {
+	Module       string // the library's path
+	Label        string
+	Serial       string
+	Manufacturer string
+	Model        string
+	Slot         uint
+	Wrapping     uint   // the number of the mechanism that wraps seeds
+	WrappingName string // its name in hsm.Wrapped
+}
+
+// Token asks the HSM about itself.
+func (k *Keystore) Token(ctx context.Context) (Token, error) {
+	g := k.gen.Load()
+	if g == nil {
+		return Token{}, k.why()
+	}
+	var token Token
+	_, err := k.do(ctx, g, func(c conn) error {
+		info, err := c.m.p11.GetTokenInfo(g.slot)
+		if err != nil {
+			return opError("C_GetTokenInfo", err)
+		}
+		token = Token{
+			Module:       k.m.path,
+			Label:        strings.TrimRight(info.Label, " \x00"),
+			Serial:       strings.TrimRight(info.SerialNumber, " \x00"),
+			Manufacturer: strings.TrimRight(info.ManufacturerID, " \x00"),
+			Model:        strings.TrimRight(info.Model, " \x00"),
+			Slot:         g.slot,
+			Wrapping:     g.profile.wrap,
+			WrappingName: g.profile.wrapName,
+		}
+		return nil
+	})
+	if err != nil {
+		return Token{}, err
+	}
+	return token, nil
 }
