@@ -80,10 +80,11 @@ func pathTo(segments ...string) string {
 
 // problem is RFC 9457's, as the server answers it.
 type problem struct {
+	Type   string          `json:"type"`
 	Title  string          `json:"title"`
 	Status int             `json:"status"`
 	Detail string          `json:"detail"`
-	Report json.RawMessage `json:"report"`
+	Report json.RawMessage `json:"-"` // all of it, where it has the members of an import's report too
 }
 
 // refusal is an error that the server answered.
@@ -248,6 +249,9 @@ func (c *client) refused(r call, status int, body []byte) error {
 			e.Do = "it speaks TLS: use https:// in --url or WATCHWORD_URL"
 		}
 		return e
+	}
+	if e.problem.Type == "urn:watchword:problem:bad-records" {
+		e.problem.Report = body
 	}
 	e.Why = e.problem.Detail
 	switch {
