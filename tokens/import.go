@@ -278,23 +278,18 @@ func (i *Import) Discard(ctx context.Context, reason string) error {
 
 // Batches lists the imports that were published, newest first.
 func (s *Service) Batches(ctx context.Context, p Principal, q BatchQuery) ([]Batch, error) {
-	e := audit.Event{Realm: p.Realm}
+	realm, err := p.listed(q.Realm)
+	if err != nil {
+		return nil, err
+	}
+	e := audit.Event{Realm: realm}
 	if err := s.authorise(ctx, p, policy.ImportList, e); err != nil {
 		return nil, err
 	}
-	q.Limit = limit(q.Limit)
+	q.Realm, q.Limit = realm, limit(q.Limit)
 	list, err := s.db.Batches(ctx, q)
 	if err != nil {
 		return nil, unavailable(err)
-	}
-	if p.Realm != "" {
-		kept := list[:0]
-		for _, b := range list {
-			if b.Realm == p.Realm {
-				kept = append(kept, b)
-			}
-		}
-		list = kept
 	}
 	return list, s.record(ctx, p, policy.ImportList, e)
 }

@@ -161,8 +161,9 @@ type TokenQuery struct {
 
 // BatchQuery selects batches.
 type BatchQuery struct {
-	ID     int64 // exact; zero for all
-	Before int64 // ID of the last row of the page before; zero for the first page
+	ID     int64  // exact; zero for all
+	Realm  string // exact; empty for all
+	Before int64  // ID of the last row of the page before; zero for the first page
 	Limit  int
 }
 

@@ -158,6 +158,9 @@ func (db *DB) Batches(ctx context.Context, q tokens.BatchQuery) ([]tokens.Batch,
 		if q.ID != 0 {
 			f.where("id = ?", q.ID)
 		}
+		if q.Realm != "" {
+			f.where("realm = ?", q.Realm)
+		}
 		if q.Before != 0 {
 			f.where("id < ?", q.Before)
 		}

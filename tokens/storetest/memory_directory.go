@@ -81,7 +81,7 @@ func (m *Memory) Batches(_ context.Context, q tokens.BatchQuery) ([]tokens.Batch
 	defer m.mu.Unlock()
 	var list []tokens.Batch
 	for _, b := range m.batches {
-		if b.published && (q.ID == 0 || b.ID == q.ID) && (q.Before == 0 || b.ID < q.Before) {
+		if b.published && (q.ID == 0 || b.ID == q.ID) && (q.Realm == "" || b.Realm == q.Realm) && (q.Before == 0 || b.ID < q.Before) {
 			list = append(list, b.Batch)
 		}
 	}

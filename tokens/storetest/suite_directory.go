@@ -164,6 +164,13 @@ var directoryTests = []test{
 			q.Before = page[1].ID
 		}
 		k.same("batches", got, ids)
+		for realm, want := range map[string]int{"default": 5, "abroad": 0} {
+			page, err := k.Batches(k.ctx, tokens.BatchQuery{Realm: realm, Limit: 10})
+			if err != nil {
+				k.Fatal(err)
+			}
+			k.same("batches of realm "+realm, len(page), want)
+		}
 	}},
 }
 
