@@ -283,21 +283,25 @@ func strangeColumn(fields [][]byte) int {
 	return 0
 }
 
+// isColumn says whether a field of a header row is a name of column i. It makes
+// no copy that outlives it: in a file without a header the field may be a seed.
 func isColumn(i int, field []byte) bool {
-	if len(field) > 40 {
+	var buf [40]byte
+	defer clear(buf[:])
+	if len(field) > len(buf) {
 		return false
 	}
-	name := strings.Map(func(r rune) rune {
+	name := buf[:0]
+	for _, b := range field {
 		switch {
-		case r >= 'A' && r <= 'Z':
-			return r + 'a' - 'A'
-		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
-			return r
+		case b >= 'A' && b <= 'Z':
+			name = append(name, b+'a'-'A')
+		case b >= 'a' && b <= 'z', b >= '0' && b <= '9':
+			name = append(name, b)
 		}
-		return -1
-	}, string(field))
+	}
 	for _, known := range csvColumns[i].names {
-		if name == known {
+		if string(name) == known {
 			return true
 		}
 	}

@@ -218,3 +218,36 @@ func TestRFC6030Figure10IsJudgedByValidity(t *testing.T) {
 		}
 	}
 }
+
+// A reader holds no seed and no key once it is closed, however far it was read.
+func TestReaderWipesSeedsAndKeys(t *testing.T) {
+	plain := wrapXML("", keyPackage("A1", hotpURI, eight, plainSeed), keyPackage("A2", hotpURI, eight, plainSeed))
+	for name, c := range map[string]struct {
+		file string
+		o    Options
+		end  bool
+	}{
+		"plain":     {plain, Options{}, true},
+		"abandoned": {plain, Options{}, false},
+		"encrypted": {figure6, figure6Options, true},
+		"cut off":   {plain[:strings.LastIndex(plain, "</Data>")], Options{}, true},
+	} {
+		r := NewReader(strings.NewReader(c.file), c.o)
+		k, err := r.Next()
+		if err != nil || string(k.Secret) != figureSeed {
+			t.Fatalf("%s: %v", name, err)
+		}
+		secret := k.Secret
+		for c.end && err == nil {
+			_, err = r.Next()
+		}
+		r.Close()
+		for _, held := range [][]byte{r.p.in.buf, r.p.text[:cap(r.p.text)], r.vault.scratch[:], r.vault.key, r.vault.macKey, secret} {
+			for _, text := range []string{figureSeed, "MTIzNDU2", string(mustHex(figureKey)), string(mustHex("1122334455667788990011223344556677889900"))} {
+				if bytes.Contains(held, []byte(text)) {
+					t.Errorf("%s: a seed or key stays behind", name)
+				}
+			}
+		}
+	}
+}
