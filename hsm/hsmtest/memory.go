@@ -299,11 +299,12 @@ func (m *Memory) Sign(ctx context.Context, digest []byte) ([]byte, error) {
 
 // PublicKey is KeyAudit's.
 func (m *Memory) PublicKey() crypto.PublicKey {
-	keys, err := m.use(context.Background())
-	if err != nil {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.keys == nil {
 		return nil
 	}
-	return &keys.audit.PublicKey
+	return &m.keys.audit.PublicKey
 }
 
 // Create makes a key.

@@ -184,6 +184,7 @@ func (k *Keystore) Attach(ctx context.Context, keys []hsm.KeyRecord) error {
 		k.number++
 		next.number = k.number
 		k.records = records
+		k.public = found.auditKey
 		k.cause = nil
 		k.gen.Store(&next)
 		close(g.down)

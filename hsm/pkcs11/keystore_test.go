@@ -272,7 +272,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 		{"wrong serial", nil, func(c *pkcs11.Config) { c.Serial = "0000" }, nil, "no token"},
 		{"wrong slot", nil, func(c *pkcs11.Config) { n := uint(77); c.Slot = &n }, nil, "no token"},
 		{"wrong PIN", nil, func(c *pkcs11.Config) { c.PIN = pkcs11.FixedPIN([]byte("wrong")) }, hsm.ErrPIN, "CKR_PIN_INCORRECT"},
-		{"unreadable PIN", nil, func(c *pkcs11.Config) { c.PIN = func() ([]byte, error) { return nil, os.ErrPermission } }, hsm.ErrPIN, "permission denied"},
+		{"unreadable PIN", nil, func(c *pkcs11.Config) { c.PIN = func() ([]byte, error) { return nil, os.ErrPermission } }, os.ErrPermission, "PIN"},
 		{"no KWP under 0x210B", nil, func(c *pkcs11.Config) { c.Mechanism = "aes-kwp" }, hsm.ErrUnsupported, "0x210b"},
 		{"unknown number", nil, func(c *pkcs11.Config) { c.Mechanism = "0x80001234" }, hsm.ErrUnsupported, "0x80001234"},
 		{"no number", nil, func(c *pkcs11.Config) { c.Mechanism = "best" }, nil, `"best"`},

@@ -389,6 +389,27 @@ func TestHSMThatComesBackWithoutTheKeysIsNotUsed(t *testing.T) {
 	}
 }
 
+func TestLossIsNoticedWithoutTraffic(t *testing.T) {
+	k, control := open(t, func(c *pkcs11.Config) { c.Probe = 50 * time.Millisecond })
+	time.Sleep(120 * time.Millisecond)
+	if err := k.Ready(); err != nil {
+		t.Fatal(err)
+	}
+	control.Fail(p11.CKR_TOKEN_NOT_PRESENT)
+	time.Sleep(300 * time.Millisecond)
+	if err := k.Ready(); !errors.Is(err, hsm.ErrUnavailable) {
+		t.Errorf("Ready of a keystore that nobody used since the HSM was lost: %v", err)
+	}
+	control.Clear()
+	deadline := time.Now().Add(2 * time.Second)
+	for k.Ready() != nil && time.Now().Before(deadline) {
+		time.Sleep(time.Millisecond)
+	}
+	if err := k.Ready(); err != nil {
+		t.Errorf("Ready after the HSM's return: %v", err)
+	}
+}
+
 func TestCloseWhileTheHSMIsGone(t *testing.T) {
 	k, control := open(t, nil)
 	l := newLoad(t, k, 5)

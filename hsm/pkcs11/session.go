@@ -42,6 +42,11 @@ const (
 // ctx is done; f may then still be running, or run on, and started says so: f
 // must touch nothing that the caller owns.
 func (k *Keystore) do(ctx context.Context, g *generation, f func(c conn) error) (started bool, err error) {
+	select {
+	case <-k.stop:
+		return false, errClosed
+	default:
+	}
 	t := &task{g: g, run: f, done: make(chan struct{})}
 	lane := k.urgent
 	if hsm.IsBulk(ctx) {
@@ -201,6 +206,32 @@ func (k *Keystore) watch() {
 	}
 }
 
+// probe asks the HSM for a MAC when nothing else was asked for a while. What
+// follows from its failure is up to exec.
+func (k *Keystore) probe() {
+	ticker := time.NewTicker(k.config.Probe)
+	defer ticker.Stop()
+	var last uint64
+	for {
+		select {
+		case <-k.stop:
+			return
+		case <-ticker.C:
+			var calls uint64
+			for _, w := range k.workers {
+				calls += w.calls.Load()
+			}
+			if calls == last {
+				ctx, cancel := context.WithTimeout(context.Background(), k.config.Probe)
+				_, _ = k.MAC(ctx, hsm.KeyBinding, []byte("watchword probe"))
+				cancel()
+				calls++
+			}
+			last = calls
+		}
+	}
+}
+
 // openSessions opens the anchor and the workers' sessions on slot and logs in.
 // module.inside is held for writing.
 func (k *Keystore) openSessions(slot uint) (anchor conn, sessions []conn, err error) {
@@ -223,7 +254,7 @@ func (k *Keystore) openSessions(slot uint) (anchor conn, sessions []conn, err er
 		}
 		pin, err := k.config.PIN()
 		if err != nil {
-			return conn{}, nil, fmt.Errorf("%w: it cannot be read: %w", hsm.ErrPIN, err)
+			return conn{}, nil, fmt.Errorf("read the HSM's PIN: %w", err)
 		}
 		err = open[0].login(pin)
 		clear(pin)

@@ -29,12 +29,13 @@ func (k *Keystore) Sign(ctx context.Context, digest []byte) ([]byte, error) {
 	return signature, nil
 }
 
-// PublicKey is KeyAudit's public key, an *ecdsa.PublicKey; nil until keys were
-// attached and while the HSM is lost.
+// PublicKey is KeyAudit's public key as it was attached, an *ecdsa.PublicKey,
+// whether or not the HSM answers; nil until keys were attached.
 func (k *Keystore) PublicKey() crypto.PublicKey {
-	g := k.gen.Load()
-	if g == nil || g.keys == nil {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.public == nil {
 		return nil
 	}
-	return g.keys.auditKey
+	return k.public
 }
