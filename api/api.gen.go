@@ -800,8 +800,29 @@ type ListAuditParams struct {
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
+// ListClientsParams defines parameters for ListClients.
+type ListClientsParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
+// AddClientParams defines parameters for AddClient.
+type AddClientParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
+// PutClientParams defines parameters for PutClient.
+type PutClientParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
 // ListImportsParams defines parameters for ListImports.
 type ListImportsParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+
 	// Cursor The `next` of the page before.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 
@@ -840,6 +861,18 @@ type ImportSeedsParams struct {
 
 	// All Report the records that were created, too.
 	All *bool `form:"all,omitempty" json:"all,omitempty"`
+}
+
+// ListKeysParams defines parameters for ListKeys.
+type ListKeysParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
+// AddKeyParams defines parameters for AddKey.
+type AddKeyParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
 }
 
 // ListTokensParams defines parameters for ListTokens.
@@ -986,6 +1019,12 @@ type WhyParams struct {
 	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
 }
 
+// VerifyParams defines parameters for Verify.
+type VerifyParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
 // AddClientJSONRequestBody defines body for AddClient for application/json ContentType.
 type AddClientJSONRequestBody = NewClient
 
@@ -1062,16 +1101,16 @@ type ServerInterface interface {
 	VerifyAudit(ctx echo.Context) error
 	// ListClients List the RADIUS clients
 	// (GET /v1/clients)
-	ListClients(ctx echo.Context) error
+	ListClients(ctx echo.Context, params ListClientsParams) error
 	// AddClient Add a RADIUS client
 	// (POST /v1/clients)
-	AddClient(ctx echo.Context) error
+	AddClient(ctx echo.Context, params AddClientParams) error
 	// DeleteClient Remove a RADIUS client
 	// (DELETE /v1/clients/{name})
 	DeleteClient(ctx echo.Context, name string) error
 	// PutClient Replace a RADIUS client, or add it
 	// (PUT /v1/clients/{name})
-	PutClient(ctx echo.Context, name string) error
+	PutClient(ctx echo.Context, name string, params PutClientParams) error
 	// ListImports List the imports
 	// (GET /v1/imports)
 	ListImports(ctx echo.Context, params ListImportsParams) error
@@ -1080,10 +1119,10 @@ type ServerInterface interface {
 	ImportSeeds(ctx echo.Context, params ImportSeedsParams) error
 	// ListKeys List the API keys
 	// (GET /v1/keys)
-	ListKeys(ctx echo.Context) error
+	ListKeys(ctx echo.Context, params ListKeysParams) error
 	// AddKey Make an API key
 	// (POST /v1/keys)
-	AddKey(ctx echo.Context) error
+	AddKey(ctx echo.Context, params AddKeyParams) error
 	// DeleteKey Take an API key out of use
 	// (DELETE /v1/keys/{id})
 	DeleteKey(ctx echo.Context, id string) error
@@ -1146,7 +1185,7 @@ type ServerInterface interface {
 	Why(ctx echo.Context, name UserName, params WhyParams) error
 	// Verify Check a user's code
 	// (POST /v1/verify)
-	Verify(ctx echo.Context) error
+	Verify(ctx echo.Context, params VerifyParams) error
 }
 
 // ServerInterfaceWrapper converts echo contexts to parameters.
@@ -1263,8 +1302,17 @@ func (w *ServerInterfaceWrapper) VerifyAudit(ctx echo.Context) error {
 func (w *ServerInterfaceWrapper) ListClients(ctx echo.Context) error {
 	var err error
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListClientsParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.ListClients(ctx)
+	err = w.Handler.ListClients(ctx, params)
 	return err
 }
 
@@ -1272,8 +1320,17 @@ func (w *ServerInterfaceWrapper) ListClients(ctx echo.Context) error {
 func (w *ServerInterfaceWrapper) AddClient(ctx echo.Context) error {
 	var err error
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddClientParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.AddClient(ctx)
+	err = w.Handler.AddClient(ctx, params)
 	return err
 }
 
@@ -1304,8 +1361,17 @@ func (w *ServerInterfaceWrapper) PutClient(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
 	}
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PutClientParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.PutClient(ctx, name)
+	err = w.Handler.PutClient(ctx, name, params)
 	return err
 }
 
@@ -1315,6 +1381,13 @@ func (w *ServerInterfaceWrapper) ListImports(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params ListImportsParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
 	// ------------- Optional query parameter "cursor" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
@@ -1391,8 +1464,17 @@ func (w *ServerInterfaceWrapper) ImportSeeds(ctx echo.Context) error {
 func (w *ServerInterfaceWrapper) ListKeys(ctx echo.Context) error {
 	var err error
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListKeysParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.ListKeys(ctx)
+	err = w.Handler.ListKeys(ctx, params)
 	return err
 }
 
@@ -1400,8 +1482,17 @@ func (w *ServerInterfaceWrapper) ListKeys(ctx echo.Context) error {
 func (w *ServerInterfaceWrapper) AddKey(ctx echo.Context) error {
 	var err error
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AddKeyParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.AddKey(ctx)
+	err = w.Handler.AddKey(ctx, params)
 	return err
 }
 
@@ -1949,8 +2040,17 @@ func (w *ServerInterfaceWrapper) Why(ctx echo.Context) error {
 func (w *ServerInterfaceWrapper) Verify(ctx echo.Context) error {
 	var err error
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params VerifyParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.Verify(ctx)
+	err = w.Handler.Verify(ctx, params)
 	return err
 }
 

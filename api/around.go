@@ -35,6 +35,12 @@ type route struct {
 
 // queries are the parameters of the operations that have any, as generated.
 var queries = map[routeKey]reflect.Type{
+	{"POST", "/v1/verify"}:                  reflect.TypeFor[VerifyParams](),
+	{"GET", "/v1/clients"}:                  reflect.TypeFor[ListClientsParams](),
+	{"POST", "/v1/clients"}:                 reflect.TypeFor[AddClientParams](),
+	{"PUT", "/v1/clients/:name"}:            reflect.TypeFor[PutClientParams](),
+	{"GET", "/v1/keys"}:                     reflect.TypeFor[ListKeysParams](),
+	{"POST", "/v1/keys"}:                    reflect.TypeFor[AddKeyParams](),
 	{"GET", "/v1/users"}:                    reflect.TypeFor[ListUsersParams](),
 	{"POST", "/v1/users"}:                   reflect.TypeFor[AddUserParams](),
 	{"GET", "/v1/users/:name"}:              reflect.TypeFor[ShowUserParams](),

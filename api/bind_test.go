@@ -147,6 +147,10 @@ func TestRealmComesFromQueryOrBody(t *testing.T) {
 		{"DELETE", "/v1/users/alice/pin?realm=corp", ``, 200, "corp"},
 		{"GET", "/v1/users/alice/why?realm=corp", ``, 200, "corp"},
 		{"POST", "/v1/verify", `{"user":"alice","code":"1","realm":"corp"}`, 200, "corp"},
+		{"POST", "/v1/verify?realm=corp", `{"user":"alice","code":"1"}`, 200, "corp"},
+		{"POST", "/v1/verify?realm=lab", `{"user":"alice","code":"1","realm":"corp"}`, 400, ""},
+		{"PUT", "/v1/clients/vpn?realm=corp", `{"prefix":"192.0.2.1","secret":"s"}`, 200, "corp"},
+		{"POST", "/v1/keys?realm=corp", `{"name":"desk","scope":"helpdesk"}`, 201, "corp"},
 		{"POST", "/v1/tokens/A1/assign?realm=corp", `{"user":"alice"}`, 200, "corp"},
 		{"POST", "/v1/tokens/A1/lost", `{"realm":"corp"}`, 200, "corp"},
 		{"POST", "/v1/tokens/A1/resync?realm=corp", `{"code1":"1","code2":"2"}`, 200, "corp"},
@@ -176,7 +180,7 @@ func TestMistypedQueryIsRefused(t *testing.T) {
 		"/v1/imports?name=a%00b":             "control character",
 		"/v1/imports?name=%ff":               "control character or is not valid UTF-8",
 		"/v1/imports?dry_run=true;partial=1": "malformed",
-		"/v1/verify?realm=corp":              "no query parameters here",
+		"/v1/verify?code=755224":             "unknown query parameter; there are: realm",
 		"/v1/tokens/A%00/lost":               "the path holds a control character",
 	} {
 		core.arg = nil
@@ -190,6 +194,16 @@ func TestMistypedQueryIsRefused(t *testing.T) {
 		if strings.Contains(w.Body.String(), "00112233") {
 			t.Errorf("%s is quoted: %s", path, w.Body)
 		}
+	}
+}
+
+func TestQueryWhereThereIsNoneIsRefused(t *testing.T) {
+	h := newServer(t, &scripted{}).Handler()
+	if w := do(h, "DELETE", "/v1/keys/k1?force=1", ""); w.Code != 400 || !strings.Contains(w.Body.String(), "no query parameters here") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if w := do(h, "GET", "/healthz?probe=1", ""); w.Code != 200 {
+		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
 

@@ -11,23 +11,27 @@ import (
 )
 
 // ListClients is GET /v1/clients.
-func (s *Server) ListClients(c echo.Context) error {
+func (s *Server) ListClients(c echo.Context, params ListClientsParams) error {
 	list, err := s.cfg.Core.Clients(c.Request().Context(), who(c))
+	if err != nil {
+		return err
+	}
+	list, err = inRealm(list, params.Realm, func(c *tokens.Client) string { return c.Realm })
 	return reply(c, ClientPage{Items: views(list, clientView)}, err)
 }
 
 // AddClient is POST /v1/clients.
-func (s *Server) AddClient(c echo.Context) error {
+func (s *Server) AddClient(c echo.Context, params AddClientParams) error {
 	in, err := decode[NewClient](c, "name", "prefix", "secret")
 	if err != nil {
 		return err
 	}
-	made, err := s.putClient(c, in, false)
+	made, err := s.putClient(c, in, params.Realm, false)
 	return created(c, "/v1/clients/"+url.PathEscape(made.Name), clientView(&made), err)
 }
 
 // PutClient is PUT /v1/clients/{name}.
-func (s *Server) PutClient(c echo.Context, name string) error {
+func (s *Server) PutClient(c echo.Context, name string, params PutClientParams) error {
 	in, err := decode[ClientSettings](c, "prefix", "secret")
 	if err != nil {
 		return err
@@ -35,7 +39,7 @@ func (s *Server) PutClient(c echo.Context, name string) error {
 	made, err := s.putClient(c, NewClient{
 		Name: name, Prefix: in.Prefix, Secret: in.Secret, Realm: in.Realm,
 		RequireMessageAuthenticator: in.RequireMessageAuthenticator, NameRule: in.NameRule,
-	}, true)
+	}, params.Realm, true)
 	return reply(c, clientView(&made), err)
 }
 
@@ -44,13 +48,17 @@ func (s *Server) DeleteClient(c echo.Context, name string) error {
 	return gone(c, s.cfg.Core.DeleteClient(c.Request().Context(), who(c), name))
 }
 
-func (s *Server) putClient(c echo.Context, in NewClient, replace bool) (tokens.Client, error) {
+func (s *Server) putClient(c echo.Context, in NewClient, query *string, replace bool) (tokens.Client, error) {
+	realm, err := oneRealm(query, in.Realm)
+	if err != nil {
+		return tokens.Client{}, err
+	}
 	prefix, err := parsePrefix(in.Prefix)
 	if err != nil {
 		return tokens.Client{}, err
 	}
 	n := tokens.NewClient{
-		Name: in.Name, Prefix: prefix, Realm: value(in.Realm), Secret: []byte(in.Secret),
+		Name: in.Name, Prefix: prefix, Realm: realm, Secret: []byte(in.Secret),
 		RequireMA: true, NameRule: tokens.NameRule(value(in.NameRule)),
 	}
 	if in.RequireMessageAuthenticator != nil {

@@ -15,7 +15,9 @@ func (s *Server) ListImports(c echo.Context, params ListImportsParams) error {
 	if err != nil {
 		return err
 	}
-	rows, err := s.cfg.Core.Batches(c.Request().Context(), who(c), tokens.BatchQuery{Before: p.mark, Limit: p.limit + 1})
+	rows, err := s.cfg.Core.Batches(c.Request().Context(), who(c), tokens.BatchQuery{
+		Realm: value(params.Realm), Before: p.mark, Limit: p.limit + 1,
+	})
 	items, next := pageItems(p, rows, func(b *tokens.Batch) int64 { return b.ID }, importView)
 	return reply(c, ImportPage{Items: items, Next: next}, err)
 }

@@ -10,19 +10,27 @@ import (
 )
 
 // ListKeys is GET /v1/keys.
-func (s *Server) ListKeys(c echo.Context) error {
+func (s *Server) ListKeys(c echo.Context, params ListKeysParams) error {
 	list, err := s.cfg.Core.Keys(c.Request().Context(), who(c))
+	if err != nil {
+		return err
+	}
+	list, err = inRealm(list, params.Realm, func(k *tokens.APIKey) string { return k.Realm })
 	return reply(c, KeyPage{Items: views(list, keyView)}, err)
 }
 
 // AddKey is POST /v1/keys. Its answer is the only place where a key is shown.
-func (s *Server) AddKey(c echo.Context) error {
+func (s *Server) AddKey(c echo.Context, params AddKeyParams) error {
 	in, err := decode[NewKey](c, "name", "scope")
 	if err != nil {
 		return err
 	}
+	realm, err := oneRealm(params.Realm, in.Realm)
+	if err != nil {
+		return err
+	}
 	k, text, err := s.cfg.Core.AddKey(c.Request().Context(), who(c), tokens.NewKey{
-		Name: in.Name, Realm: value(in.Realm), Scope: string(in.Scope), Expires: value(in.Expires),
+		Name: in.Name, Realm: realm, Scope: string(in.Scope), Expires: value(in.Expires),
 	})
 	out := keyView(&k)
 	out.Key = &text

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/labstack/echo/v4"
@@ -85,6 +86,18 @@ func pageItems[R, T any](p page, rows []R, id func(*R) int64, view func(*R) T) (
 		next = &s
 	}
 	return views(rows, view), next
+}
+
+// inRealm keeps the rows of a realm, if one is asked for.
+func inRealm[R any](rows []R, query *string, realm func(*R) string) ([]R, error) {
+	if value(query) == "" {
+		return rows, nil
+	}
+	want, err := tokens.ParseRealm(*query)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(rows, func(r R) bool { return realm(&r) != want }), nil
 }
 
 // views are the items for rows; never nil, as JSON's [] is not null.

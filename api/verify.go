@@ -7,13 +7,17 @@ import (
 )
 
 // Verify is POST /v1/verify.
-func (s *Server) Verify(c echo.Context) error {
+func (s *Server) Verify(c echo.Context, params VerifyParams) error {
 	in, err := decode[VerifyRequest](c, "user", "code")
 	if err != nil {
 		return err
 	}
+	realm, err := oneRealm(params.Realm, in.Realm)
+	if err != nil {
+		return err
+	}
 	got, err := s.cfg.Core.Verify(c.Request().Context(), who(c), tokens.Attempt{
-		Realm: value(in.Realm), User: in.User, Code: in.Code, Transport: "http",
+		Realm: realm, User: in.User, Code: in.Code, Transport: "http",
 	})
 	if err == nil && got.Accept {
 		return reply(c, VerifyResult{Result: VerdictAccept, Serial: &got.Serial}, nil)

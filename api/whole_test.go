@@ -324,6 +324,12 @@ func TestKeysMayDoWhatTheirScopeSays(t *testing.T) {
 		w.key = made[tt.key]
 		w.call(tt.method, tt.path, tt.body, tt.status)
 	}
+	for path, want := range map[string]int{"/v1/keys?realm=CORP": 1, "/v1/keys": 5, "/v1/clients?realm=corp": 0, "/v1/clients?realm=default": 1, "/v1/imports?realm=corp": 0} {
+		w.key = admin
+		if got := w.call("GET", path, "", 200)["items"].([]any); len(got) != want {
+			t.Errorf("%s: %v", path, got)
+		}
+	}
 	w.key = made["corp"]
 	if got := w.call("GET", "/v1/users", "", 200)["items"].([]any); len(got) != 2 {
 		t.Errorf("users of corp: %v", got)
