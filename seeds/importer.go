@@ -124,6 +124,9 @@ func (im *Importer) Import(ctx context.Context, p tokens.Principal, o Options, r
 	return run.report, nil
 }
 
+// exists is why a duplicate was not created.
+const exists = "a token with this serial exists already; it is not touched"
+
 // run is one import under way.
 type run struct {
 	batch     Batch
@@ -193,6 +196,9 @@ func (u *run) work(ctx context.Context, c *chunk) error {
 			o.Outcome, o.Reason = tokens.OutcomeCreated, ""
 			if added != nil {
 				o.Outcome, o.Reason = added[it.token].Outcome, added[it.token].Reason
+				if o.Outcome == tokens.OutcomeDuplicate {
+					o.Reason = exists // never of this file: the parser sees to that
+				}
 			}
 		}
 		u.tally.add(o)
