@@ -37,7 +37,7 @@ func (s *Server) VerifyAudit(c echo.Context) error {
 
 func auditView(r *audit.Record) AuditItem {
 	return AuditItem{
-		Time: r.Time.UTC(), Action: r.Action, Outcome: r.Outcome, Realm: r.Realm, User: r.User, Serial: r.Serial,
+		Time: instant(r.Time), Action: r.Action, Outcome: r.Outcome, Realm: r.Realm, User: r.User, Serial: r.Serial,
 		Actor: r.Actor, Client: r.Client, Source: r.Source, Reason: r.Reason,
 		Detail: views(r.Detail, func(f *audit.Field) AuditField { return AuditField{Name: f.Name, Value: f.Value} }),
 		Chain:  r.Chain, Seq: r.Seq, Hash: hex.EncodeToString(r.Hash[:]),
@@ -47,7 +47,7 @@ func auditView(r *audit.Record) AuditItem {
 func explanationView(x *tokens.Explanation) Explanation {
 	r := &x.Record
 	return Explanation{
-		Time: r.Time.UTC(), Action: r.Action, Outcome: r.Outcome, Realm: r.Realm, User: r.User, Serial: r.Serial,
+		Time: instant(r.Time), Action: r.Action, Outcome: r.Outcome, Realm: r.Realm, User: r.User, Serial: r.Serial,
 		Actor: r.Actor, Client: r.Client, Source: r.Source, Reason: r.Reason, Words: x.Words, Advice: x.Advice,
 	}
 }

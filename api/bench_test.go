@@ -16,7 +16,7 @@ import (
 
 const verifyBody = `{"user":"alice","code":"755224"}`
 
-func instant() *scripted {
+func instantCore() *scripted {
 	return &scripted{verifying: func(context.Context, tokens.Attempt) (tokens.Result, error) {
 		return tokens.Result{Accept: true, Serial: "24680017"}, nil
 	}}
@@ -24,7 +24,7 @@ func instant() *scripted {
 
 // BenchmarkVerify is what HTTP costs beside the core, without a network.
 func BenchmarkVerify(b *testing.B) {
-	h := newServer(b, instant()).Handler()
+	h := newServer(b, instantCore()).Handler()
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		body := bytes.NewReader(nil)
@@ -46,7 +46,7 @@ func BenchmarkVerify(b *testing.B) {
 // BenchmarkVerifyOverTCP is the same with net/http and the loopback between,
 // over connections that are kept alive, the client's work included.
 func BenchmarkVerifyOverTCP(b *testing.B) {
-	addr := serve(b, newServer(b, instant()))
+	addr := serve(b, newServer(b, instantCore()))
 	request := fmt.Appendf(nil, "POST /v1/verify HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
 		testKey, len(verifyBody), verifyBody)
 	b.ReportAllocs()

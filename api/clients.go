@@ -87,6 +87,6 @@ func parsePrefix(s string) (netip.Prefix, error) {
 func clientView(c *tokens.Client) Client {
 	return Client{
 		Name: c.Name, Prefix: c.Prefix.String(), Realm: c.Realm, RequireMessageAuthenticator: c.RequireMA,
-		NameRule: NameRule(c.NameRule), SecretLength: c.SecretSize, Created: c.Created.UTC(),
+		NameRule: NameRule(c.NameRule), SecretLength: c.SecretSize, Created: instant(c.Created),
 	}
 }

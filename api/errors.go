@@ -82,7 +82,7 @@ func (k *kind) words(err error) string {
 	if k.detail != "" || k.err == nil {
 		return k.detail
 	}
-	return strings.TrimPrefix(err.Error(), k.err.Error()+": ")
+	return strings.Replace(err.Error(), k.err.Error()+": ", "", 1)
 }
 
 // retryAfter is what a client that found us busy is asked to wait, in seconds.

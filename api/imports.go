@@ -75,7 +75,7 @@ func (e *importRefused) problem(p Problem) ImportProblem {
 func importView(b *tokens.Batch) Import {
 	return Import{
 		Id: b.ID, Realm: b.Realm, Name: b.Name, Format: b.Format, Sha256: b.SHA256, Actor: b.Actor,
-		Created: b.Created.UTC(), Published: b.Published.UTC(), Tokens: b.Tokens, Duplicate: b.Duplicate, Rejected: b.Rejected,
+		Created: instant(b.Created), Published: instant(b.Published), Tokens: b.Tokens, Duplicate: b.Duplicate, Rejected: b.Rejected,
 	}
 }
 

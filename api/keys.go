@@ -44,7 +44,7 @@ func (s *Server) DeleteKey(c echo.Context, id string) error {
 
 func keyView(k *tokens.APIKey) Key {
 	v := Key{
-		Id: k.ID, Name: k.Name, Scope: Scope(k.Scope), Created: k.Created.UTC(),
+		Id: k.ID, Name: k.Name, Scope: Scope(k.Scope), Created: instant(k.Created),
 		Expires: unlessZero(k.Expires), LastUsed: unlessZero(k.LastUsed),
 	}
 	if k.Realm != "" {
@@ -58,6 +58,6 @@ func unlessZero(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}
-	t = t.UTC()
+	t = instant(t)
 	return &t
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -108,3 +109,7 @@ func views[R, T any](rows []R, view func(*R) T) []T {
 	}
 	return items
 }
+
+// instant is a time as every answer has it: in UTC, to the microsecond, which is
+// what databases keep.
+func instant(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }

@@ -109,7 +109,7 @@ func act(c echo.Context, serial string, query *string,
 func tokenView(t *tokens.Token) Token {
 	v := Token{
 		Serial: t.Serial, Realm: t.Realm, Type: TokenType(t.Type), Algorithm: TokenAlgorithm(t.Algorithm.String()),
-		Digits: t.Digits, State: TokenState(t.State), User: t.Owner, Model: t.Model, Batch: t.Batch, Created: t.Created.UTC(),
+		Digits: t.Digits, State: TokenState(t.State), User: t.Owner, Model: t.Model, Batch: t.Batch, Created: instant(t.Created),
 	}
 	if t.Type == tokens.HOTP {
 		v.Counter = &t.Last

@@ -126,6 +126,6 @@ func bareRealm(c echo.Context, query *string) (string, error) {
 func userView(u *tokens.UserEntry) User {
 	return User{
 		Name: u.Name, Realm: u.Realm, State: UserState(u.State), Locked: u.Locked, HasPin: u.HasPIN(),
-		Failures: u.Failures, TokenCount: u.Tokens, Created: u.Created.UTC(),
+		Failures: u.Failures, TokenCount: u.Tokens, Created: instant(u.Created),
 	}
 }
