@@ -58,11 +58,10 @@ wait $server
 // NewCluster makes and starts a server of the test's own, which ends with it.
 func NewCluster(t testing.TB) *Cluster {
 	t.Helper()
-	c, err := startCluster()
+	c, err := startCluster(t)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.t = t
 	t.Cleanup(func() {
 		c.Stop()
 		if err := os.RemoveAll(c.dir); err != nil {
@@ -72,12 +71,14 @@ func NewCluster(t testing.TB) *Cluster {
 	return c
 }
 
-func startCluster() (*Cluster, error) {
+// startCluster makes a server for one test, or for all of the process where t
+// is nil.
+func startCluster(t testing.TB) (*Cluster, error) {
 	bin, err := postgresBinaries()
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{bin: bin}
+	c := &Cluster{t: t, bin: bin}
 	if c.dir, err = os.MkdirTemp("", "watchword-postgres-"); err != nil {
 		return nil, err
 	}

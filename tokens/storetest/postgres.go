@@ -15,7 +15,7 @@ import (
 // database, whose user can make others: Postgres then uses that server.
 const PostgresEnv = "WATCHWORD_TEST_POSTGRES"
 
-var shared = sync.OnceValues(startCluster)
+var shared = sync.OnceValues(func() (*Cluster, error) { return startCluster(nil) })
 
 // Postgres answers the URL of a new, empty PostgreSQL database. All tests of a
 // process share one server, which ends with the process, unless PostgresEnv
