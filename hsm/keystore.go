@@ -148,10 +148,10 @@ type KeyRecord struct {
 // again. A wrong or locked PIN wraps ErrPIN and is never retried by itself.
 type Keystore interface {
 	// Wrap wraps seeds under the newest KEK and answers in their order, all or
-	// nothing. A seed shorter than its digest is padded with zeros first, one
-	// longer than its block hashed first: HMAC does the same with its key (RFC
-	// 2104, section 2), so the codes are those of the seed. Work under
-	// Bulk(ctx) gives way to other work.
+	// nothing. A seed is padded with zeros first, to its digest's length and to
+	// a multiple of eight bytes, one longer than its block hashed before: HMAC
+	// does the same with its key (RFC 2104, section 2), so the codes are those
+	// of the seed. Work under Bulk(ctx) gives way to other work.
 	Wrap(ctx context.Context, seeds []Seed) ([]Wrapped, error)
 
 	// HMAC runs the jobs and sets MACs or Err of each: ErrTampered if Binding

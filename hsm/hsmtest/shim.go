@@ -52,7 +52,9 @@ func Shim(t testing.TB) (module string, control *ShimControl) {
 	return module, c
 }
 
-// ShimToken makes an empty SoftHSM token behind a Shim.
+// ShimToken makes an empty SoftHSM token behind a Shim. A server started as
+// another process finds it by the same module, label and PIN, since it inherits
+// SOFTHSM2_CONF from this one's environment.
 func ShimToken(t testing.TB) (pkcs11.Config, *ShimControl) {
 	t.Helper()
 	module, control := Shim(t)

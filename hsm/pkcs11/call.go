@@ -40,7 +40,8 @@ func rv(op string, code C.ck_ulong) error {
 	return opError(op, pkcs11.Error(code))
 }
 
-// login logs the user in. The token's login is the whole process's.
+// login logs the user in. The token's login is the whole process's: where
+// another Keystore on the token is logged in already, the PIN is not looked at.
 func (c conn) login(pin []byte) error {
 	code := C.ck_login(c.m.fn, c.session(), ptr(pin), C.ck_ulong(len(pin)))
 	if code == pkcs11.CKR_USER_ALREADY_LOGGED_IN {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +20,7 @@ import (
 	"watchword/hsm/pkcs11"
 )
 
-const custodySeeds, custodySeedLen = 50, 20
+const custodySeeds, custodySeedLen = 25, 20
 
 // TestMain runs this binary as the server's stand-in where custody asks for it.
 func TestMain(m *testing.M) {
@@ -148,13 +149,13 @@ func TestNoSeedIsInMemoryAfterImport(t *testing.T) {
 	}
 	for i := range custodySeeds {
 		seed := raw[i*custodySeedLen : (i+1)*custodySeedLen]
-		low := hex.EncodeToString(seed)
+		// The first twelve bytes are enough to know a seed by.
+		low := hex.EncodeToString(seed[:12])
 		for form, b := range map[string][]byte{
-			"raw":            seed,
-			"in part":        seed[:12],
+			"raw":            seed[:12],
 			"in hex":         []byte(low),
 			"in capital hex": []byte(strings.ToUpper(low)),
-			"in base32":      []byte(base32.StdEncoding.EncodeToString(seed)),
+			"in base32":      []byte(base32.StdEncoding.EncodeToString(seed)[:19]),
 		} {
 			if contains(memory, b) {
 				t.Errorf("seed %d is in memory %s", i, form)
@@ -162,6 +163,8 @@ func TestNoSeedIsInMemoryAfterImport(t *testing.T) {
 		}
 	}
 }
+
+var zeroPage [4096]byte
 
 // memoryOf reads all memory of a process that can be written to.
 func memoryOf(t *testing.T, pid int) [][]byte {
@@ -182,9 +185,18 @@ func memoryOf(t *testing.T, pid int) [][]byte {
 		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); err != nil || !strings.HasPrefix(mode, "rw") {
 			continue
 		}
-		b := make([]byte, to-from)
-		n, _ := mem.ReadAt(b, int64(from))
-		all = append(all, b[:n])
+		// Most of it was never touched: only pages that hold something count.
+		var kept []byte
+		chunk := make([]byte, 1<<20)
+		for ; from < to; from += uint64(len(chunk)) {
+			n, _ := mem.ReadAt(chunk[:min(uint64(len(chunk)), to-from)], int64(from))
+			for page := range slices.Chunk(chunk[:n], 4096) {
+				if !bytes.Equal(page, zeroPage[:len(page)]) {
+					kept = append(kept, page...)
+				}
+			}
+		}
+		all = append(all, kept)
 	}
 	return all
 }

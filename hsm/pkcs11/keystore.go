@@ -190,7 +190,9 @@ func Open(ctx context.Context, config Config) (*Keystore, error) {
 		go func() {
 			if err := <-opened; err == nil {
 				k.m.inside.Lock()
-				k.gen.Load().close()
+				if g := k.gen.Load(); g.epoch == k.m.epoch {
+					g.close()
+				}
 				k.m.inside.Unlock()
 				k.m.release()
 			}

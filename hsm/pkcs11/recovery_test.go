@@ -202,6 +202,7 @@ func TestTenSecondsWithoutHSM(t *testing.T) {
 	l.start(4)
 	l.back("at first")
 	control.Fail(p11.CKR_TOKEN_NOT_PRESENT)
+	control.Fail(p11.CKR_GENERAL_ERROR, "C_Initialize")
 	time.Sleep(100 * time.Millisecond)
 	good := l.good.Load()
 	time.Sleep(10 * time.Second)
