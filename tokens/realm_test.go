@@ -1,0 +1,540 @@
+package tokens_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"watchword/tokens"
+	"watchword/tokens/policy"
+)
+
+// key makes an API key and answers its principal.
+func (h *house) key(realm, scope string) tokens.Principal {
+	h.Helper()
+	_, text, err := h.AddKey(ctx, h.admin, tokens.NewKey{Name: "key", Realm: realm, Scope: scope})
+	if err != nil {
+		h.Fatal(err)
+	}
+	p, err := h.Authenticate(ctx, text)
+	if err != nil {
+		h.Fatal(err)
+	}
+	return p
+}
+
+// useCases is every method of Service that a principal can call, on what lies
+// in realm corp. New ones must be added here: TestEveryUseCaseIsTried sees to it.
+func useCases(h *house, corp *device) map[string]func(p tokens.Principal) error {
+	code := func() (string, string) { return corp.code(h, 0), corp.code(h, 1) }
+	return map[string]func(p tokens.Principal) error{
+		"Verify": func(p tokens.Principal) error {
+			c, _ := code()
+			r, err := h.Verify(ctx, p, tokens.Attempt{Realm: "corp", User: "carol", Code: c})
+			if err == nil && !r.Accept {
+				return errors.New("rejected")
+			}
+			return err
+		},
+		"AddUser":  func(p tokens.Principal) error { _, err := h.AddUser(ctx, p, "corp", "dave"); return err },
+		"ShowUser": func(p tokens.Principal) error { _, _, err := h.ShowUser(ctx, p, "corp", "carol"); return err },
+		"Users":    func(p tokens.Principal) error { _, err := h.Users(ctx, p, tokens.UserQuery{Realm: "corp"}); return err },
+		"SetUserState": func(p tokens.Principal) error {
+			_, err := h.SetUserState(ctx, p, "corp", "carol", tokens.UserDisabled)
+			return err
+		},
+		"UnlockUser":  func(p tokens.Principal) error { _, err := h.UnlockUser(ctx, p, "corp", "carol"); return err },
+		"UnlockOwner": func(p tokens.Principal) error { _, err := h.UnlockOwner(ctx, p, "corp", "C1"); return err },
+		"SetPIN":      func(p tokens.Principal) error { _, err := h.SetPIN(ctx, p, "corp", "carol", "4711"); return err },
+		"Assign":      func(p tokens.Principal) error { _, err := h.Assign(ctx, p, "corp", "C2", "carol"); return err },
+		"Unassign":    func(p tokens.Principal) error { _, err := h.Unassign(ctx, p, "corp", "C1", ""); return err },
+		"Suspend":     func(p tokens.Principal) error { _, err := h.Suspend(ctx, p, "corp", "C1", ""); return err },
+		"Resume":      func(p tokens.Principal) error { _, err := h.Resume(ctx, p, "corp", "C1", "found"); return err },
+		"MarkLost":    func(p tokens.Principal) error { _, err := h.MarkLost(ctx, p, "corp", "C1", ""); return err },
+		"Revoke":      func(p tokens.Principal) error { _, err := h.Revoke(ctx, p, "corp", "C2", ""); return err },
+		"Resync": func(p tokens.Principal) error {
+			a, b := code()
+			_, err := h.Resync(ctx, p, "corp", "C1", a, b)
+			return err
+		},
+		"ShowToken": func(p tokens.Principal) error { _, err := h.ShowToken(ctx, p, "corp", "C1"); return err },
+		"Tokens": func(p tokens.Principal) error {
+			_, err := h.Tokens(ctx, p, tokens.TokenQuery{Realm: "corp"})
+			return err
+		},
+		"Why": func(p tokens.Principal) error { _, err := h.Why(ctx, p, "corp", "carol", 5); return err },
+		"Records": func(p tokens.Principal) error {
+			_, err := h.Records(ctx, p, tokens.RecordQuery{Realm: "corp"})
+			return err
+		},
+		"BeginImport": func(p tokens.Principal) error {
+			_, err := h.BeginImport(ctx, p, tokens.NewImport{Realm: "corp", Name: "x"})
+			return err
+		},
+		"PutClient": func(p tokens.Principal) error {
+			_, err := h.PutClient(ctx, p, tokens.NewClient{Name: "nas", Prefix: netip.MustParsePrefix("192.0.2.7/32"), Realm: "corp", Secret: []byte("xyzzy5461")}, true)
+			return err
+		},
+		"DeleteClient": func(p tokens.Principal) error { return h.DeleteClient(ctx, p, "nas") },
+		"AddKey": func(p tokens.Principal) error {
+			_, _, err := h.AddKey(ctx, p, tokens.NewKey{Name: "x", Realm: "corp", Scope: "read"})
+			return err
+		},
+		"DeleteKey": func(p tokens.Principal) error { return h.DeleteKey(ctx, p, corp.Model) },
+	}
+}
+
+// The use cases that name no realm: what they answer is looked at below.
+var withoutRealm = []string{"Batches", "Clients", "Keys", "VerifyAudit"}
+
+func TestEveryUseCaseIsTried(t *testing.T) {
+	h := newHouse(t)
+	tried := useCases(h, totp("C1"))
+	service := reflect.TypeFor[*tokens.Service]()
+	principal := reflect.TypeFor[tokens.Principal]()
+	for i := range service.NumMethod() {
+		m := service.Method(i)
+		takes := false
+		for k := range m.Type.NumIn() {
+			takes = takes || m.Type.In(k) == principal
+		}
+		if takes && tried[m.Name] == nil && !slices.Contains(withoutRealm, m.Name) {
+			t.Errorf("%s takes a principal, and no test of the realms tries it", m.Name)
+		}
+	}
+}
+
+// corpHouse has a realm corp with user carol, tokens C1 (carol's) and C2, the
+// client nas and an API key, whose id is the device's Model.
+func corpHouse(t *testing.T) (*house, *device) {
+	h := newHouse(t)
+	c := totp("C1")
+	h.ship("corp", c, totp("C2"))
+	h.must(h.AddUser(ctx, h.admin, "corp", "carol"))
+	h.must(h.Assign(ctx, h.admin, "corp", "C1", "carol"))
+	h.must(h.PutClient(ctx, h.admin, tokens.NewClient{Name: "nas", Prefix: netip.MustParsePrefix("192.0.2.7/32"), Realm: "corp", Secret: []byte("xyzzy5461")}, false))
+	k, _, err := h.AddKey(ctx, h.admin, tokens.NewKey{Name: "theirs", Realm: "corp", Scope: "verify"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Model = k.ID
+	return h, c
+}
+
+// snapshot is all that a realm's people could see.
+func (h *house) snapshot(realm string) string {
+	h.Helper()
+	users, err := h.mem.Users(ctx, tokens.UserQuery{Realm: realm, Limit: 1000})
+	if err != nil {
+		h.Fatal(err)
+	}
+	list, err := h.mem.Tokens(ctx, tokens.TokenQuery{Realm: realm, Limit: 1000})
+	if err != nil {
+		h.Fatal(err)
+	}
+	r, err := h.mem.Registry(ctx)
+	if err != nil {
+		h.Fatal(err)
+	}
+	for i := range r.Keys {
+		r.Keys[i].LastUsed = time.Time{}
+	}
+	return fmt.Sprint(users, list, r.Clients, r.Keys)
+}
+
+func TestOneRealmsKeyNeitherSeesNorTouchesAnother(t *testing.T) {
+	for name := range useCases(newHouse(t), totp("C1")) {
+		t.Run(name, func(t *testing.T) {
+			h, c := corpHouse(t)
+			stranger := h.key("lab", "admin")
+			h.must(h.AddUser(ctx, h.admin, "lab", "carol")) // a namesake
+			before := h.snapshot("corp")
+			do := useCases(h, c)[name]
+			if err := do(stranger); !errors.Is(err, tokens.ErrForbidden) {
+				t.Errorf("a key of realm lab: %v, want ErrForbidden", err)
+			}
+			if r := h.last(); r.Outcome != "denied" || r.Reason != string(tokens.ReasonForbidden) || r.Actor != stranger.Actor() {
+				t.Errorf("the refusal is audited as %+v", r)
+			}
+			if after := h.snapshot("corp"); after != before {
+				t.Errorf("realm corp changed:\n%s\n%s", before, after)
+			}
+			if err := do(h.key("corp", "admin")); err != nil {
+				t.Errorf("a key of realm corp: %v", err)
+			}
+			h.intact()
+		})
+	}
+}
+
+func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
+	actions := map[string]policy.Action{
+		"Verify": policy.Verify, "AddUser": policy.UserAdd, "ShowUser": policy.UserShow, "Users": policy.UserList, "SetUserState": policy.UserDisable,
+		"UnlockUser": policy.UserUnlock, "UnlockOwner": policy.UserUnlock, "SetPIN": policy.UserPIN, "Assign": policy.TokenAssign,
+		"Unassign": policy.TokenUnassign, "Suspend": policy.TokenSuspend, "Resume": policy.TokenResume, "MarkLost": policy.TokenLost,
+		"Revoke": policy.TokenRevoke, "Resync": policy.TokenResync, "ShowToken": policy.TokenShow, "Tokens": policy.TokenList, "Why": policy.UserWhy,
+		"Records": policy.AuditList, "BeginImport": policy.ImportBegin, "PutClient": policy.ClientPut, "DeleteClient": policy.ClientDelete,
+		"AddKey": policy.KeyAdd, "DeleteKey": policy.KeyDelete,
+	}
+	for _, scope := range []policy.Scope{policy.ScopeAdmin, policy.ScopeHelpdesk, policy.ScopeVerify, policy.ScopeRead} {
+		for name, action := range actions {
+			h, c := corpHouse(t)
+			err := useCases(h, c)[name](h.key("", string(scope)))
+			if want := policy.Decide(policy.Request{Scope: scope, Action: action}).Allow; want != (err == nil) || !want && !errors.Is(err, tokens.ErrForbidden) {
+				t.Errorf("%s with scope %s: %v; allowed: %v", name, scope, err, want)
+			}
+		}
+	}
+}
+
+func TestAPrincipalThatWasMadeUpDoesNothing(t *testing.T) {
+	h, c := corpHouse(t)
+	real := h.key("corp", "helpdesk")
+	other := real
+	other.Scope = policy.ScopeAdmin
+	wider := real
+	wider.Realm = ""
+	for name, do := range useCases(h, c) {
+		for who, p := range map[string]tokens.Principal{
+			"nobody":         {},
+			"an unknown key": {Kind: tokens.KindKey, ID: "0011223344556677", Scope: policy.ScopeAdmin},
+			"another scope":  other,
+			"all realms":     wider,
+			"no client":      {Kind: tokens.KindClient, ID: "gone", Realm: "corp", Scope: policy.ScopeAdmin},
+			"client, admin":  {Kind: tokens.KindClient, ID: "nas", Realm: "corp", Scope: policy.ScopeAdmin},
+		} {
+			if err := do(p); !errors.Is(err, tokens.ErrUnknownKey) && !errors.Is(err, tokens.ErrForbidden) {
+				t.Errorf("%s as %s: %v", name, who, err)
+			}
+		}
+	}
+}
+
+func TestListingsShowOneRealmToItsKeys(t *testing.T) {
+	h, _ := corpHouse(t)
+	d := totp("L1")
+	h.ship("lab", d)
+	h.must(h.AddUser(ctx, h.admin, "lab", "lena"))
+	h.must(h.PutClient(ctx, h.admin, tokens.NewClient{Name: "labnas", Prefix: netip.MustParsePrefix("198.51.100.0/24"), Realm: "lab", Secret: []byte("s3cret-s3cret")}, false))
+	lab := h.key("lab", "admin")
+
+	users, err := h.Users(ctx, lab, tokens.UserQuery{})
+	if err != nil || len(users) != 1 || users[0].Name != "lena" {
+		t.Errorf("users: %v, %v", users, err)
+	}
+	list, err := h.Tokens(ctx, lab, tokens.TokenQuery{})
+	if err != nil || len(list) != 1 || list[0].Serial != "L1" {
+		t.Errorf("tokens: %v, %v", list, err)
+	}
+	batches, err := h.Batches(ctx, lab, tokens.BatchQuery{})
+	if err != nil || len(batches) != 1 || batches[0].Realm != "lab" {
+		t.Errorf("batches: %v, %v", batches, err)
+	}
+	clients, err := h.Clients(ctx, lab)
+	if err != nil || len(clients) != 1 || clients[0].Name != "labnas" || clients[0].Secret != nil {
+		t.Errorf("clients: %v, %v", clients, err)
+	}
+	keys, err := h.Keys(ctx, lab)
+	if err != nil || len(keys) != 1 || keys[0].ID != lab.ID {
+		t.Errorf("keys: %v, %v", keys, err)
+	}
+	records, err := h.Records(ctx, lab, tokens.RecordQuery{})
+	if err != nil || len(records) == 0 {
+		t.Errorf("records: %v, %v", records, err)
+	}
+	for _, r := range records {
+		if r.Realm != "lab" {
+			t.Errorf("a record of realm %q is shown: %+v", r.Realm, r)
+		}
+	}
+	report, err := h.VerifyAudit(ctx, lab)
+	if err != nil || !report.Intact {
+		t.Errorf("audit: %+v, %v", report, err)
+	}
+	all, err := h.Tokens(ctx, h.admin, tokens.TokenQuery{})
+	if err != nil || len(all) != 3 {
+		t.Errorf("an administrator of all realms sees %d tokens, %v", len(all), err)
+	}
+	for _, c := range []string{"corp", "CORP"} {
+		if all, err := h.Tokens(ctx, h.admin, tokens.TokenQuery{Realm: c}); err != nil || len(all) != 2 {
+			t.Errorf("realm %s: %d tokens, %v", c, len(all), err)
+		}
+	}
+}
+
+func TestSerialsAndNamesAreOnesOwnInEachRealm(t *testing.T) {
+	h := newHouse(t)
+	a, b := totp("T1"), totp("T1")
+	h.give("alice", a)
+	h.ship("corp", b)
+	h.must(h.AddUser(ctx, h.admin, "corp", "alice"))
+	h.must(h.Assign(ctx, h.admin, "corp", "T1", "alice"))
+	corp := h.key("corp", "verify")
+	for _, c := range []struct {
+		p      tokens.Principal
+		realm  string
+		d      *device
+		accept bool
+	}{
+		{h.vpn, "", b, false}, {corp, "", a, false}, {corp, "corp", b, true}, {h.vpn, "default", a, true},
+	} {
+		r, err := h.Verify(ctx, c.p, tokens.Attempt{Realm: c.realm, User: "alice", Code: c.d.code(h, 0)})
+		if err != nil || r.Accept != c.accept {
+			t.Errorf("%s in realm %q: %+v, %v, want accept %v", c.p.Actor(), c.realm, r, err, c.accept)
+		}
+	}
+	if _, err := h.Verify(ctx, corp, tokens.Attempt{Realm: "default", User: "alice", Code: a.code(h, 1)}); !errors.Is(err, tokens.ErrForbidden) {
+		t.Errorf("a key of realm corp in realm default: %v", err)
+	}
+}
+
+func TestOneRealmsKeyCannotTakeAnothersClient(t *testing.T) {
+	h, _ := corpHouse(t)
+	lab := h.key("lab", "admin")
+	before := h.snapshot("corp")
+	for _, replace := range []bool{true, false} {
+		_, err := h.PutClient(ctx, lab, tokens.NewClient{Name: "NAS", Prefix: netip.MustParsePrefix("192.0.2.7/32"), Secret: []byte("mine-mine"), RequireMA: true}, replace)
+		if !errors.Is(err, tokens.ErrForbidden) {
+			t.Errorf("realm lab takes corp's client (replace %v): %v", replace, err)
+		}
+	}
+	if _, err := h.PutClient(ctx, lab, tokens.NewClient{Name: "labnas", Prefix: netip.MustParsePrefix("192.0.2.8/32"), Secret: []byte("mine-mine"), NameRule: tokens.NameRealm}, false); !errors.Is(err, tokens.ErrForbidden) {
+		t.Errorf("realm lab makes a client for the realms of its users' names: %v", err)
+	}
+	if after := h.snapshot("corp"); after != before {
+		t.Errorf("changed:\n%s\n%s", before, after)
+	}
+}
+
+func TestAClientWhoseNamesSayTheRealmVerifiesInIt(t *testing.T) {
+	h, c := corpHouse(t)
+	h.must(h.PutClient(ctx, h.admin, tokens.NewClient{Name: "proxy", Prefix: netip.MustParsePrefix("203.0.113.5/32"), Secret: []byte("secret-secret"), NameRule: tokens.NameRealm}, false))
+	proxy, ok := h.ClientFor(netip.MustParseAddr("203.0.113.5"))
+	if !ok {
+		t.Fatal("unknown")
+	}
+	d := totp("T1")
+	h.give("alice", d)
+	for _, typed := range []struct {
+		name   string
+		code   string
+		accept bool
+	}{
+		{`CORP\carol`, c.code(h, 0), true}, {"carol@Corp", c.code(h, 1), true}, {"alice", d.code(h, 0), true}, {"carol", c.code(h, 0), false}, {"alice@corp", d.code(h, 1), false},
+	} {
+		realm, user := proxy.SplitName(typed.name)
+		r, err := h.Verify(ctx, proxy.Principal(), tokens.Attempt{Realm: realm, User: user, Code: typed.code})
+		if err != nil || r.Accept != typed.accept {
+			t.Errorf("%s: %+v, %v, want accept %v", typed.name, r, err, typed.accept)
+		}
+	}
+	plain := h.vpn
+	if _, err := h.Verify(ctx, plain, tokens.Attempt{Realm: "corp", User: "carol", Code: c.code(h, 2)}); !errors.Is(err, tokens.ErrForbidden) {
+		t.Errorf("a client of one realm in another: %v", err)
+	}
+}
+
+func TestNamesAreSplitByTheClientsRule(t *testing.T) {
+	for _, c := range []struct {
+		rule              tokens.NameRule
+		name, realm, user string
+	}{
+		{tokens.NamePlain, `CORP\alice`, "own", `CORP\alice`},
+		{tokens.NamePlain, "alice@corp", "own", "alice@corp"},
+		{tokens.NamePlain, "alice", "own", "alice"},
+		{"", "alice@corp", "own", "alice@corp"},
+		{tokens.NameStrip, `CORP\alice`, "own", "alice"},
+		{tokens.NameStrip, "alice@corp", "own", "alice"},
+		{tokens.NameStrip, "alice", "own", "alice"},
+		{tokens.NameStrip, "a@b@c", "own", "a@b"},
+		{tokens.NameRealm, `CORP\alice`, "CORP", "alice"},
+		{tokens.NameRealm, "alice@corp", "corp", "alice"},
+		{tokens.NameRealm, "alice", "own", "alice"},
+		{tokens.NameRealm, `\alice`, "own", "alice"},
+		{tokens.NameRealm, "alice@", "own", "alice"},
+		{tokens.NameRealm, `CORP\alice@corp.example`, "CORP", "alice@corp.example"},
+		{tokens.NameRealm, "@", "own", ""},
+		{tokens.NameRealm, `\`, "own", ""},
+		{tokens.NameRealm, "", "own", ""},
+	} {
+		client := tokens.RADIUSClient{Client: tokens.Client{Realm: "own", NameRule: c.rule}}
+		if realm, user := client.SplitName(c.name); realm != c.realm || user != c.user {
+			t.Errorf("%s, %q: %q, %q, want %q, %q", c.rule, c.name, realm, user, c.realm, c.user)
+		}
+	}
+}
+
+func TestTheMostSpecificClientWins(t *testing.T) {
+	h := newHouse(t)
+	for name, prefix := range map[string]string{
+		"all4": "0.0.0.0/0", "ten": "10.0.0.0/8", "office": "10.1.0.0/16", "one": "10.1.2.3/32", "mapped": "::ffff:10.9.0.0/112",
+		"six": "2001:db8::/32", "six64": "2001:db8:1:2::/64", "six1": "2001:db8:1:2::3/128", "host": "10.1.2.99/24",
+	} {
+		h.must(h.PutClient(ctx, h.admin, tokens.NewClient{Name: name, Prefix: netip.MustParsePrefix(prefix), Secret: []byte("secret of " + name)}, false))
+	}
+	for addr, want := range map[string]string{
+		"10.1.2.3": "one", "10.1.2.4": "host", "10.1.3.1": "office", "10.2.0.1": "ten", "192.0.2.1": "all4", "127.0.0.1": "localhost",
+		"10.9.1.2": "mapped", "10.9.255.255": "mapped", "10.10.0.1": "ten",
+		"::ffff:10.1.2.3": "one", "::ffff:10.2.0.1": "ten", "::ffff:192.0.2.1": "all4",
+		"2001:db8:1:2::3": "six1", "2001:db8:1:2::4": "six64", "2001:db8:9::1": "six", "2001:db8:1:2::4%eth0": "six64", "2001:db9::1": "", "fe80::1%eth0": "", "::1": "",
+	} {
+		c, ok := h.ClientFor(netip.MustParseAddr(addr))
+		if ok != (want != "") || ok && (c.Name != want || want != "localhost" && string(c.Plain) != "secret of "+want) {
+			t.Errorf("%s: %v, %v, want %q", addr, c, ok, want)
+		}
+	}
+	if _, ok := h.ClientFor(netip.Addr{}); ok {
+		t.Error("no address is a client")
+	}
+	if _, err := h.PutClient(ctx, h.admin, tokens.NewClient{Name: "again", Prefix: netip.MustParsePrefix("10.3.3.3/8"), Secret: []byte("xxxxxxxx")}, false); !errors.Is(err, tokens.ErrExists) {
+		t.Errorf("two clients with one prefix: %v", err)
+	}
+	if _, err := h.PutClient(ctx, h.admin, tokens.NewClient{Name: "TEN", Prefix: netip.MustParsePrefix("11.0.0.0/8"), Secret: []byte("xxxxxxxx")}, false); !errors.Is(err, tokens.ErrExists) {
+		t.Errorf("two clients with one name: %v", err)
+	}
+	for what, bad := range map[string]tokens.NewClient{
+		"no name":     {Prefix: netip.MustParsePrefix("11.0.0.0/8"), Secret: []byte("x")},
+		"no prefix":   {Name: "x", Secret: []byte("x")},
+		"no secret":   {Name: "x", Prefix: netip.MustParsePrefix("11.0.0.0/8")},
+		"long secret": {Name: "x", Prefix: netip.MustParsePrefix("11.0.0.0/8"), Secret: []byte(strings.Repeat("x", 257))},
+		"other rule":  {Name: "x", Prefix: netip.MustParsePrefix("11.0.0.0/8"), Secret: []byte("x"), NameRule: "suffix"},
+	} {
+		if _, err := h.PutClient(ctx, h.admin, bad, false); !errors.Is(err, tokens.ErrInvalid) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	secret := []byte("wipe me, please")
+	h.must(h.PutClient(ctx, h.admin, tokens.NewClient{Name: "ten", Prefix: netip.MustParsePrefix("10.0.0.0/8"), Secret: secret}, true))
+	if string(secret) != strings.Repeat("\x00", len(secret)) {
+		t.Error("PutClient leaves the secret in the caller's memory")
+	}
+}
+
+func TestAnEditedClientRowIsIgnored(t *testing.T) {
+	for name, edit := range map[string]func(c *tokens.Client){
+		"name":        func(c *tokens.Client) { c.Name = "other" },
+		"prefix":      func(c *tokens.Client) { c.Prefix = netip.MustParsePrefix("0.0.0.0/0") },
+		"realm":       func(c *tokens.Client) { c.Realm = "corp" },
+		"require MA":  func(c *tokens.Client) { c.RequireMA = !c.RequireMA },
+		"name rule":   func(c *tokens.Client) { c.NameRule = tokens.NameRealm },
+		"secret":      func(c *tokens.Client) { c.Secret[len(c.Secret)-1] ^= 1 },
+		"no secret":   func(c *tokens.Client) { c.Secret = nil },
+		"name, shape": func(c *tokens.Client) { c.Name = `nas" "192.0.2.7/32` },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			h.must(h.PutClient(ctx, h.admin, tokens.NewClient{Name: "nas", Prefix: netip.MustParsePrefix("192.0.2.7/32"), Secret: []byte("xyzzy5461"), RequireMA: true}, false))
+			h.must(h.PutClient(ctx, h.admin, tokens.NewClient{Name: "second", Prefix: netip.MustParsePrefix("192.0.2.8/32"), Secret: []byte("xyzzy5462")}, false))
+			h.db.edit(func(e *editor) {
+				e.client = func(c *tokens.Client) {
+					if c.Name == "nas" {
+						c.Secret = slices.Clone(c.Secret)
+						edit(c)
+					}
+				}
+			})
+			s := h.node(&firsts{})
+			if c, ok := s.ClientFor(netip.MustParseAddr("192.0.2.7")); ok {
+				t.Errorf("an edited row is used: %+v", c.Client)
+			}
+			if c, ok := s.ClientFor(netip.MustParseAddr("192.0.2.8")); !ok || string(c.Plain) != "xyzzy5462" {
+				t.Error("an edited row stops the others")
+			}
+			if !strings.Contains(h.log.String(), "altered outside Watchword") {
+				t.Error("nothing is logged")
+			}
+		})
+	}
+}
+
+func TestAPIKeysOpenUntilTheyExpireOrAreDeleted(t *testing.T) {
+	h := newHouse(t)
+	key, text, err := h.AddKey(ctx, h.admin, tokens.NewKey{Name: "portal", Scope: "verify", Expires: start.Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := h.Authenticate(ctx, text)
+	if err != nil || p.ID != key.ID || p.Scope != policy.ScopeVerify || p.Realm != "" || p.Kind != tokens.KindKey {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	same := func(what, text string) {
+		t.Helper()
+		if p, err := h.Authenticate(ctx, text); err != tokens.ErrUnknownKey || p != (tokens.Principal{}) {
+			t.Errorf("%s: %+v, %v", what, p, err)
+		}
+	}
+	flip := byte('A')
+	if text[len(text)-2] == flip {
+		flip = 'B'
+	}
+	same("no key", "")
+	same("the prefix alone", "ww_")
+	same("no secret", "ww_"+key.ID+"_")
+	same("no id", "ww__"+text[len("ww_")+len(key.ID)+1:])
+	same("another id", "ww_0000000000000000"+text[len("ww_")+len(key.ID):])
+	same("another secret", text[:len(text)-2]+string(flip)+text[len(text)-1:])
+	same("cut off", text[:len(text)-1])
+	same("something behind", text+" ")
+	same("without the prefix", text[3:])
+	same("the prefix twice", "ww_"+text)
+	same("in capitals", strings.ToUpper(text))
+
+	h.clock.forward(time.Hour - time.Second)
+	if _, err := h.Authenticate(ctx, text); err != nil {
+		t.Errorf("a second before it expires: %v", err)
+	}
+	h.clock.forward(time.Second)
+	same("expired", text)
+	if _, err := h.Verify(ctx, p, tokens.Attempt{User: "alice", Code: "000000"}); !errors.Is(err, tokens.ErrUnknownKey) {
+		t.Errorf("who came in before it expired: %v", err)
+	}
+
+	key, text, err = h.AddKey(ctx, h.admin, tokens.NewKey{Name: "portal", Scope: "verify"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.DeleteKey(ctx, h.admin, key.ID); err != nil {
+		t.Fatal(err)
+	}
+	same("deleted", text)
+	if err := h.DeleteKey(ctx, h.admin, key.ID); !errors.Is(err, tokens.ErrNotFound) {
+		t.Errorf("deleted twice: %v", err)
+	}
+	if err := h.DeleteKey(ctx, h.admin, h.admin.ID); !errors.Is(err, tokens.ErrState) {
+		t.Errorf("the last administrator's key: %v", err)
+	}
+	for what, bad := range map[string]tokens.NewKey{
+		"no name": {Scope: "read"}, "no scope": {Name: "x"}, "system": {Name: "x", Scope: "system"}, "two scopes": {Name: "x", Scope: "read,verify"},
+		"expired": {Name: "x", Scope: "read", Expires: start}, "a realm with NUL": {Name: "x", Scope: "read", Realm: "\x00"},
+	} {
+		if k, text, err := h.AddKey(ctx, h.admin, bad); !errors.Is(err, tokens.ErrInvalid) || text != "" || k.ID != "" {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+func TestNoKeySecretIsStoredOrShownTwice(t *testing.T) {
+	h := newHouse(t)
+	_, a, err := h.AddKey(ctx, h.admin, tokens.NewKey{Name: "x", Scope: "read"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, b, err := h.AddKey(ctx, h.admin, tokens.NewKey{Name: "x", Scope: "read"})
+	if err != nil || a == b {
+		t.Fatal("two keys are one", err)
+	}
+	list, err := h.Keys(ctx, h.admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := a[strings.LastIndexByte(a, '_')+1:]
+	records, _ := h.mem.Records(ctx, tokens.RecordQuery{Limit: 1000})
+	if all := fmt.Sprint(list, records, h.log); strings.Contains(all, secret) || strings.Contains(all, a) {
+		t.Error("a key's secret shows up again")
+	}
+}
