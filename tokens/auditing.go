@@ -38,6 +38,9 @@ func (s *Service) Records(ctx context.Context, p Principal, q RecordQuery) ([]au
 	if err := askable(q.Serial, q.Action, q.Outcome); err != nil {
 		return nil, err
 	}
+	if err := searchable(q.Serial, q.Action, q.Outcome); err != nil {
+		return nil, err
+	}
 	q.Realm, q.Limit = realm, limit(q.Limit)
 	e := audit.Event{Realm: realm}
 	if err := s.authorise(ctx, p, policy.AuditList, e); err != nil {
@@ -212,6 +215,9 @@ func (s *Service) verifyChain(ctx context.Context, chain int64, report *AuditRep
 		if r.Seq != head.Seq+1 {
 			report.problem("chain %d: records %d to %d are missing", chain, head.Seq+1, r.Seq-1)
 			known = false
+		}
+		if r.Seq == 1 && r.Action != string(policy.ServerStart) {
+			report.problem("chain %d does not begin with the start of a server", chain)
 		}
 		if known && audit.Sum(head.Hash, chain, r.Seq, &r.Event) != r.Hash {
 			report.problem("chain %d: record %d was altered, or the one before it", chain, r.Seq)

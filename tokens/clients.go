@@ -190,7 +190,11 @@ func (s *Service) AddKey(ctx context.Context, p Principal, n NewKey) (APIKey, st
 	if err := s.ledger.commit(ctx, &w, []audit.Event{s.event(p, policy.KeyAdd, e)}); err != nil {
 		return APIKey{}, "", err
 	}
-	return k, text, s.reloadRegistry(ctx)
+	// The key is made: whatever happens now, its text must not be lost.
+	if err := s.reloadRegistry(ctx); err != nil {
+		s.log.Warn("clients and API keys could not be read anew", "error", err)
+	}
+	return k, text, nil
 }
 
 func (s *Service) makeKey(p Principal, n NewKey) (APIKey, string, error) {

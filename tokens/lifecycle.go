@@ -15,7 +15,7 @@ func hmacEqual(a, b []byte) bool { return hmac.Equal(a, b) }
 // Assign gives an imported token to a user; it is then active. A user holds
 // at most MaxTokensPerUser. Assigning again to the same user changes nothing.
 func (s *Service) Assign(ctx context.Context, p Principal, realm, serial, user string) (Token, error) {
-	realm, err := p.realm(realm)
+	realm, err := p.token(realm, serial)
 	if err != nil {
 		return Token{}, err
 	}
@@ -131,7 +131,7 @@ func (s *Service) Revoke(ctx context.Context, p Principal, realm, serial, reason
 // move takes a token from one state of its life to another. What is asked for
 // again is answered with the token and changes nothing.
 func (s *Service) move(ctx context.Context, p Principal, action policy.Action, realm, serial, reason string, step func(t, next *Token) error) (Token, error) {
-	realm, err := p.realm(realm)
+	realm, err := p.token(realm, serial)
 	if err != nil {
 		return Token{}, err
 	}

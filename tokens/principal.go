@@ -1,6 +1,10 @@
 package tokens
 
-import "watchword/tokens/policy"
+import (
+	"fmt"
+
+	"watchword/tokens/policy"
+)
 
 // PrincipalKind says how a principal proved who it is.
 type PrincipalKind string
@@ -44,4 +48,13 @@ func (p Principal) realm(asked string) (string, error) {
 		return p.Realm, nil
 	}
 	return ParseRealm(asked)
+}
+
+// token is the realm of a token that this principal names by serial. What
+// cannot be a serial is no token's, and never reaches database or audit.
+func (p Principal) token(realm, serial string) (string, error) {
+	if ValidSerial(serial) != nil {
+		return "", fmt.Errorf("%w: no token with this serial", ErrNotFound)
+	}
+	return p.realm(realm)
 }

@@ -14,7 +14,7 @@ import (
 // failures; when the codes do not match, that counts as one, and the error
 // wraps ErrWrongCode.
 func (s *Service) Resync(ctx context.Context, p Principal, realm, serial, code1, code2 string) (Token, error) {
-	realm, err := p.realm(realm)
+	realm, err := p.token(realm, serial)
 	if err != nil {
 		return Token{}, err
 	}

@@ -71,6 +71,9 @@ func (s *Service) Users(ctx context.Context, p Principal, q UserQuery) ([]UserEn
 	if err := askable(q.Key, q.Q); err != nil {
 		return nil, err
 	}
+	if err := searchable(q.Key, q.Q); err != nil {
+		return nil, err
+	}
 	q.Realm, q.Limit = realm, limit(q.Limit)
 	if err := s.authorise(ctx, p, policy.UserList, audit.Event{Realm: realm}); err != nil {
 		return nil, err
@@ -121,7 +124,7 @@ func unlock(sub *Subject, c *Change, e *audit.Event) error {
 
 // UnlockOwner does the same for whoever holds a token.
 func (s *Service) UnlockOwner(ctx context.Context, p Principal, realm, serial string) (UserEntry, error) {
-	realm, err := p.realm(realm)
+	realm, err := p.token(realm, serial)
 	if err != nil {
 		return UserEntry{}, err
 	}
@@ -263,6 +266,16 @@ func askable(values ...string) error {
 	for _, v := range values {
 		if !utf8.ValidString(v) || strings.ContainsFunc(v, unicode.IsControl) || len(v) > 255 {
 			return fmt.Errorf("%w: a search for what is not text, or is longer than 255 bytes", ErrInvalid)
+		}
+	}
+	return nil
+}
+
+// searchable refuses texts to search for that no database holds.
+func searchable(texts ...string) error {
+	for _, text := range texts {
+		if !utf8.ValidString(text) || strings.ContainsRune(text, 0) {
+			return fmt.Errorf("%w: a text to search for is not valid UTF-8, or holds a NUL", ErrInvalid)
 		}
 	}
 	return nil

@@ -94,7 +94,7 @@ func explain(r audit.Record) Explanation {
 
 // ShowToken answers one token.
 func (s *Service) ShowToken(ctx context.Context, p Principal, realm, serial string) (Token, error) {
-	realm, err := p.realm(realm)
+	realm, err := p.token(realm, serial)
 	if err != nil {
 		return Token{}, err
 	}
@@ -131,6 +131,9 @@ func (s *Service) Tokens(ctx context.Context, p Principal, q TokenQuery) ([]Toke
 		}
 	}
 	if err := askable(q.Serial, string(q.State), q.Q); err != nil {
+		return nil, err
+	}
+	if err := searchable(q.Serial, string(q.State), q.Q); err != nil {
 		return nil, err
 	}
 	q.Realm, q.Limit = realm, limit(q.Limit)
