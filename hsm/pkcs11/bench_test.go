@@ -150,12 +150,12 @@ func BenchmarkWarmHMAC(b *testing.B) {
 	}
 }
 
-// BenchmarkWarmHMACTwoCallers is two flushes at once, on two sessions.
+// BenchmarkWarmHMACTwoCallers is two flushes at once, on one session and on two.
 func BenchmarkWarmHMACTwoCallers(b *testing.B) {
 	for _, sessions := range []int{1, 2} {
 		b.Run(fmt.Sprintf("sessions=%d", sessions), func(b *testing.B) {
 			config := hsmtest.Token(b)
-			config.Sessions = sessions
+			config.Sessions, config.Spread = sessions, sessions > 1
 			k, _ := hsmtest.OpenNew(b, config)
 			all := bound(b, k, 2048)
 			b.SetParallelism(1)
