@@ -237,8 +237,9 @@ func (p *plan) apply(s *session, ids *[]int64) error {
 // begin makes a token's motion, from what it came with, if there is none yet.
 func begin(s *session, token int64) error {
 	_, err := s.exec(`INSERT INTO motions (token_id, version, last, drift, used_at)
-		SELECT t.id, 1, t.last0, t.drift0, 0 FROM tokens t JOIN batches b ON b.id = t.batch
-		WHERE t.id = ? AND b.state = 'published' ON CONFLICT (token_id) DO NOTHING`, token)
+		SELECT id, 1, last0, drift0, 0 FROM tokens
+		WHERE id = ? AND batch IN (SELECT id FROM batches WHERE state = 'published')
+		ON CONFLICT (token_id) DO NOTHING`, token)
 	return err
 }
 

@@ -3,17 +3,15 @@ package store
 import (
 	"context"
 	"database/sql"
-	"database/sql/driver"
-	"io"
 
 	"watchword/tokens"
 )
 
 const (
-	moveChain    = `UPDATE chains SET seq = ?, hash = ? WHERE id = ? AND seq = ? RETURNING 1`
+	moveChain    = `UPDATE chains SET seq = ?, hash = ? WHERE id = ? AND seq = ?`
 	moveStanding = `UPDATE standings SET version = ?, failures = ?, locked = ?, throttle = ?
-		WHERE user_id = ? AND version = ? RETURNING 1`
-	moveMotion   = `UPDATE motions SET last = ?, drift = ?, used_at = ? WHERE token_id = ? AND last <= ? RETURNING 1`
+		WHERE user_id = ? AND version = ?`
+	moveMotion   = `UPDATE motions SET last = ?, drift = ?, used_at = ? WHERE token_id = ? AND last <= ?`
 	insertRecord = `INSERT INTO audit (chain, seq, time, action, outcome, realm, user_key, serial, actor, client, source,
 		reason, detail, hash) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 )
@@ -33,7 +31,7 @@ func commitCoreSQLite(s *session, p *plan) error {
 // database/sql adds to each statement is as much as the statement.
 func commitCoreConn(conn *sql.Conn, p *plan) error {
 	return conn.Raw(func(dc any) error {
-		c := &sqliteConn{conn: dc.(driver.QueryerContext)}
+		c := &sqliteConn{conn: dc.(sqliteDriver)}
 		for _, l := range p.links {
 			ok, err := c.changed(moveChain, l.last, l.hash[:], l.chain, l.first-1)
 			if err != nil {
@@ -79,36 +77,4 @@ func commitCoreConn(conn *sql.Conn, p *plan) error {
 		}
 		return nil
 	})
-}
-
-// sqliteConn runs statements on a connection that keeps them prepared.
-type sqliteConn struct {
-	conn driver.QueryerContext
-	args []driver.NamedValue
-	row  [1]driver.Value
-}
-
-// changed runs a statement and says whether it answered a row. It goes by way
-// of Query since that binds and runs in one call into C.
-func (c *sqliteConn) changed(query string, args ...any) (bool, error) {
-	c.args = c.args[:0]
-	for i, a := range args {
-		c.args = append(c.args, driver.NamedValue{Ordinal: i + 1, Value: a})
-	}
-	rows, err := c.conn.QueryContext(context.Background(), query, c.args)
-	if err != nil {
-		return false, err
-	}
-	answered := false
-	if len(rows.Columns()) > 0 {
-		err = rows.Next(c.row[:])
-		answered = err == nil
-		if err == io.EOF {
-			err = nil
-		}
-	}
-	if cerr := rows.Close(); err == nil {
-		err = cerr
-	}
-	return answered, err
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"database/sql"
+	"database/sql/driver"
 	"encoding/json"
 	"fmt"
 	"strconv"
@@ -91,16 +92,16 @@ func decodeDetail(s string) ([]audit.Field, error) {
 // answer only int64, bool, string, []byte and nil, for NULL, which reads as
 // zero.
 type fields struct {
-	values []any
+	values []driver.Value
 	into   []any
 	next   int
 	err    error
 }
 
 func newFields(columns int) *fields {
-	f := &fields{values: make([]any, columns), into: make([]any, columns)}
+	f := &fields{values: make([]driver.Value, columns), into: make([]any, columns)}
 	for i := range f.values {
-		f.into[i] = &f.values[i]
+		f.into[i] = (*any)(&f.values[i])
 	}
 	return f
 }
@@ -215,10 +216,13 @@ func (f *fields) standing() tokens.Standing {
 }
 
 // tokenColumns is what token reads: of the token t, its owner o and its motion
-// m, which is missing until the token first changes.
+// m, which is missing until the token first changes. ownedColumns is the same
+// where the owner is the user u.
 const (
-	tokenColumns = `t.id, t.realm, t.serial, t.type, t.algorithm, t.digits, t.period, t.state, t.owner_id, o.key,
-		t.model, t.batch, t.created, t.mechanism, t.kek, t.hash, t.seed_len, t.blob, t.binding,
+	tokenColumns = tokenBefore + `o.key` + tokenAfter
+	ownedColumns = tokenBefore + `u.key` + tokenAfter
+	tokenBefore  = `t.id, t.realm, t.serial, t.type, t.algorithm, t.digits, t.period, t.state, t.owner_id, `
+	tokenAfter   = `, t.model, t.batch, t.created, t.mechanism, t.kek, t.hash, t.seed_len, t.blob, t.binding,
 		coalesce(m.version, 1), coalesce(m.last, t.last0), coalesce(m.drift, t.drift0), coalesce(m.used_at, 0)`
 	tokenWidth = 23
 )

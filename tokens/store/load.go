@@ -30,6 +30,7 @@ func newSubjects(refs int) *subjects {
 // standing, and one token, if any.
 const (
 	loadColumns = userColumns + ", " + standingColumns + ", " + tokenColumns
+	loadOwned   = userColumns + ", " + standingColumns + ", " + ownedColumns
 	loadWidth   = userWidth + standingWidth + tokenWidth
 )
 

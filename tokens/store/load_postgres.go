@@ -15,13 +15,12 @@ import (
 const (
 	loadHead = `SELECT g.generation, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint`
 
-	loadNames = loadHead + `, r.n, ` + loadColumns + `
+	loadNames = loadHead + `, r.n, ` + loadOwned + `
 		FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS r(realm, key, n)
 		CROSS JOIN meta g
 		LEFT JOIN users u ON u.realm = r.realm AND u.key = r.key
 		LEFT JOIN standings s ON s.user_id = u.id
 		LEFT JOIN tokens t ON t.owner_id = u.id AND t.state <> 'revoked'
-		LEFT JOIN users o ON o.id = t.owner_id
 		LEFT JOIN motions m ON m.token_id = t.id
 		ORDER BY r.n, t.id`
 
@@ -102,21 +101,19 @@ func readView(rows driver.Rows, refs int) (view tokens.View, err error) {
 		}
 	}()
 	subjects := newSubjects(refs)
-	f := &fields{values: make([]any, len(rows.Columns()))}
-	row := make([]driver.Value, len(f.values))
+	f := &fields{values: make([]driver.Value, len(rows.Columns()))}
 	for {
-		err := rows.Next(row)
+		err := rows.Next(f.values)
 		if err == io.EOF {
 			return subjects.view, nil
 		}
 		if err != nil {
 			return view, err
 		}
-		for i, v := range row {
+		for i, v := range f.values {
 			if b, ok := v.([]byte); ok {
-				v = append([]byte(nil), b...) // the driver's own, until the next row
+				f.values[i] = append([]byte(nil), b...) // the driver's own, until the next row
 			}
-			f.values[i] = v
 		}
 		f.next = 0
 		subjects.view.Generation = f.int()

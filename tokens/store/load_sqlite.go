@@ -2,89 +2,87 @@ package store
 
 import (
 	"context"
-	"database/sql"
+	"database/sql/driver"
+	"errors"
 
 	"watchword/tokens"
 )
 
 const (
-	loadByName = `SELECT ` + loadColumns + `
+	loadByName = `SELECT ` + loadOwned + `
 		FROM users u JOIN standings s ON s.user_id = u.id
 		LEFT JOIN tokens t ON t.owner_id = u.id AND t.state <> 'revoked'
-		LEFT JOIN users o ON o.id = t.owner_id
 		LEFT JOIN motions m ON m.token_id = t.id
-		WHERE u.realm = ? AND u.key = ? ORDER BY t.id`
+		WHERE u.realm = +? AND u.key = +? ORDER BY t.id`
 	// Who holds the token, or zero; a revoked one is nobody's.
 	findSerial = `SELECT t.id, CASE WHEN t.state = 'revoked' THEN 0 ELSE coalesce(t.owner_id, 0) END
 		FROM tokens t JOIN batches b ON b.id = t.batch
-		WHERE t.realm = ? AND t.serial = ? AND b.state = 'published'`
-	loadByUser = `SELECT ` + loadColumns + `
+		WHERE t.realm = +? AND t.serial = +? AND b.state = 'published'`
+	loadByUser = `SELECT ` + loadOwned + `
 		FROM users u JOIN standings s ON s.user_id = u.id
 		LEFT JOIN tokens t ON t.owner_id = u.id AND t.state <> 'revoked'
-		LEFT JOIN users o ON o.id = t.owner_id
 		LEFT JOIN motions m ON m.token_id = t.id
-		WHERE u.id = ? ORDER BY t.id`
+		WHERE u.id = +? ORDER BY t.id`
 	loadByToken = `SELECT ` + loadColumns + `
 		FROM tokens t LEFT JOIN users u ON u.id = 0 LEFT JOIN standings s ON s.user_id = 0
 		LEFT JOIN users o ON o.id = t.owner_id
 		LEFT JOIN motions m ON m.token_id = t.id
-		WHERE t.id = ?`
+		WHERE t.id = +?`
 )
 
 func (db *sqliteDB) load(ctx context.Context, refs []tokens.Ref) (tokens.View, error) {
-	if err := ctx.Err(); err != nil {
+	conn, err := db.reader.Conn(ctx)
+	if err != nil {
 		return tokens.View{}, err
 	}
+	defer conn.Close()
 	subjects := newSubjects(len(refs))
 	// Once begun it is a matter of microseconds: watching ctx would cost more.
-	err := db.read(context.WithoutCancel(ctx), func(s *session) error {
-		if err := s.one(`SELECT generation FROM meta`, nil, &subjects.view.Generation); err != nil {
+	err = conn.Raw(func(dc any) (err error) {
+		c := &sqliteConn{conn: dc.(sqliteDriver)}
+		if err := c.run("BEGIN"); err != nil {
 			return err
 		}
-		f := newFields(loadWidth)
-		for n, ref := range refs {
-			var (
-				rows *sql.Rows
-				err  error
-			)
-			if ref.Serial == "" {
-				rows, err = s.query(loadByName, ref.Realm, ref.User)
-			} else {
-				var token, owner int64
-				switch err := s.one(findSerial, []any{ref.Realm, ref.Serial}, &token, &owner); {
-				case err == sql.ErrNoRows:
-					continue
-				case err != nil:
-					return err
-				}
-				if owner == 0 {
-					rows, err = s.query(loadByToken, token)
-				} else {
-					rows, err = s.query(loadByUser, owner)
-				}
+		defer func() {
+			if rerr := c.run("ROLLBACK"); rerr != nil {
+				err = errors.Join(err, rerr, driver.ErrBadConn)
 			}
-			if err != nil {
-				return err
-			}
-			if err := subjects.addAll(n, f, rows); err != nil {
-				return err
-			}
-		}
-		return nil
+		}()
+		return c.load(subjects, refs)
 	})
 	return subjects.view, err
 }
 
-func (s *subjects) addAll(n int, f *fields, rows *sql.Rows) error {
-	defer rows.Close()
-	for rows.Next() {
-		if err := f.scan(rows); err != nil {
+// load reads the refs' subjects on one snapshot.
+func (c *sqliteConn) load(subjects *subjects, refs []tokens.Ref) error {
+	err := c.each(`SELECT generation FROM meta`, func(f *fields) { subjects.view.Generation = f.int() })
+	if err != nil {
+		return err
+	}
+	for n, ref := range refs {
+		add := func(f *fields) { subjects.add(n, f) }
+		if ref.Serial == "" {
+			if err := c.each(loadByName, add, ref.Realm, ref.User); err != nil {
+				return err
+			}
+			continue
+		}
+		query, id := "", int64(0)
+		err := c.each(findSerial, func(f *fields) {
+			token, owner := f.int(), f.int()
+			query, id = loadByUser, owner
+			if owner == 0 {
+				query, id = loadByToken, token
+			}
+		}, ref.Realm, ref.Serial)
+		if err != nil {
 			return err
 		}
-		s.add(n, f)
-		if f.err != nil {
-			return f.err
+		if query != "" {
+			if err := c.each(query, add, id); err != nil {
+				return err
+			}
 		}
 	}
-	return rows.Err()
+	return nil
 }

@@ -2,19 +2,18 @@ package store
 
 import (
 	"database/sql"
-	"database/sql/driver"
 
 	"watchword/tokens"
 )
 
 const stageToken = `INSERT INTO tokens (` + stageColumns + `)
 	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-	ON CONFLICT (realm, serial) DO NOTHING RETURNING 1`
+	ON CONFLICT (realm, serial) DO NOTHING`
 
 func stageSQLite(s *session, batch int64, list []tokens.Token) ([]bool, error) {
 	created := make([]bool, len(list))
 	err := s.conn.(*sql.Conn).Raw(func(dc any) error {
-		c := &sqliteConn{conn: dc.(driver.QueryerContext)}
+		c := &sqliteConn{conn: dc.(sqliteDriver)}
 		for i := range list {
 			t := &list[i]
 			var err error

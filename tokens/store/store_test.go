@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"database/sql"
 	"path/filepath"
 	"testing"
 
@@ -37,5 +38,32 @@ func TestSQLiteKeepsThePromises(t *testing.T) {
 }
 
 func TestPostgresKeepsThePromises(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) tokens.Database { return openMigrated(t, storetest.Postgres(t)) })
+	url := storetest.Postgres(t)
+	storetest.Run(t, func(t *testing.T) tokens.Database {
+		empty(t, url)
+		return openMigrated(t, url)
+	})
+}
+
+// empty takes everything out of a PostgreSQL database, which is quicker than
+// making another.
+func empty(t testing.TB, url string) {
+	t.Helper()
+	raw := rawPostgres(t, url)
+	for _, statement := range []string{"DROP SCHEMA public CASCADE", "CREATE SCHEMA public"} {
+		if _, err := raw.Exec(statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// rawPostgres is the database without the store.
+func rawPostgres(t testing.TB, url string) *sql.DB {
+	t.Helper()
+	raw, err := sql.Open("postgres", url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { raw.Close() })
+	return raw
 }

@@ -1,0 +1,20 @@
+package store_test
+
+import (
+	"bytes"
+	"time"
+
+	"watchword/hsm"
+	"watchword/tokens"
+)
+
+// sampleToken is a token as an import stages it.
+func sampleToken(serial string) tokens.Token {
+	return tokens.Token{
+		Realm: "default", Serial: serial, Type: tokens.TOTP, Algorithm: hsm.SHA1, Digits: 6, Period: 30,
+		State: tokens.Imported, Created: time.Now(),
+		Wrapped: hsm.Wrapped{Mechanism: "aes-kwp", KEK: 1, Hash: hsm.SHA1, SeedLen: 20, Blob: bytes.Repeat([]byte(serial[:1]), 32)},
+		Binding: bytes.Repeat([]byte{7}, 32),
+		Motion:  tokens.Motion{Last: -1},
+	}
+}
