@@ -33,6 +33,9 @@ type Batch interface {
 // Core is what an Importer hands tokens to. Service makes one of the real core.
 type Core interface {
 	BeginImport(ctx context.Context, p tokens.Principal, n tokens.NewImport) (Batch, error)
+	// RefuseImport authorises and audits an import whose file cannot be read
+	// at all. It answers why, or that p may not import.
+	RefuseImport(ctx context.Context, p tokens.Principal, n tokens.NewImport, why error) error
 }
 
 // Service is the core that s is.
@@ -90,22 +93,11 @@ type Options struct {
 func (im *Importer) Import(ctx context.Context, p tokens.Principal, o Options, r io.Reader) (*Report, error) {
 	open := OpenOptions{Now: im.now()}
 	defer func() { clear(open.Key); clear(open.Password) }()
-	var err error
-	if o.PSK != nil {
-		if open.Key, err = ParseKeyFile(o.PSK); err != nil {
-			return nil, err
-		}
-	}
-	if o.Password != nil {
-		if open.Password, err = ParsePasswordFile(o.Password); err != nil {
-			return nil, err
-		}
-	}
 	src := &source{ctx: ctx, r: r, hash: sha256.New(), max: im.maxBytes}
-	format, reason, err := src.format(o.Format)
 	defer src.wipe()
+	format, reason, err := open.prepare(&o, src)
 	if err != nil {
-		return nil, err
+		return nil, im.core.RefuseImport(ctx, p, tokens.NewImport{Realm: o.Realm, Name: o.Name, Format: o.Format, DryRun: o.DryRun}, err)
 	}
 	batch, err := im.core.BeginImport(ctx, p, tokens.NewImport{Realm: o.Realm, Name: o.Name, Format: format.Name, DryRun: o.DryRun})
 	if err != nil {
@@ -122,6 +114,22 @@ func (im *Importer) Import(ctx context.Context, p tokens.Principal, o Options, r
 		return nil, err
 	}
 	return run.report, nil
+}
+
+// prepare parses the secrets and tells the file's format.
+func (open *OpenOptions) prepare(o *Options, src *source) (*Format, string, error) {
+	var err error
+	if o.PSK != nil {
+		if open.Key, err = ParseKeyFile(o.PSK); err != nil {
+			return nil, "", err
+		}
+	}
+	if o.Password != nil {
+		if open.Password, err = ParsePasswordFile(o.Password); err != nil {
+			return nil, "", err
+		}
+	}
+	return src.format(o.Format)
 }
 
 // exists is why a duplicate was not created.

@@ -40,6 +40,11 @@ type shelfBatch struct {
 	adds   int
 }
 
+// RefuseImport answers why, as the core does for those who may import.
+func (s *shelf) RefuseImport(_ context.Context, _ tokens.Principal, _ tokens.NewImport, why error) error {
+	return why
+}
+
 func (s *shelf) BeginImport(_ context.Context, p tokens.Principal, in tokens.NewImport) (Batch, error) {
 	if p.Name == "nobody" {
 		return nil, tokens.ErrForbidden

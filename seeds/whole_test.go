@@ -160,3 +160,33 @@ func TestRefusedFileLeavesNoTokenInTheDatabase(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
+
+// Whoever may not import hears nothing about the file, and the attempt is in
+// the audit; for whoever may, the refusal of an unreadable file is.
+func TestUnreadableFileIsAuditedAndTellsTheUnauthorisedNothing(t *testing.T) {
+	core, admin := newCore(t)
+	im := seeds.NewImporter(seeds.Service(core))
+	ctx := context.Background()
+	_, text, err := core.AddKey(ctx, admin, tokens.NewKey{Name: "eyes", Scope: "read"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, err := core.Authenticate(ctx, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const nonsense = "\x00\x01\x02 no seed file"
+	if _, err := im.Import(ctx, reader, seeds.Options{Name: "x"}, strings.NewReader(nonsense)); !errors.Is(err, tokens.ErrForbidden) {
+		t.Errorf("a key that may only read got %v", err)
+	}
+	var refused *seeds.FileError
+	if _, err := im.Import(ctx, admin, seeds.Options{Name: "y"}, strings.NewReader(nonsense)); !errors.As(err, &refused) {
+		t.Errorf("an administrator got %v", err)
+	}
+	for _, outcome := range []string{"denied", "refused"} {
+		list, err := core.Records(ctx, admin, tokens.RecordQuery{Action: string(policy.ImportBegin), Outcome: outcome})
+		if err != nil || len(list) != 1 {
+			t.Errorf("%d audit records %q, %v", len(list), outcome, err)
+		}
+	}
+}

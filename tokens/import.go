@@ -114,6 +114,23 @@ func fileName(name string) string {
 	return name
 }
 
+// RefuseImport authorises and audits an import whose file cannot be read at
+// all. It answers why, or that p may not import.
+func (s *Service) RefuseImport(ctx context.Context, p Principal, in NewImport, why error) error {
+	realm, err := p.realm(in.Realm)
+	if err != nil {
+		return err
+	}
+	e := audit.Event{Realm: realm, Outcome: "refused", Detail: []audit.Field{{Name: "file", Value: fileName(in.Name)}, {Name: "why", Value: why.Error()}}}
+	if err := s.authorise(ctx, p, policy.ImportBegin, e); err != nil {
+		return err
+	}
+	if err := s.record(ctx, p, policy.ImportBegin, e); err != nil {
+		return err
+	}
+	return why
+}
+
 // Add wraps, binds and stages up to 1,000 tokens and answers the outcome of
 // each. It wipes their seeds, whatever happens. After an error the import can
 // only be discarded.
