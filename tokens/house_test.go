@@ -442,3 +442,12 @@ func (h *house) intact() {
 		h.Errorf("the audit: %v, %q", err, report.Problems)
 	}
 }
+
+func (h *house) prefix(s string) netip.Prefix {
+	h.Helper()
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		h.Fatal(err)
+	}
+	return p
+}
