@@ -56,11 +56,11 @@ func dirFailure(path string, err error) error {
 	return &failure{What: "use the data directory " + path, Why: plainCause(err), Do: "name another one with --data-dir, or let this user write there"}
 }
 
-// lockDatabase keeps other servers off a SQLite file outside the directory. The
-// lock is a file of its own: SQLite and the store have theirs.
+// lockDatabase keeps other servers off a SQLite file, whatever their directory.
+// The lock is a file of its own: SQLite and the store have theirs.
 func (d *dataDir) lockDatabase(file string) error {
-	if filepath.Dir(file) == d.path {
-		return nil
+	if to, err := filepath.EvalSymlinks(file); err == nil {
+		file = to
 	}
 	return d.lock(file+".server", file, true)
 }

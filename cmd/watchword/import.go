@@ -46,13 +46,15 @@ A newline at the end of either is ignored.`,
 	flags.BoolVar(&f.partial, "partial", false, "import the good records of a file that has bad ones")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "check everything, import nothing")
 	flags.BoolVar(&f.all, "all", false, "list the records that were created, too")
-	cmd.MarkFlagsMutuallyExclusive("psk-file", "password-file")
 	cmd.AddCommand(importList(c))
 	return c.flags(cmd)
 }
 
 func (f *importFlags) run(cmd *cobra.Command, c *client, path string) error {
 	what := "import " + path
+	if f.pskFile != "" && f.passwordFile != "" {
+		return &failure{What: what, Why: "--psk-file and --password-file exclude each other", Do: "a file is encrypted with one of them"}
+	}
 	file, name, size, err := openSeeds(path)
 	if err != nil {
 		return &failure{What: what, Why: plainCause(err), Do: "name a seed file, or - for standard input"}

@@ -130,7 +130,7 @@ func loadConfig(path string, environ []string) (*Config, []*setting, error) {
 		}
 	}
 	for _, s := range all {
-		if text, ok := lookup(environ, s.Env); ok {
+		if text := lookup(environ, s.Env); text != "" {
 			if err := s.set(splitList(s, text), s.Env); err != nil {
 				return nil, nil, &failure{What: "read the variable " + s.Env, Why: err.Error(), Do: "'watchword config --manual' explains every key"}
 			}
@@ -153,13 +153,14 @@ func splitList(s *setting, text string) []string {
 	return items
 }
 
-func lookup(environ []string, name string) (string, bool) {
+// lookup is a variable's text. An empty one is as good as none.
+func lookup(environ []string, name string) string {
 	for _, pair := range environ {
 		if key, text, _ := strings.Cut(pair, "="); key == name {
-			return text, true
+			return text
 		}
 	}
-	return "", false
+	return ""
 }
 
 // strangeVariables are WATCHWORD_ variables that mean nothing. They are no
@@ -189,7 +190,7 @@ func readYAML(text []byte, all []*setting, path string) error {
 		return yamlError(err)
 	}
 	if len(file.Docs) > 1 {
-		return fmt.Errorf("line %d: a second document begins; the configuration is one", file.Docs[1].GetToken().Position.Line)
+		return fmt.Errorf("line %d: a second document begins; the configuration is one", file.Docs[1].Start.Position.Line)
 	}
 	for _, doc := range file.Docs {
 		if doc.Body == nil {
@@ -255,7 +256,7 @@ func scalars(n ast.Node, key string) (texts []string, null bool, err error) {
 			if err != nil {
 				return nil, false, err
 			}
-			if null || len(one) != 1 {
+			if _, list := item.(*ast.SequenceNode); list || null {
 				return nil, false, fmt.Errorf("line %d: an item of %s is not a single value", lineOf(item), key)
 			}
 			texts = append(texts, one...)

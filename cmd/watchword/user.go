@@ -136,9 +136,12 @@ where others could see it. From then on a code is the PIN followed by the OTP.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := call{what: "set the PIN of " + args[0], method: http.MethodPut, path: pathTo("users", args[0], "pin"), query: c.query()}
 			sentence := "%s has a PIN: a code is the PIN followed by the OTP."
-			if remove {
+			switch {
+			case remove && file != "":
+				return &failure{What: r.what, Why: "--pin-file and --remove exclude each other"}
+			case remove:
 				r.what, r.method, sentence = "remove the PIN of "+args[0], http.MethodDelete, "%s has no PIN: a code is the OTP alone."
-			} else {
+			default:
 				pin, err := readPIN(file)
 				if err != nil {
 					return &failure{What: r.what, Why: err.Error(), Do: "type it at the terminal, or name a file whose only line it is with --pin-file"}
@@ -154,7 +157,6 @@ where others could see it. From then on a code is the PIN followed by the OTP.`,
 	}
 	cmd.Flags().StringVar(&file, "pin-file", "", "file whose only line is the PIN")
 	cmd.Flags().BoolVar(&remove, "remove", false, "remove the PIN")
-	cmd.MarkFlagsMutuallyExclusive("pin-file", "remove")
 	return cmd
 }
 
