@@ -1,0 +1,353 @@
+package tokens_test
+
+import (
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"watchword/tokens"
+	"watchword/tokens/storetest"
+)
+
+// model is what the core should do, in the plainest words: one user at a time,
+// no batches, no versions, no HSM.
+type model struct {
+	h      *house
+	t      *rapid.T
+	users  map[string]*modelUser
+	tokens map[string]*modelToken
+}
+
+type modelUser struct {
+	disabled, locked bool
+	pin              string
+	failures         int
+	by               map[string]int // failures by client
+	last             map[string]time.Time
+}
+
+type modelToken struct {
+	*device
+	state tokens.State
+	owner string
+	next  int64 // the lowest factor never consumed
+	drift int64
+	used  time.Time
+}
+
+func (m *model) now() time.Time { return m.h.clock.now() }
+
+// window is the lowest and highest factor that a code may have.
+func (m *model) window(k *modelToken) (low, high int64) {
+	if k.Type == tokens.HOTP {
+		return k.next, k.next + 9
+	}
+	centre := m.now().Unix()/int64(k.Period) + k.drift
+	reach := min(1+int64(m.now().Sub(k.used)/(30*24*time.Hour)), 5)
+	return centre - reach, centre + reach
+}
+
+// known are the factors of which a code is recognised, though it is consumed.
+func (m *model) known(k *modelToken) (low, high int64) {
+	low, high = m.window(k)
+	if k.Type == tokens.HOTP {
+		low = max(k.next-1, 0)
+	}
+	return low, high
+}
+
+func (u *modelUser) wait(client string, now time.Time) bool {
+	n := u.by[client] - 5
+	if n <= 0 {
+		return false
+	}
+	wait := 15 * time.Minute
+	if n < 10 {
+		wait = time.Duration(1<<n) * time.Second
+	}
+	return now.Before(u.last[client].Add(min(wait, 15*time.Minute)))
+}
+
+func (u *modelUser) fail(client string, now time.Time) {
+	u.failures++
+	u.by[client]++
+	u.last[client] = now.Truncate(time.Millisecond)
+	u.locked = u.locked || u.failures >= 100
+}
+
+func (u *modelUser) clear() {
+	u.failures, u.locked = 0, false
+	u.by, u.last = map[string]int{}, map[string]time.Time{}
+}
+
+// verify says whether an attempt is to be accepted, and does what follows.
+func (m *model) verify(user, typed string) bool {
+	u := m.users[user]
+	if u == nil || u.disabled || u.locked || u.wait("localhost", m.now()) {
+		return false
+	}
+	guess, excused := false, false
+	for _, k := range m.tokens {
+		if k.owner != user {
+			continue
+		}
+		low, high := m.known(k)
+		for f := max(low, 0); f <= high; f++ {
+			if typed != u.pin+k.at(f) {
+				continue
+			}
+			if fresh, _ := m.window(k); k.state == tokens.Active && f >= k.next && f >= fresh {
+				k.consume(f, m.now())
+				u.clear()
+				return true
+			}
+			excused = true
+		}
+		guess = guess || k.state == tokens.Active
+	}
+	if guess && !excused {
+		u.fail("localhost", m.now())
+	}
+	return false
+}
+
+func (k *modelToken) consume(f int64, now time.Time) {
+	k.next, k.used = f+1, now.Truncate(time.Second)
+	if k.Type == tokens.TOTP {
+		k.drift = f - now.Unix()/int64(k.Period)
+	}
+}
+
+// check compares the database with the model.
+func (m *model) check() {
+	for name, u := range m.users {
+		s := m.h.standing(name)
+		if s.Failures != u.failures || s.Locked != u.locked {
+			m.t.Fatalf("%s has %d failures, locked %v; want %d, %v", name, s.Failures, s.Locked, u.failures, u.locked)
+		}
+	}
+	for serial, k := range m.tokens {
+		got := m.h.token(serial)
+		next := got.Last
+		if k.Type == tokens.TOTP {
+			next++
+		}
+		if got.State != k.state || got.Owner != k.owner || next != k.next || int64(got.Drift) != k.drift {
+			m.t.Fatalf("token %s is %s, of %q, next %d, drift %d; want %s, %q, %d, %d", serial, got.State, got.Owner, next, got.Drift, k.state, k.owner, k.next, k.drift)
+		}
+	}
+}
+
+func (m *model) pick() *modelToken {
+	return m.tokens[rapid.SampledFrom([]string{"T1", "T2", "H1", "H2"}).Draw(m.t, "token")]
+}
+
+func (m *model) name() string { return rapid.SampledFrom([]string{"alice", "bob"}).Draw(m.t, "user") }
+
+// does compares an act's outcome with what it should be: nil, or an error of
+// that kind.
+func (m *model) does(err, want error) bool {
+	if (err == nil) != (want == nil) || want != nil && !errors.Is(err, want) {
+		m.t.Fatalf("%v, want %v", err, want)
+	}
+	return want == nil
+}
+
+// Any sequence of acts and attempts ends as the plain model says, also when the
+// server is started anew, another node answers, and commits meet conflicts.
+func TestAnySequenceOfActsDoesWhatTheModelSays(t *testing.T) {
+	accepted := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		var over atomic.Bool
+		h := newHouse(t)
+		m := &model{h: h, t: rt, users: map[string]*modelUser{}, tokens: map[string]*modelToken{}}
+		for _, name := range []string{"alice", "bob"} {
+			h.user(name)
+			m.users[name] = &modelUser{}
+			m.users[name].clear()
+		}
+		for _, d := range []*device{totp("T1"), totp("T2"), hotp("H1"), hotp("H2")} {
+			d.Digits = 8
+			if d.Serial == "T2" {
+				d.Period, d.Drift = 60, 3
+			}
+			h.ship("", d)
+			m.tokens[d.Serial] = &modelToken{device: d, state: tokens.Imported, drift: int64(d.Drift), used: h.clock.now()}
+		}
+		service := h.Service
+		other := h.node(&firsts{})
+		adminClient := h.admin.Actor()
+
+		move := func(act func(k *modelToken) error, to tokens.State, from ...tokens.State) {
+			k := m.pick()
+			want := tokens.ErrState
+			for _, f := range from {
+				if k.state == f {
+					want = nil
+				}
+			}
+			if m.does(act(k), want) {
+				k.state = to
+				if to == tokens.Imported || to == tokens.Revoked {
+					k.owner = ""
+				}
+			}
+		}
+		// Most sequences need owners to be of interest.
+		for _, serial := range []string{"T1", "H1"} {
+			h.must(h.Assign(ctx, h.admin, "", serial, "alice"))
+			m.tokens[serial].state, m.tokens[serial].owner = tokens.Active, "alice"
+		}
+		verify := func(rt *rapid.T) {
+			m.t = rt
+			k := m.pick()
+			user := k.owner
+			if user == "" || rapid.IntRange(0, 9).Draw(rt, "anyone") == 0 {
+				user = m.name()
+			}
+			low, high := m.known(k)
+			typed := k.at(max(rapid.Int64Range(low-2, high+2).Draw(rt, "factor"), 0))
+			switch rapid.IntRange(0, 7).Draw(rt, "typed") {
+			case 0:
+				typed = "0000" + typed
+			case 1:
+			case 2:
+				typed = m.users[user].pin + "00000000"
+			default:
+				typed = m.users[user].pin + typed
+			}
+			r, err := service.Verify(ctx, h.vpn, tokens.Attempt{User: user, Code: typed})
+			want := m.verify(user, typed)
+			if err != nil || r.Accept != want {
+				rt.Fatalf("%s with %s: %+v, %v; want accept %v", user, typed, r, err, want)
+			}
+		}
+		resync := func(rt *rapid.T) {
+			m.t = rt
+			k := m.pick()
+			low, high := k.next, k.next+1000
+			if k.Type == tokens.TOTP {
+				centre := m.now().Unix()/int64(k.Period) + k.drift
+				low, high = max(k.next, centre-120, 0), centre+121
+			}
+			f := max(rapid.OneOf(rapid.Int64Range(low-3, low+3), rapid.Int64Range(high-3, high+3), rapid.Int64Range(low-3, max(high, low)+3)).Draw(rt, "factor"), 0)
+			gap := rapid.SampledFrom([]int64{1, 1, 1, 2, 0, -1}).Draw(rt, "gap")
+			_, err := service.Resync(ctx, h.admin, "", k.Serial, k.at(f), k.at(max(f+gap, 0)))
+			u := m.users[k.owner]
+			switch {
+			case k.state == tokens.Lost || k.state == tokens.Revoked || u != nil && (u.locked || u.wait(adminClient, m.now())):
+				m.does(err, tokens.ErrState)
+			case gap == 1 && f >= low && f+1 <= high:
+				m.does(err, nil)
+				k.consume(f+1, m.now())
+				if u != nil {
+					u.clear()
+				}
+			default:
+				m.does(err, tokens.ErrWrongCode)
+				if u != nil {
+					u.fail(adminClient, m.now())
+				}
+			}
+		}
+		rt.Repeat(map[string]func(*rapid.T){
+			"":        func(rt *rapid.T) { m.t = rt; m.check() },
+			"verify":  verify,
+			"verify2": verify,
+			"verify3": verify,
+			"resync":  resync,
+			"clock": func(rt *rapid.T) {
+				h.clock.forward(rapid.OneOf(
+					rapid.SampledFrom([]time.Duration{time.Second, 30 * time.Second, time.Minute, 15 * time.Minute, 24 * time.Hour, 45 * 24 * time.Hour}),
+					rapid.Custom(func(t *rapid.T) time.Duration {
+						return time.Duration(rapid.Int64Range(0, int64(2*time.Minute)).Draw(t, "ns"))
+					}),
+				).Draw(rt, "for"))
+			},
+			"suspend": func(rt *rapid.T) {
+				m.t = rt
+				move(func(k *modelToken) error { return second(service.Suspend(ctx, h.admin, "", k.Serial, "")) }, tokens.Suspended, tokens.Active, tokens.Suspended)
+			},
+			"resume": func(rt *rapid.T) {
+				m.t = rt
+				move(func(k *modelToken) error { return second(service.Resume(ctx, h.admin, "", k.Serial, "found")) }, tokens.Active, tokens.Active, tokens.Suspended, tokens.Lost)
+			},
+			"lost": func(rt *rapid.T) {
+				m.t = rt
+				move(func(k *modelToken) error { return second(service.MarkLost(ctx, h.admin, "", k.Serial, "")) }, tokens.Lost, tokens.Active, tokens.Suspended, tokens.Lost)
+			},
+			"unassign": func(rt *rapid.T) {
+				m.t = rt
+				move(func(k *modelToken) error { return second(service.Unassign(ctx, h.admin, "", k.Serial, "")) }, tokens.Imported, tokens.Imported, tokens.Active, tokens.Suspended, tokens.Lost)
+			},
+			"revoke": func(rt *rapid.T) {
+				m.t = rt
+				if rapid.IntRange(0, 4).Draw(rt, "really") != 0 {
+					return
+				}
+				move(func(k *modelToken) error { return second(service.Revoke(ctx, h.admin, "", k.Serial, "")) }, tokens.Revoked,
+					tokens.Imported, tokens.Active, tokens.Suspended, tokens.Lost, tokens.Revoked)
+			},
+			"assign": func(rt *rapid.T) {
+				m.t = rt
+				k, user := m.pick(), m.name()
+				var want error
+				if k.owner != user && k.state != tokens.Imported {
+					want = tokens.ErrState
+				}
+				if m.does(second(service.Assign(ctx, h.admin, "", k.Serial, user)), want) && k.owner != user {
+					k.state, k.owner = tokens.Active, user
+				}
+			},
+			"pin": func(rt *rapid.T) {
+				m.t = rt
+				user, pin := m.name(), rapid.SampledFrom([]string{"", "4711", "0000", "pässword"}).Draw(rt, "PIN")
+				m.does(second(service.SetPIN(ctx, h.admin, "", user, pin)), nil)
+				m.users[user].pin = pin
+			},
+			"enable": func(rt *rapid.T) {
+				m.t = rt
+				user := m.name()
+				off := rapid.IntRange(0, 3).Draw(rt, "disable") == 0
+				state := map[bool]tokens.UserState{true: tokens.UserDisabled, false: tokens.UserEnabled}[off]
+				m.does(second(service.SetUserState(ctx, h.admin, "", user, state)), nil)
+				m.users[user].disabled = off
+			},
+			"unlock": func(rt *rapid.T) {
+				m.t = rt
+				user := m.name()
+				m.does(second(service.UnlockUser(ctx, h.admin, "", user)), nil)
+				m.users[user].clear()
+			},
+			"guess": func(rt *rapid.T) { // until the user is locked, or nearly
+				m.t = rt
+				user := m.name()
+				for range rapid.IntRange(1, 60).Draw(rt, "times") {
+					h.clock.forward(16 * time.Minute)
+					if r, err := service.Verify(ctx, h.vpn, tokens.Attempt{User: user, Code: "letmein"}); err != nil || r.Accept {
+						rt.Fatalf("%+v, %v", r, err)
+					}
+					m.verify(user, "letmein")
+				}
+			},
+			"conflict": func(*rapid.T) {
+				h.mem.InjectFunc(func(*tokens.Change) storetest.Fault {
+					if over.Load() {
+						return storetest.None
+					}
+					return storetest.Conflict
+				})
+			},
+			"node": func(*rapid.T) { service, other = other, service },
+		})
+		over.Store(true)
+		accepted += h.acceptedOnce()
+		h.intact()
+	})
+	if accepted < 50 {
+		t.Errorf("only %d attempts were accepted in all sequences", accepted)
+	}
+}
