@@ -42,7 +42,11 @@ func openHSM(ctx context.Context, c *Config, d *dataDir, log *slog.Logger) (*pkc
 	}
 	keys, err := pkcs11.Open(ctx, config)
 	if err != nil {
-		return nil, hsmFailure("open the HSM", err)
+		err = hsmFailure("open the HSM", err)
+		if f := (*failure)(nil); errors.As(err, &f) && f.Do == "" {
+			f.Do = "see hsm.module, hsm.token_label, hsm.token_serial and hsm.slot"
+		}
+		return nil, err
 	}
 	return keys, nil
 }

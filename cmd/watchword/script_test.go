@@ -63,8 +63,10 @@ func serverVariables(ts *testscript.TestScript) []string {
 			env = append(env, s.Env+"="+v)
 		}
 	}
-	if v := ts.Getenv("WATCHWORD_CONFIG"); v != "" {
-		env = append(env, "WATCHWORD_CONFIG="+v)
+	for _, name := range []string{"WATCHWORD_CONFIG", "SOFTHSM2_CONF"} {
+		if v := ts.Getenv(name); v != "" {
+			env = append(env, name+"="+v)
+		}
 	}
 	return env
 }
