@@ -14,7 +14,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 run: deps-run build        ## an appliance with a demo shipment, on ./var
 	@scripts/demo.sh
 
-build:                     ## bin/watchword
+build: deps-run            ## bin/watchword
 	@mkdir -p bin
 	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/watchword ./cmd/watchword
 
