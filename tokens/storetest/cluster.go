@@ -42,14 +42,17 @@ type Cluster struct {
 
 // keeperScript starts the server, says its process id, and waits for the pipe
 // or the server to end. "$1" is postgres, "$2" the port, "$3" the data folder,
-// "$4" what to remove at the end, if anything.
+// "$4" what to remove at the end, if anything. SIGINT ends the server at once,
+// but a shell starts what it puts in the background deaf to it: before the
+// server hears by itself, SIGTERM does.
 const keeperScript = `
-"$1" -D "$3" -p "$2" -k "" -h 127.0.0.1 >>"$3.log" 2>&1 </dev/null &
+"$1" -D "$3" -p "$2" -k "" -h 127.0.0.1 >"$3.log" 2>&1 </dev/null &
 server=$!
 echo $server
 exec >/dev/null 2>&1
 trap '' HUP INT TERM
 cat
+kill -TERM $server
 kill -INT $server
 wait $server
 [ -z "$4" ] || rm -rf "$4"
@@ -172,7 +175,7 @@ func (c *Cluster) start() error {
 		if err == nil && c.running() {
 			return nil
 		}
-		if time.Now().After(deadline) || !c.running() && logged(c.data()+".log", "FATAL") {
+		if time.Now().After(deadline) || !c.running() && logged(c.data()+".log", "database system is shut down") {
 			c.stop()
 			log, _ := os.ReadFile(c.data() + ".log")
 			return fmt.Errorf("the PostgreSQL server does not start: %w\n%s", err, log)
