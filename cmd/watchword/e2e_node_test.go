@@ -296,7 +296,7 @@ func (i *auditItem) field(name string) string {
 func (n *node) audit(query url.Values) []auditItem {
 	n.t.Helper()
 	var all []auditItem
-	query.Set("limit", "1000")
+	query.Set("limit", "500")
 	for {
 		var page struct {
 			Items []auditItem
