@@ -12,7 +12,7 @@ func whyCommand(c *client) *cobra.Command {
 		Use:   "why USER",
 		Short: "Explain a user's last attempts, and what to do",
 		Long: `Lists what last happened to a user, newest first: each attempt with its reason in
-words and, below it, what to do about it. Users themselves are never told: to
+words and, the first time, what to do about it. Users themselves are never told: to
 them every reject looks the same.`,
 		Example: "  watchword why alice\n  watchword why alice --limit 50 --json",
 		Args:    cobra.ExactArgs(1),
@@ -27,11 +27,13 @@ them every reject looks the same.`,
 				return err
 			}
 			t := newTable("TIME", "OUTCOME", "THROUGH", "TOKEN", "WHAT HAPPENED")
+			told := map[string]bool{"": true} // each advice once, under the newest that it is for
 			for _, x := range page.Items {
 				t.add(toSecond(x.Time), x.Outcome, through(x.Client, x.Source), orDash(x.Serial), x.Words)
-				if x.Advice != "" {
+				if !told[x.Advice] {
 					t.note("-> " + x.Advice)
 				}
+				told[x.Advice] = true
 			}
 			return printList(cmd, t, "nothing has happened to "+args[0]+" yet")
 		},
