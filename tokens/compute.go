@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"watchword/hsm"
@@ -240,13 +241,15 @@ func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *ver
 	}
 	w := writes[t.subject]
 	if w == nil {
-		w = &write{subject: t.subject, expect: t.subject.Version, moved: map[int64]bool{}}
+		w = &write{subject: t.subject, expect: t.subject.Version}
 		writes[t.subject] = w
 		d.writes = append(d.writes, w)
 	}
 	if v.accept {
 		v.token.Motion = v.token.consume(v.factor, now)
-		w.moved[v.token.ID] = true
+		if !slices.Contains(w.moved, v.token.ID) {
+			w.moved = append(w.moved, v.token.ID)
+		}
 		t.subject.Standing = t.subject.clear()
 	} else {
 		t.subject.Standing = s.cfg.Throttle.fail(t.subject.Standing, t.client, now)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"watchword/tokens/audit"
@@ -177,7 +178,7 @@ type write struct {
 	subject  *Subject
 	expect   int64
 	standing Standing
-	moved    map[int64]bool // tokens, by ID
+	moved    []int64 // tokens, by ID
 }
 
 // commit makes a batch durable and answers its attempts; what met a conflict
@@ -268,7 +269,7 @@ func (d *decided) change() (*Change, []audit.Event) {
 	for _, w := range d.writes {
 		c.Standings = append(c.Standings, StandingWrite{UserID: w.subject.User.ID, Expect: w.expect, Next: w.standing})
 		for i := range w.subject.Tokens {
-			if t := &w.subject.Tokens[i]; w.moved[t.ID] {
+			if t := &w.subject.Tokens[i]; slices.Contains(w.moved, t.ID) {
 				c.Motions = append(c.Motions, MotionWrite{TokenID: t.ID, UserID: w.subject.User.ID, Last: t.Last, Drift: t.Drift, UsedAt: t.UsedAt})
 			}
 		}

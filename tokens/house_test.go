@@ -78,26 +78,30 @@ func (f *firsts) Save(key, secret string) error {
 	return f.err
 }
 
-// newHouse opens a core on a new database. It is closed when the test ends, and
-// then its audit must verify.
+// newHouse opens a core on a new database. It is closed when the test ends.
 func newHouse(t testing.TB, edits ...func(*tokens.Config)) *house {
 	t.Helper()
 	mem := storetest.NewMemory(t)
 	h := &house{TB: t, mem: mem, db: &editor{Memory: mem}, keys: &meter{Keystore: hsmtest.NewMemory(t)}, clock: &clock{}, log: &lockedBuffer{}}
 	h.clock.set(start)
+	h.open(edits...)
+	return h
+}
+
+func (h *house) open(edits ...func(*tokens.Config)) {
+	h.Helper()
 	var f firsts
 	h.Service = h.node(&f, edits...)
 	var err error
 	if h.admin, err = h.Authenticate(ctx, f.key); err != nil {
-		t.Fatal(err)
+		h.Fatal(err)
 	}
 	h.admin = h.admin.From("192.0.2.9")
 	local, ok := h.ClientFor(netip.MustParseAddr("127.0.0.1"))
 	if !ok || string(local.Plain) != f.secret {
-		t.Fatalf("the first RADIUS client: %v, %v", local, ok)
+		h.Fatalf("the first RADIUS client: %v, %v", local, ok)
 	}
 	h.vpn = local.Principal().From("127.0.0.1:9")
-	return h
 }
 
 // node opens one more core on the same database and HSM.

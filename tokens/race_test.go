@@ -11,6 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"watchword/hsm"
+	"watchword/hsm/hsmtest"
 	"watchword/tokens"
 	"watchword/tokens/audit"
 	"watchword/tokens/storetest"
@@ -530,4 +532,32 @@ func TestAKeyDeletedOnOneNodeDoesNothingOnAnother(t *testing.T) {
 	if r, err := other.Verify(ctx, h.vpn, tokens.Attempt{User: "alice", Code: d.code(h, 0)}); !errors.Is(err, tokens.ErrUnknownKey) || r.Accept {
 		t.Errorf("a deleted RADIUS client: %v, %v", r, err)
 	}
+}
+
+// The same on a real HSM, behind a driver with sessions and cached handles.
+func TestOnSoftHSMOneCodeManyTimesAtOnceIsAcceptedOnce(t *testing.T) {
+	softhsm, _ := hsmtest.SoftHSM(t)
+	mem := storetest.NewMemory(t)
+	h := &house{TB: t, mem: mem, db: &editor{Memory: mem}, keys: &meter{Keystore: softhsm}, clock: &clock{}, log: &lockedBuffer{}}
+	h.clock.set(start)
+	h.open()
+	for _, digest := range []hsm.Hash{hsm.SHA1, hsm.SHA256, hsm.SHA512} {
+		d, e := totp("T-"+digest.String()), hotp("H-"+digest.String())
+		d.Algorithm, e.Algorithm, d.Digits = digest, digest, 8
+		user := "user-" + digest.String()
+		h.give(user, d, e)
+		h.must(h.SetPIN(ctx, h.admin, "", user, "4711"))
+		var a, b answers
+		var all sync.WaitGroup
+		for range 30 {
+			all.Go(func() { h.ask(&a, h.Service, h.vpn, user, "4711"+d.code(h, 0)) })
+			all.Go(func() { h.ask(&b, h.Service, h.vpn, user, "4711"+e.at(3)) })
+		}
+		all.Wait()
+		if a.accepted.Load() != 1 || b.accepted.Load() != 1 || a.rejected.Load() != 29 || b.rejected.Load() != 29 {
+			t.Errorf("%s: %v; %v; want 1 accepted, 29 rejected, of each", digest, &a, &b)
+		}
+	}
+	h.acceptedOnce()
+	h.intact()
 }

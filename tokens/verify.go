@@ -122,7 +122,8 @@ func (x *pending) event(now time.Time, v *verdict) audit.Event {
 	if v.token != nil {
 		e.Serial = v.token.Serial
 	}
-	e.Detail = append(e.Detail, audit.Field{Name: "transport", Value: x.transport})
+	e.Detail = make([]audit.Field, 1, 2)
+	e.Detail[0] = audit.Field{Name: "transport", Value: x.transport}
 	if v.accept {
 		e.Detail = append(e.Detail, audit.Field{Name: "factor", Value: itoa(int64(v.factor))})
 	}
