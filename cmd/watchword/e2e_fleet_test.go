@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -60,7 +61,7 @@ func newTokens(prefix string, n int, hotp bool) []*hardToken {
 		seed := make([]byte, 20)
 		rand.Read(seed)
 		list[i] = &hardToken{
-			serial: fmt.Sprintf("%s%04d", prefix, i), user: fmt.Sprintf("%s-user%04d", prefix, i),
+			serial: fmt.Sprintf("%s%04d", prefix, i), user: strings.ToLower(fmt.Sprintf("%s-user%04d", prefix, i)),
 			seed: seed, hotp: hotp, period: 30,
 		}
 	}
