@@ -22,12 +22,14 @@ CREATE TABLE users (
     UNIQUE (realm, key)
 );
 
--- What each attempt may move of a user, apart from what is searched.
+-- What each attempt may move of a user, apart from what is searched. tail is
+-- the user's newest audit record: see audit.
 CREATE TABLE standings (
     user_id  INTEGER PRIMARY KEY REFERENCES users (id),
     version  INTEGER NOT NULL,
     failures INTEGER NOT NULL DEFAULT 0,
     locked   INTEGER NOT NULL DEFAULT 0,
+    tail     INTEGER NOT NULL DEFAULT 0,
     throttle TEXT NOT NULL DEFAULT ''
 );
 
@@ -94,8 +96,13 @@ CREATE TABLE chains (
     minted INTEGER NOT NULL
 );
 
+-- A user's records are threaded: each holds the id of the one before it, zero
+-- for the first, and the user's standing holds the newest. An index would make
+-- every commit write as many pages again, all over it. Records of names that are
+-- no user's (prev is NULL) are few, and have one.
 CREATE TABLE audit (
     id       INTEGER PRIMARY KEY,
+    prev     INTEGER,
     chain    INTEGER NOT NULL,
     seq      INTEGER NOT NULL,
     time     INTEGER NOT NULL,
@@ -112,7 +119,7 @@ CREATE TABLE audit (
     hash     BLOB NOT NULL
 );
 CREATE UNIQUE INDEX audit_chain ON audit (chain, seq);
-CREATE INDEX audit_user ON audit (user_key, realm) WHERE user_key <> '';
+CREATE INDEX audit_other ON audit (user_key) WHERE prev IS NULL AND user_key <> '';
 
 CREATE TABLE clients (
     name        TEXT PRIMARY KEY,

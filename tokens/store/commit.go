@@ -190,7 +190,7 @@ func (db *DB) Commit(ctx context.Context, c *tokens.Change) error {
 	var ids []int64
 	err = db.engine.write(ctx, false, func(s *session) error {
 		ids = ids[:0]
-		return p.apply(s, &ids)
+		return p.apply(db.engine, s, &ids)
 	})
 	if err != nil {
 		if collided(err) {
@@ -207,7 +207,7 @@ func (db *DB) Commit(ctx context.Context, c *tokens.Change) error {
 // apply makes the whole change in a transaction, and notes the new users' ids.
 // The audit chain is looked at first: when a commit had been made although its
 // answer was lost, that is what it must say, and not that the versions moved.
-func (p *plan) apply(s *session, ids *[]int64) error {
+func (p *plan) apply(e engine, s *session, ids *[]int64) error {
 	for _, w := range p.tokens {
 		if err := begin(s, w.Token.ID); err != nil {
 			return err
@@ -218,11 +218,7 @@ func (p *plan) apply(s *session, ids *[]int64) error {
 			return err
 		}
 	}
-	core := commitCoreSQLite
-	if s.dollar {
-		core = commitCorePostgres
-	}
-	if err := core(s, p); err != nil {
+	if err := e.core(s, p); err != nil {
 		return err
 	}
 	steps := []func(*session) error{p.writeTokens, p.writeUnowned, p.writeUsers, p.writeClients, p.writeKeys, p.publish}

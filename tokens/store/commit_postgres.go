@@ -43,9 +43,7 @@ func (db *postgresDB) commitHot(ctx context.Context, p *plan) error {
 	return raised(err)
 }
 
-// commitCorePostgres moves chains, standings and motions and writes the
-// records, in the transaction that the session is in.
-func commitCorePostgres(s *session, p *plan) error {
+func (db *postgresDB) core(s *session, p *plan) error {
 	args, err := commitArgs(p)
 	if err != nil {
 		return err

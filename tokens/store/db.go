@@ -63,6 +63,8 @@ type engine interface {
 	// commitHot commits standings, motions of owned tokens and records, and
 	// nothing else.
 	commitHot(ctx context.Context, p *plan) error
+	// core is commitHot in the transaction that s is in.
+	core(s *session, p *plan) error
 	// write runs f in a transaction, which it commits if f returns nil. Bulk
 	// work gives way to other work.
 	write(ctx context.Context, bulk bool, f func(*session) error) error

@@ -64,6 +64,11 @@ func (db *DB) Records(ctx context.Context, q tokens.RecordQuery) ([]audit.Record
 	}
 	var records []audit.Record
 	err := db.read(ctx, "listing the audit", func(s *session) error {
+		if q.User != "" && !s.dollar {
+			var err error
+			records, err = threaded(s, q)
+			return err
+		}
 		var f filter
 		f.equal("realm", q.Realm)
 		if q.User != "" {

@@ -16,10 +16,13 @@ import (
 	"watchword/tokens"
 )
 
-// checkpointPages is how long the write-ahead log grows, in pages of 4 KiB,
-// before a commit moves it into the database. Long: batches dirty pages all
-// over the tables, and what is moved later is moved once.
-const checkpointPages = 8192
+// pageSize is that of a new database, in bytes. Small: a batch of attempts
+// changes a few bytes in each of many pages, and whole pages are what is logged.
+const pageSize = 1024
+
+// checkpointPages is how long the write-ahead log grows, in pages, before a
+// commit moves it into the database. Long: what is moved later is moved once.
+const checkpointPages = 32768
 
 // sqliteDB is a SQLite database: one connection that writes, in turns, and
 // several that read what was committed last.
@@ -28,7 +31,12 @@ type sqliteDB struct {
 	writer *sql.DB // one connection
 	reader *sql.DB
 	gate   gate
+
+	userIDs map[name]int64 // in the hands of who passed the gate
 }
+
+// name is a user's key in its realm.
+type name struct{ realm, key string }
 
 func openSQLite(ctx context.Context, path string, opts Options) (*sqliteDB, error) {
 	if path == "" {
@@ -43,8 +51,14 @@ func openSQLite(ctx context.Context, path string, opts Options) (*sqliteDB, erro
 	if err != nil {
 		return nil, failed("opening the file", err)
 	}
-	if err := f.Close(); err != nil {
+	info, err := f.Stat()
+	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, failed("opening the file", err)
+	}
+	if info.Size() == 0 {
+		if err := layOut(ctx, path); err != nil {
+			return nil, failed("making the file", err)
+		}
 	}
 
 	db := &sqliteDB{path: path}
@@ -64,11 +78,21 @@ func openSQLite(ctx context.Context, path string, opts Options) (*sqliteDB, erro
 	db.reader.SetMaxOpenConns(opts.Readers)
 	db.reader.SetMaxIdleConns(opts.Readers)
 
-	// Both the writer's pragmas and a look at the file: is it a database at all?
+	// This looks at the file as well: is it a database at all?
 	if _, err := db.writer.ExecContext(ctx, "PRAGMA wal_autocheckpoint = "+strconv.Itoa(checkpointPages)); err != nil {
 		return nil, errors.Join(failed("opening the file", err), db.close())
 	}
 	return db, nil
+}
+
+// layOut sets what can only be set while a database is new.
+func layOut(ctx context.Context, path string) error {
+	db, err := sql.Open("sqlite3", sqliteDSN(path, url.Values{}))
+	if err != nil {
+		return err
+	}
+	_, err = db.ExecContext(ctx, "PRAGMA page_size = "+strconv.Itoa(pageSize)+"; PRAGMA journal_mode = WAL")
+	return errors.Join(err, db.Close())
 }
 
 func sqliteDSN(path string, pragmas url.Values) string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -132,6 +133,64 @@ var journalTests = []test{
 			if n := count(c.q); n != c.want {
 				k.Errorf("%+v finds %d records, not %d", c.q, n, c.want)
 			}
+		}
+	}},
+	{"AUsersHistoryIsWhole", func(k *kit) {
+		// Also of before the user was made, of several realms, of records that
+		// come with a standing or without one, several in a commit.
+		abroad := event("alice", "X")
+		abroad.Realm = "abroad"
+		k.must(tokens.Change{}, event("alice", "1"), abroad)
+		k.must(tokens.Change{NewUsers: []tokens.NewUser{{User: newUser("default", "alice")}}}, event("alice", "2"))
+		k.user("bob")
+		for i := range 3 {
+			k.must(tokens.Change{Standings: []tokens.StandingWrite{next(k.subject("alice")), next(k.subject("bob"))}},
+				event("alice", "3"), event("bob", "B"), event("alice", "4"), event("nobody", ""))
+			k.must(tokens.Change{}, event("bob", "B"), event("alice", "5"))
+			k.must(tokens.Change{Standings: []tokens.StandingWrite{next(k.subject("alice"))}}, event("bob", "B"), abroad)
+			if i == 1 {
+				k.must(tokens.Change{NewUsers: []tokens.NewUser{{User: newUser("abroad", "alice")}}}, event("", ""))
+				k.refuses(tokens.ErrConflict, tokens.Change{
+					Standings: []tokens.StandingWrite{{UserID: k.subject("bob").User.ID, Expect: 99, Next: tokens.Standing{Version: 100}}},
+				}, event("alice", "never"), abroad)
+			}
+		}
+		history := func(q tokens.RecordQuery) string {
+			var b strings.Builder
+			for {
+				page, err := k.Records(k.ctx, q)
+				if err != nil {
+					k.Fatal(err)
+				}
+				for _, r := range page {
+					b.WriteString(r.Serial)
+				}
+				if len(page) < q.Limit {
+					return b.String()
+				}
+				q.Before = page[len(page)-1].ID
+			}
+		}
+		for _, limit := range []int{1, 2, 3, 7, 100} {
+			for _, c := range []struct {
+				q    tokens.RecordQuery
+				want string
+			}{
+				{tokens.RecordQuery{User: "alice"}, "X543X543X5432X1"},
+				{tokens.RecordQuery{User: "alice", Realm: "default"}, "54354354321"},
+				{tokens.RecordQuery{User: "alice", Realm: "abroad"}, "XXXX"},
+				{tokens.RecordQuery{User: "alice", Serial: "4"}, "444"},
+				{tokens.RecordQuery{User: "alice", Realm: "default", Serial: "1"}, "1"},
+				{tokens.RecordQuery{User: "bob", Realm: "default"}, "BBBBBBBBB"},
+				{tokens.RecordQuery{User: "nobody", Realm: "default", Action: "verify"}, ""},
+				{tokens.RecordQuery{User: "nobody", Realm: "nowhere"}, ""},
+			} {
+				c.q.Limit = limit
+				k.same(fmt.Sprintf("history %+v", c.q), history(c.q), c.want)
+			}
+		}
+		if list, err := k.Records(k.ctx, tokens.RecordQuery{User: "nobody", Limit: 10}); err != nil || len(list) != 3 {
+			k.Errorf("nobody has %d records, %v", len(list), err)
 		}
 	}},
 	{"WalkPagesAndStops", func(k *kit) {

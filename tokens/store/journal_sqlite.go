@@ -1,0 +1,106 @@
+package store
+
+import (
+	"errors"
+	"slices"
+
+	"watchword/tokens"
+	"watchword/tokens/audit"
+)
+
+// threaded lists a user's records, newest first, by following the threads of
+// the users of that name (one in each realm), together with the records of
+// when there was no such user.
+func threaded(s *session, q tokens.RecordQuery) ([]audit.Record, error) {
+	var users filter
+	users.where("u.key = ?", q.User)
+	users.equal("u.realm", q.Realm)
+	rows, err := s.query(`SELECT s.tail FROM users u JOIN standings s ON s.user_id = u.id`+users.String(), users.args...)
+	ends, err := list(rows, err, 1, (*fields).int) // the newest of each thread that was not looked at
+	if err != nil {
+		return nil, err
+	}
+	if q.Before != 0 {
+		// The page before ended there, so most of that thread can be skipped.
+		at, err := follow(s, q.Before)
+		if err != nil {
+			return nil, err
+		}
+		if at != nil && at.linked && at.User == q.User && len(ends) == 1 && (q.Realm == "" || at.Realm == q.Realm) {
+			ends[0] = at.prev
+		}
+	}
+	other, err := unthreaded(s, q)
+	if err != nil {
+		return nil, err
+	}
+
+	var found []audit.Record
+	for limit := int(limited(q.Limit)); len(found) < limit; {
+		end := -1
+		for i, id := range ends {
+			if id != 0 && (end < 0 || id > ends[end]) {
+				end = i
+			}
+		}
+		if len(other) > 0 && (end < 0 || other[0].ID > ends[end]) {
+			found, other = append(found, other[0]), other[1:]
+			continue
+		}
+		if end < 0 {
+			break
+		}
+		r, err := follow(s, ends[end])
+		if err != nil {
+			return nil, err
+		}
+		if r == nil || !r.linked {
+			return nil, errors.New("a user's audit records are not all there")
+		}
+		ends[end] = r.prev
+		if (q.Before == 0 || r.ID < q.Before) && matches(&q, &r.Record) {
+			found = append(found, r.Record)
+		}
+	}
+	return found, nil
+}
+
+// threadedRecord is a record with the id of the user's one before it.
+type threadedRecord struct {
+	audit.Record
+	prev   int64
+	linked bool
+}
+
+// follow reads a record by its id; nil if there is none.
+func follow(s *session, id int64) (*threadedRecord, error) {
+	rows, err := s.query(`SELECT `+recordColumns+`, prev, prev IS NOT NULL FROM audit WHERE id = ?`, id)
+	found, err := list(rows, err, recordWidth+2, func(f *fields) threadedRecord {
+		return threadedRecord{Record: f.record(), prev: f.int(), linked: f.bool()}
+	})
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	return &found[0], nil
+}
+
+// unthreaded lists the records of a name from when it was no user's.
+func unthreaded(s *session, q tokens.RecordQuery) ([]audit.Record, error) {
+	var f filter
+	f.where("user_key = ? AND user_key <> '' AND prev IS NULL", q.User)
+	if q.Before != 0 {
+		f.where("id < ?", q.Before)
+	}
+	f.equal("realm", q.Realm)
+	f.equal("serial", q.Serial)
+	f.equal("action", q.Action)
+	f.equal("outcome", q.Outcome)
+	rows, err := s.query(`SELECT `+recordColumns+` FROM audit`+f.String()+` ORDER BY id DESC LIMIT ?`,
+		append(slices.Clip(f.args), limited(q.Limit))...)
+	return list(rows, err, recordWidth, (*fields).record)
+}
+
+func matches(q *tokens.RecordQuery, r *audit.Record) bool {
+	return (q.Serial == "" || r.Serial == q.Serial) && (q.Action == "" || r.Action == q.Action) &&
+		(q.Outcome == "" || r.Outcome == q.Outcome)
+}
