@@ -13,6 +13,7 @@ import (
 	"watchword/hsm"
 	"watchword/hsm/hsmtest"
 	"watchword/tokens"
+	"watchword/tokens/storetest"
 )
 
 func record(serial string) tokens.NewToken {
@@ -369,5 +370,33 @@ func TestWhoMayNoLongerImportPublishesNothing(t *testing.T) {
 	}
 	if got := h.visible(); len(got) != 0 {
 		t.Errorf("%v are there", got)
+	}
+}
+
+// Whoever is told that publishing failed, and discards, must not take away what
+// was published all the same.
+func TestDiscardingAfterADoubtfulPublishTakesNothingAway(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault storetest.Fault
+		want  int
+	}{"failed": {storetest.Failed, 0}, "failed, but persisted": {storetest.FailedButPersisted, 1}} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			i := h.begin(tokens.NewImport{Name: "a.csv"})
+			if _, err := i.Add(ctx, []tokens.NewToken{record("T1")}); err != nil {
+				t.Fatal(err)
+			}
+			h.mem.Inject(c.fault)
+			if _, err := i.Publish(ctx, "00", 1, 0, 0); !errors.Is(err, tokens.ErrUnavailable) {
+				t.Fatalf("%v", err)
+			}
+			if err := i.Discard(ctx, "it failed"); err != nil && !errors.Is(err, tokens.ErrState) {
+				t.Error(err)
+			}
+			if got := h.visible(); len(got) != c.want {
+				t.Errorf("%v can be seen, want %d", got, c.want)
+			}
+			h.intact()
+		})
 	}
 }

@@ -201,16 +201,25 @@ func TestAnySequenceOfActsDoesWhatTheModelSays(t *testing.T) {
 			h.must(h.Assign(ctx, h.admin, "", serial, "alice"))
 			m.tokens[serial].state, m.tokens[serial].owner = tokens.Active, "alice"
 		}
-		verify := func(rt *rapid.T) {
-			m.t = rt
+		attempt := func() {
+			rt := m.t
 			k := m.pick()
+			for range 3 {
+				if k.state != tokens.Active {
+					k = m.pick()
+				}
+			}
 			user := k.owner
 			if user == "" || rapid.IntRange(0, 9).Draw(rt, "anyone") == 0 {
 				user = m.name()
 			}
 			low, high := m.known(k)
-			typed := k.at(max(rapid.Int64Range(low-2, high+2).Draw(rt, "factor"), 0))
-			switch rapid.IntRange(0, 7).Draw(rt, "typed") {
+			low, high = low-2, high+2
+			if fresh, last := m.window(k); rapid.IntRange(0, 2).Draw(rt, "right") > 0 && max(fresh, k.next) <= last {
+				low, high = max(fresh, k.next), last
+			}
+			typed := k.at(max(rapid.Int64Range(low, high).Draw(rt, "factor"), 0))
+			switch rapid.IntRange(0, 9).Draw(rt, "typed") {
 			case 0:
 				typed = "0000" + typed
 			case 1:
@@ -223,6 +232,14 @@ func TestAnySequenceOfActsDoesWhatTheModelSays(t *testing.T) {
 			want := m.verify(user, typed)
 			if err != nil || r.Accept != want {
 				rt.Fatalf("%s with %s: %+v, %v; want accept %v", user, typed, r, err, want)
+			}
+		}
+		verify := func(rt *rapid.T) {
+			m.t = rt
+			for range rapid.IntRange(1, 8).Draw(rt, "attempts") {
+				attempt()
+				m.check()
+				h.clock.forward(time.Duration(rapid.IntRange(0, 40).Draw(rt, "seconds")) * time.Second)
 			}
 		}
 		resync := func(rt *rapid.T) {
@@ -347,7 +364,8 @@ func TestAnySequenceOfActsDoesWhatTheModelSays(t *testing.T) {
 		accepted += h.acceptedOnce()
 		h.intact()
 	})
-	if accepted < 50 {
-		t.Errorf("only %d attempts were accepted in all sequences", accepted)
+	t.Logf("%d attempts were accepted in all sequences", accepted)
+	if accepted == 0 {
+		t.Error("the sequences say nothing: no attempt was ever accepted")
 	}
 }
