@@ -31,6 +31,36 @@ func TestStrangersAreCountedAndRecordedAMinuteLater(t *testing.T) {
 	})
 }
 
+// Also where nothing is written any more, an unknown name takes as long as a
+// known one.
+func TestStrangersThatAreOnlyCountedWaitAsLongAsOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, func(c *tokens.Config) { c.Now = time.Now })
+		d := totp("T1")
+		h.give("alice", d)
+		h.mem.Slow(4 * time.Millisecond)
+		took := func(user string) time.Duration {
+			begin := time.Now()
+			if h.try(user, "000000") {
+				t.Fatal("accepted")
+			}
+			return time.Since(begin)
+		}
+		for range 100 {
+			took("nobody")
+			took("alice")
+		}
+		records := len(h.records("verify", "reject"))
+		known, unknown := took("alice"), took("nobody")
+		if diff := known - unknown; diff < -time.Millisecond || diff > time.Millisecond {
+			t.Errorf("a known user takes %v, an unknown one %v", known, unknown)
+		}
+		if len(h.records("verify", "reject")) != records+1 {
+			t.Error("the test does not test it: the unknown user was recorded")
+		}
+	})
+}
+
 func TestFaultsAreCountedAndRecordedWhenTheDatabaseIsBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, func(c *tokens.Config) { c.Now = time.Now })
