@@ -27,6 +27,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/miekg/pkcs11"
+
 	"watchword/hsm"
 )
 
@@ -216,15 +218,34 @@ func (k *Keystore) open() error {
 		return err
 	}
 	k.m = m
-	m.inside.Lock()
-	g, err := k.build(nil)
-	m.inside.Unlock()
+	g, err := k.first()
 	if err != nil {
 		m.release()
 		return err
 	}
 	k.gen.Store(g)
 	return nil
+}
+
+// firstAttempts is how often a passing error is met at start before it is
+// believed.
+const firstAttempts = 8
+
+// first makes the first generation. Errors that pass by themselves are waited
+// out: SoftHSM answers so while another process, such as a second node on the
+// same token, logs in and writes the token's file. A PIN is never tried twice.
+func (k *Keystore) first() (g *generation, err error) {
+	for attempt := 1; ; attempt++ {
+		k.m.inside.Lock()
+		g, err = k.build(nil)
+		k.m.inside.Unlock()
+		if attempt == firstAttempts || errors.Is(err, hsm.ErrPIN) ||
+			!isRV(err, pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_TOKEN_NOT_RECOGNIZED) {
+			return g, err
+		}
+		k.log.Warn("hsm: not open yet; trying again", "cause", err, "attempt", attempt)
+		time.Sleep(time.Duration(attempt) * firstRetry)
+	}
 }
 
 // Ready answers nil if keys are attached, the HSM answered last time, no call
