@@ -190,6 +190,7 @@ func loopbackHost(host string) bool {
 func (c *client) transport() (*http.Transport, error) {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.ExpectContinueTimeout = 10 * time.Second
+	t.WriteBufferSize = 64 << 10
 	t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	if c.caFile != "" {
 		pem, err := os.ReadFile(c.caFile)

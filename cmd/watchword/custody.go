@@ -22,24 +22,43 @@ var errPINRefused = errors.New("PIN refused")
 
 // openHSM prepares the data directory and opens the HSM that the configuration
 // names, or the SoftHSM token in the directory where it names none.
-func openHSM(ctx context.Context, c *Config, d *dataDir, log *slog.Logger) (*pkcs11.Keystore, error) {
+func openHSM(ctx context.Context, c *Config, d *dataDir, log *slog.Logger) (keys *pkcs11.Keystore, err error) {
 	config := pkcs11.Config{
 		Module: c.HSM.Module, TokenLabel: c.HSM.TokenLabel, Serial: c.HSM.TokenSerial,
 		Sessions: c.HSM.Sessions, Spread: c.HSM.Spread, Handles: c.HSM.Handles,
 		Mechanism: c.HSM.Mechanism, StuckAfter: c.HSM.StuckAfter, Logger: log,
 	}
-	var err error
 	if config.Slot, err = c.HSM.slot(); err != nil {
 		return nil, err
 	}
-	if c.HSM.Module == "" {
-		err = softHSM(ctx, d, &config, log)
-	} else {
-		err = realHSM(c, d, &config)
-	}
+	leave, err := d.guard()
 	if err != nil {
 		return nil, err
 	}
+	if c.HSM.Module != "" {
+		if err := firstOf(realHSM(c, d, &config), leave()); err != nil {
+			return nil, err
+		}
+		return login(ctx, config)
+	}
+	defer func() { err = firstOf(err, leave()) }()
+	if err := softHSM(ctx, d, &config, log); err != nil {
+		return nil, err
+	}
+	dir := filepath.Join(d.path, softHSMDir)
+	if err := healSoftTokens(dir, log); err != nil {
+		return nil, &failure{What: "open the SoftHSM token", Why: err.Error()}
+	}
+	if keys, err = login(ctx, config); err != nil {
+		return nil, err
+	}
+	if err := keepSoftTokens(dir); err != nil {
+		return nil, firstOf(&failure{What: "keep a copy of the SoftHSM token", Why: err.Error()}, keys.Close())
+	}
+	return keys, nil
+}
+
+func login(ctx context.Context, config pkcs11.Config) (*pkcs11.Keystore, error) {
 	keys, err := pkcs11.Open(ctx, config)
 	if err != nil {
 		err = hsmFailure("open the HSM", err)

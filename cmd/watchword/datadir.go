@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The files of a data directory.
@@ -30,7 +32,8 @@ const (
 type marker struct {
 	Layout  int       `json:"watchword_data_directory"` // version of the layout
 	Created time.Time `json:"created"`
-	SoftHSM bool      `json:"softhsm"` // a token was made here: without it, the seeds are lost
+	Making  bool      `json:"softhsm_being_made,omitempty"` // and was not finished, if a server finds this at start
+	SoftHSM bool      `json:"softhsm"`                      // a token was made here: without it, the seeds are lost
 }
 
 // dataDir is a data directory in use.
@@ -102,19 +105,35 @@ func (d *dataDir) close() error {
 	return errors.Join(errs...)
 }
 
-// prepare makes it a data directory. Only one process at a time does; softHSM,
-// if not nil, makes a SoftHSM token under the PIN that it is given, or finds it
-// made. answers says whether the directory was new.
-func (d *dataDir) prepare(softHSM func(pin []byte) error) (fresh bool, err error) {
-	guard, err := os.OpenFile(filepath.Join(d.path, initLockFile), os.O_RDWR|os.O_CREATE, 0o600)
+// sync has the file system write what it holds back.
+func (d *dataDir) sync() error {
+	f, err := os.Open(d.path)
 	if err != nil {
-		return false, dirFailure(d.path, err)
+		return dirFailure(d.path, err)
 	}
-	defer guard.Close()
+	if err := firstOf(unix.Syncfs(int(f.Fd())), f.Close()); err != nil {
+		return dirFailure(d.path, err)
+	}
+	return nil
+}
+
+// guard lets one process at a time into the directory, until leave is called.
+func (d *dataDir) guard() (leave func() error, err error) {
+	f, err := os.OpenFile(filepath.Join(d.path, initLockFile), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, dirFailure(d.path, err)
+	}
 	wait := syscall.Flock_t{Type: syscall.F_WRLCK, Whence: io.SeekStart}
-	if err := retryInterrupted(func() error { return syscall.FcntlFlock(guard.Fd(), syscall.F_SETLKW, &wait) }); err != nil {
-		return false, dirFailure(d.path, err)
+	if err := retryInterrupted(func() error { return syscall.FcntlFlock(f.Fd(), syscall.F_SETLKW, &wait) }); err != nil {
+		return nil, firstOf(dirFailure(d.path, err), f.Close())
 	}
+	return f.Close, nil
+}
+
+// prepare makes it a data directory, under guard; softHSM, if not nil, makes a
+// SoftHSM token under the PIN that it is given, or finds it made. fresh says
+// whether the directory was new.
+func (d *dataDir) prepare(softHSM func(pin []byte) error) (fresh bool, err error) {
 	m, err := d.readMarker()
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -122,25 +141,27 @@ func (d *dataDir) prepare(softHSM func(pin []byte) error) (fresh bool, err error
 	case err != nil:
 		return false, err
 	}
-	changed := fresh
+	was := m
 	if softHSM != nil {
-		if err := d.prepareSoftHSM(m, softHSM); err != nil {
+		if err := d.prepareSoftHSM(&m, softHSM); err != nil {
 			return false, err
 		}
-		changed = changed || !m.SoftHSM
-		m.SoftHSM = true
 	}
-	if !changed {
-		return false, nil
+	if fresh || m != was {
+		err = d.writeMarker(m)
 	}
+	return fresh, err
+}
+
+func (d *dataDir) writeMarker(m marker) error {
 	text, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
-		return false, err
+		return err
 	}
 	if err := writeFile(filepath.Join(d.path, markerFile), string(text)); err != nil {
-		return false, dirFailure(d.path, err)
+		return dirFailure(d.path, err)
 	}
-	return fresh, nil
+	return nil
 }
 
 func retryInterrupted(f func() error) error {
@@ -169,10 +190,11 @@ func (d *dataDir) readMarker() (m marker, err error) {
 // prepareSoftHSM makes PIN and token where they are to be made. A token that
 // was made once is never made again: what is gone must come from a backup, as
 // a new token could unwrap nothing.
-func (d *dataDir) prepareSoftHSM(m marker, softHSM func(pin []byte) error) error {
+func (d *dataDir) prepareSoftHSM(m *marker, softHSM func(pin []byte) error) error {
+	tokens := filepath.Join(d.path, softHSMDir, "tokens")
+	left, dirErr := os.ReadDir(tokens)
 	pin, err := d.readPIN()
 	if m.SoftHSM {
-		left, dirErr := os.ReadDir(filepath.Join(d.path, softHSMDir, "tokens"))
 		if err == nil && dirErr == nil && len(left) > 0 {
 			return nil
 		}
@@ -193,7 +215,26 @@ func (d *dataDir) prepareSoftHSM(m marker, softHSM func(pin []byte) error) error
 	if err != nil {
 		return dirFailure(d.path, err)
 	}
-	return softHSM([]byte(pin))
+	if m.Making && len(left) > 0 {
+		// Half a token, which no key was ever made on. Nothing is deleted that
+		// could be somebody's.
+		aside := fmt.Sprintf("%s.unfinished-%d", tokens, time.Now().UnixNano())
+		if err := os.Rename(tokens, aside); err != nil {
+			return dirFailure(d.path, err)
+		}
+		left = nil
+	}
+	if len(left) == 0 {
+		m.Making = true
+		if err := d.writeMarker(*m); err != nil {
+			return err
+		}
+	}
+	if err := softHSM([]byte(pin)); err != nil {
+		return err
+	}
+	m.Making, m.SoftHSM = false, true
+	return nil
 }
 
 func (d *dataDir) readPIN() (string, error) {
@@ -212,9 +253,12 @@ func (d *dataDir) Save(adminKey, radiusSecret string) error {
 	return nil
 }
 
-// writeFile replaces a file by one with a line, which nobody else can read. It
-// is there wholly or not at all, also after a power failure.
-func writeFile(path, line string) (err error) {
+// writeFile replaces a file by one with a line, as writeWhole does.
+func writeFile(path, line string) error { return writeWhole(path, []byte(line+"\n")) }
+
+// writeWhole replaces a file by one that nobody else can read. It is there
+// wholly or not at all, also after a power failure.
+func writeWhole(path string, text []byte) (err error) {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // mode 0600
 	if err != nil {
@@ -225,7 +269,7 @@ func writeFile(path, line string) (err error) {
 			os.Remove(f.Name())
 		}
 	}()
-	_, err = f.WriteString(line + "\n")
+	_, err = f.Write(text)
 	err = firstOf(err, f.Sync(), f.Close())
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
@@ -127,11 +128,30 @@ func withProgress(r io.Reader, size int64) (io.Reader, func()) {
 	if !onTerminal(os.Stderr) {
 		return struct{ io.Reader }{r}, func() {}
 	}
-	bar := progressbar.NewOptions64(size,
+	end := size
+	if end > 0 {
+		end++ // it is not done when the file is sent, but when the server has answered
+	}
+	p := &progress{r: r, bar: progressbar.NewOptions64(end,
 		progressbar.OptionSetWriter(os.Stderr), progressbar.OptionShowBytes(true), progressbar.OptionSetDescription("importing"),
-		progressbar.OptionSetWidth(30), progressbar.OptionThrottle(100_000_000), progressbar.OptionClearOnFinish(),
-	)
-	return io.TeeReader(r, bar), func() { _ = bar.Finish() }
+		progressbar.OptionSetWidth(30), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish(),
+	)}
+	return p, func() { _ = p.bar.Finish() }
+}
+
+// progress is a reader whose bar says how far it is.
+type progress struct {
+	r   io.Reader
+	bar *progressbar.ProgressBar
+}
+
+func (p *progress) Read(b []byte) (int, error) {
+	n, err := p.r.Read(b)
+	_ = p.bar.Add(n)
+	if err == io.EOF {
+		p.bar.Describe("waiting for the server")
+	}
+	return n, err
 }
 
 // multipart makes the request one whose parts psk or password stand before the

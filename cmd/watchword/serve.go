@@ -52,7 +52,9 @@ one ends at once. SIGHUP reads the TLS certificate anew.`,
 			if printOnly {
 				return printConfig(c.OutOrStdout(), all, false)
 			}
-			return serve(c.Context(), config, strangeVariables(os.Environ(), all))
+			ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
+			defer stop()
+			return serve(ctx, config, strangeVariables(os.Environ(), all))
 		},
 	}
 	f.add(c)
@@ -135,6 +137,11 @@ func (a *appliance) open(ctx context.Context) (err error) {
 	}, a.keys, a.dir)
 	if err != nil {
 		return a.coreFailure(err)
+	}
+	if c.HSM.Module == "" {
+		if err := a.dir.sync(); err != nil { // SoftHSM leaves what it writes to the system
+			return err
+		}
 	}
 	return a.listen(ctx)
 }

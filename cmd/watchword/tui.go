@@ -25,7 +25,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 	"unicode"
 
@@ -226,10 +228,32 @@ func fold(s string, width int) []string {
 // onTerminal says whether a person looks at it or types into it.
 func onTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
-// askSecret reads a line that is not shown.
+// askSecret reads a line that is not shown. Ctrl-C leaves the terminal as it was.
 func askSecret(prompt string) ([]byte, error) {
+	fd := int(os.Stdin.Fd())
+	before, err := term.GetState(fd)
+	if err != nil {
+		return nil, err
+	}
+	interrupted := make(chan os.Signal, 1)
+	signal.Notify(interrupted, os.Interrupt, syscall.SIGTERM)
+	defer signal.Stop(interrupted)
 	fmt.Fprint(os.Stderr, prompt)
-	line, err := term.ReadPassword(int(os.Stdin.Fd()))
-	fmt.Fprintln(os.Stderr)
-	return line, err
+	type typed struct {
+		line []byte
+		err  error
+	}
+	done := make(chan typed, 1)
+	go func() {
+		line, err := term.ReadPassword(fd)
+		done <- typed{line, err}
+	}()
+	select {
+	case t := <-done:
+		fmt.Fprintln(os.Stderr)
+		return t.line, t.err
+	case <-interrupted:
+		fmt.Fprintln(os.Stderr)
+		return nil, errors.Join(errors.New("interrupted"), term.Restore(fd, before))
+	}
 }
