@@ -19,7 +19,6 @@ type trial struct {
 	subject *Subject // nil for an unknown user
 	user    *User    // the subject's, or the decoy's
 	bar     Reason
-	prefix  []byte // MAC of what was typed before the code; nil if nothing was
 	cands   []candidate
 	decoyed bool // cands holds the decoy: the user has no token, or there is no such user
 }
