@@ -144,6 +144,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		defer stop()
 		go s.cert.watch(watch)
 	}
+	l = wipingListener{l}
 	served := make(chan error, 1)
 	go func() {
 		if s.cert != nil {
