@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"net/netip"
 	"time"
 
 	"watchword/hsm"
@@ -17,4 +18,9 @@ func sampleToken(serial string) tokens.Token {
 		Binding: bytes.Repeat([]byte{7}, 32),
 		Motion:  tokens.Motion{Last: -1},
 	}
+}
+
+// prefixes are addresses that clients come from, two of them the same.
+var prefixes = []netip.Prefix{
+	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("192.0.2.9/24"), netip.MustParsePrefix("2001:db8::/32"),
 }

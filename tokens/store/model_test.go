@@ -1,0 +1,322 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"watchword/tokens"
+	"watchword/tokens/audit"
+	"watchword/tokens/store"
+	"watchword/tokens/storetest"
+)
+
+// TestSQLiteIsLikeMemory and its sister do the same at random to a database
+// and to the one in memory: every answer must be the same.
+func TestSQLiteIsLikeMemory(t *testing.T) {
+	rapid.Check(t, func(r *rapid.T) {
+		db := openMigrated(t, sqliteURL(t))
+		defer db.Close()
+		walk(t, r, db)
+	})
+}
+
+func TestPostgresIsLikeMemory(t *testing.T) {
+	url := storetest.Postgres(t)
+	db := openMigrated(t, url)
+	raw := rawPostgres(t, url)
+	rapid.Check(t, func(r *rapid.T) {
+		if _, err := raw.Exec(`TRUNCATE users, standings, tokens, motions, batches, chains, audit, clients, api_keys`); err != nil {
+			t.Fatal(err)
+		}
+		walk(t, r, db)
+	})
+}
+
+// twin is the database and the model, whose IDs differ.
+type twin struct {
+	*rapid.T
+	db     *store.DB
+	model  *storetest.Memory
+	head   [2]audit.Head
+	batch  [][2]int64 // ID of each batch in both
+	serial []string
+	clock  time.Time
+}
+
+func (w *twin) both() [2]tokens.Database { return [2]tokens.Database{w.db, w.model} }
+
+// kind is what matters of an error.
+func kind(err error) error {
+	for _, k := range []error{tokens.ErrChainMoved, tokens.ErrConflict, tokens.ErrExists, tokens.ErrState, tokens.ErrNotFound, tokens.ErrInvalid} {
+		if errors.Is(err, k) {
+			return k
+		}
+	}
+	return err
+}
+
+// commit makes on each side the change that build makes of its rows.
+func (w *twin) commit(what string, build func(db tokens.Database, side int) *tokens.Change) {
+	w.clock = w.clock.Add(time.Second)
+	var got [2]error
+	for side, db := range w.both() {
+		c := build(db, side)
+		if c == nil {
+			return
+		}
+		var next audit.Head
+		c.Records, next = audit.Append(w.head[side], []audit.Event{{Time: w.clock, Action: what, Realm: "default", User: "ann"}})
+		err := db.Commit(context.Background(), c)
+		if err == nil {
+			w.head[side] = next
+		}
+		got[side] = kind(err)
+	}
+	if got[0] != got[1] {
+		w.Fatalf("%s: the database says %v, memory %v", what, got[0], got[1])
+	}
+}
+
+func subjectOf(w *twin, db tokens.Database, ref tokens.Ref) *tokens.Subject {
+	view, err := db.Load(context.Background(), []tokens.Ref{ref})
+	if err != nil {
+		w.Fatal(err)
+	}
+	return view.Subjects[0]
+}
+
+func walk(t *testing.T, r *rapid.T, db *store.DB) {
+	model := storetest.NewMemory(t)
+	model.Forgive()
+	w := &twin{T: r, db: db, model: model, clock: time.Unix(1_800_000_000, 0).UTC()}
+	for side, db := range w.both() {
+		id, _, err := db.MintChain(context.Background())
+		if err != nil {
+			r.Fatal(err)
+		}
+		w.head[side] = audit.Head{Chain: id}
+	}
+	users := []string{"ann", "ben", "cy", "Ünal"}
+	for i := range 6 {
+		w.serial = append(w.serial, fmt.Sprintf("S%d", i))
+	}
+	user := rapid.SampledFrom(users)
+	serial := rapid.SampledFrom(w.serial)
+	// off is how far a version that is said is from the true one.
+	off := rapid.SampledFrom([]int64{0, 0, 0, 0, 1, -1})
+	ref := func(name string) tokens.Ref { return tokens.Ref{Realm: "default", User: name} }
+
+	r.Repeat(map[string]func(*rapid.T){
+		"newUser": func(r *rapid.T) {
+			name := user.Draw(r, "user")
+			w.commit("user.add", func(tokens.Database, int) *tokens.Change {
+				return &tokens.Change{NewUsers: []tokens.NewUser{{User: &tokens.User{
+					Realm: "default", Name: name, Key: name, State: tokens.UserEnabled, Created: w.clock,
+				}}}}
+			})
+		},
+		"begin": func(r *rapid.T) {
+			var ids [2]int64
+			for side, db := range w.both() {
+				var err error
+				if ids[side], err = db.Begin(context.Background(), tokens.Batch{Realm: "default", Created: w.clock}); err != nil {
+					r.Fatal(err)
+				}
+			}
+			w.batch = append(w.batch, ids)
+		},
+		"stage": func(r *rapid.T) {
+			if len(w.batch) == 0 {
+				r.Skip()
+			}
+			ids := rapid.SampledFrom(w.batch).Draw(r, "batch")
+			var list []tokens.Token
+			for _, s := range rapid.SliceOfN(serial, 1, 4).Draw(r, "serials") {
+				t := sampleToken(s)
+				t.Created, t.Last = w.clock, rapid.Int64Range(-1, 3).Draw(r, "last")
+				list = append(list, t)
+			}
+			var got [2]string
+			for side, db := range w.both() {
+				created, err := db.Stage(context.Background(), ids[side], list)
+				got[side] = fmt.Sprint(created, kind(err))
+			}
+			if got[0] != got[1] {
+				r.Fatalf("Stage: the database says %s, memory %s", got[0], got[1])
+			}
+		},
+		"publish": func(r *rapid.T) {
+			if len(w.batch) == 0 {
+				r.Skip()
+			}
+			ids := rapid.SampledFrom(w.batch).Draw(r, "batch")
+			w.commit("import.publish", func(_ tokens.Database, side int) *tokens.Change {
+				return &tokens.Change{Publish: []tokens.Batch{{ID: ids[side], Published: w.clock, Tokens: 3}}}
+			})
+		},
+		"discard": func(r *rapid.T) {
+			if len(w.batch) == 0 {
+				r.Skip()
+			}
+			ids := rapid.SampledFrom(w.batch).Draw(r, "batch")
+			var got [2]error
+			for side, db := range w.both() {
+				got[side] = kind(db.Discard(context.Background(), ids[side]))
+			}
+			if got[0] != got[1] {
+				r.Fatalf("Discard: the database says %v, memory %v", got[0], got[1])
+			}
+		},
+		"attempts": func(r *rapid.T) { // what a batch of verifications does
+			names := rapid.SliceOfNDistinct(user, 1, 3, rapid.ID[string]).Draw(r, "users")
+			wrong := off.Draw(r, "off")
+			fails := rapid.IntRange(0, 3).Draw(r, "failures")
+			last := rapid.Int64Range(-1, 8).Draw(r, "last")
+			w.commit("verify", func(db tokens.Database, _ int) *tokens.Change {
+				c := &tokens.Change{}
+				for i, name := range names {
+					s := subjectOf(w, db, ref(name))
+					if s == nil {
+						continue
+					}
+					next := tokens.Standing{Version: s.Version + 1, Failures: fails, Locked: fails > 2}
+					if fails > 0 {
+						next.Throttle = []tokens.ClientFailures{{Client: "vpn", Failures: fails, Last: 7}}
+					}
+					expect := s.Version
+					if i == 0 && expect+wrong >= 1 {
+						expect += wrong
+						next.Version += wrong
+					}
+					c.Standings = append(c.Standings, tokens.StandingWrite{UserID: s.User.ID, Expect: expect, Next: next})
+					if len(s.Tokens) > 0 {
+						c.Motions = append(c.Motions, tokens.MotionWrite{TokenID: s.Tokens[0].ID, UserID: s.User.ID, Last: last, Drift: fails, UsedAt: 5})
+					}
+				}
+				slices.Reverse(c.Standings)
+				return c
+			})
+		},
+		"give": func(r *rapid.T) { // assign, unassign, move, revoke
+			to, what, wrong := user.Draw(r, "user"), serial.Draw(r, "serial"), off.Draw(r, "off")
+			state := rapid.SampledFrom([]tokens.State{tokens.Active, tokens.Active, tokens.Imported, tokens.Lost, tokens.Revoked}).Draw(r, "state")
+			w.commit("token.assign", func(db tokens.Database, _ int) *tokens.Change {
+				s := subjectOf(w, db, tokens.Ref{Realm: "default", Serial: what})
+				if s == nil {
+					return &tokens.Change{}
+				}
+				i := slices.IndexFunc(s.Tokens, func(t tokens.Token) bool { return t.Serial == what })
+				t := s.Tokens[i]
+				c := &tokens.Change{}
+				owner := subjectOf(w, db, ref(to))
+				for _, who := range []*tokens.Subject{s, owner} {
+					if who != nil && who.User != nil && !slices.ContainsFunc(c.Standings, func(o tokens.StandingWrite) bool { return o.UserID == who.User.ID }) {
+						next := who.Standing
+						next.Version++
+						c.Standings = append(c.Standings, tokens.StandingWrite{UserID: who.User.ID, Expect: who.Version, Next: next})
+					}
+				}
+				t.State, t.OwnerID = state, 0
+				if state != tokens.Imported && owner != nil {
+					t.OwnerID = owner.User.ID
+				}
+				if state == tokens.Revoked {
+					t.Wrapped.Blob = nil
+				}
+				c.Tokens = []tokens.TokenWrite{{Token: t, Expect: max(1, t.Version+wrong)}}
+				return c
+			})
+		},
+		"resyncUnowned": func(r *rapid.T) {
+			what, wrong, last := serial.Draw(r, "serial"), off.Draw(r, "off"), rapid.Int64Range(-1, 8).Draw(r, "last")
+			w.commit("token.resync", func(db tokens.Database, _ int) *tokens.Change {
+				s := subjectOf(w, db, tokens.Ref{Realm: "default", Serial: what})
+				if s == nil || s.User != nil {
+					return &tokens.Change{}
+				}
+				t := s.Tokens[0]
+				return &tokens.Change{Motions: []tokens.MotionWrite{{TokenID: t.ID, Expect: t.Version + wrong, Last: last, UsedAt: 9}}}
+			})
+		},
+		"registry": func(r *rapid.T) {
+			name := rapid.SampledFrom([]string{"vpn", "web"}).Draw(r, "client")
+			remove, replace := rapid.Bool().Draw(r, "delete"), rapid.Bool().Draw(r, "replace")
+			prefix := rapid.SampledFrom(prefixes).Draw(r, "prefix")
+			w.commit("client.put", func(tokens.Database, int) *tokens.Change {
+				return &tokens.Change{Clients: []tokens.ClientWrite{{
+					Client: tokens.Client{Name: name, Prefix: prefix, Secret: []byte{1}}, Delete: remove, Replace: replace,
+				}}}
+			})
+		},
+		"": func(r *rapid.T) { w.compare(users) },
+	})
+}
+
+// compare looks at everything on both sides.
+func (w *twin) compare(users []string) {
+	ctx := context.Background()
+	var seen [2]string
+	for side, db := range w.both() {
+		batches := make(map[int64]int)
+		for i, ids := range w.batch {
+			batches[ids[side]] = i
+		}
+		say := func(v ...any) { seen[side] += fmt.Sprintln(v...) }
+		token := func(t tokens.Token) string {
+			return fmt.Sprint(t.Serial, t.State, t.Owner, batches[t.Batch], t.Wrapped, t.Binding, t.Motion, t.Created)
+		}
+		var refs []tokens.Ref
+		for _, name := range users {
+			refs = append(refs, tokens.Ref{Realm: "default", User: name})
+		}
+		for _, serial := range w.serial {
+			refs = append(refs, tokens.Ref{Realm: "default", Serial: serial})
+		}
+		view, err := db.Load(ctx, refs)
+		if err != nil {
+			w.Fatal(err)
+		}
+		// The databases number tokens as they were staged, but not without gaps.
+		for i, s := range view.Subjects {
+			if s == nil {
+				say(i, "nobody")
+				continue
+			}
+			say(i, slices.Index(view.Subjects, s), s.Standing)
+			if s.User != nil {
+				say(s.User.Key, s.User.State, s.User.Created)
+			}
+			for _, t := range s.Tokens {
+				say(token(t))
+			}
+		}
+		list, err := db.Tokens(ctx, tokens.TokenQuery{Realm: "default", Limit: 100})
+		say(err)
+		for _, t := range list {
+			say(token(t))
+		}
+		entries, err := db.Users(ctx, tokens.UserQuery{Limit: 100})
+		say(err)
+		for _, u := range entries {
+			say(u.Key, u.Standing, u.Tokens)
+		}
+		registry, err := db.Registry(ctx)
+		say(registry.Clients, err)
+		present, err := db.Present(ctx, "default", w.serial)
+		say(present, err)
+		records, err := db.Records(ctx, tokens.RecordQuery{User: "ann", Limit: 1000})
+		say(err)
+		for _, r := range records {
+			say(r.Seq, r.Time, r.Action)
+		}
+	}
+	if seen[0] != seen[1] {
+		w.Fatalf("the database shows\n%s\nmemory shows\n%s", seen[0], seen[1])
+	}
+}
