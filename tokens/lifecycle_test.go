@@ -348,6 +348,15 @@ func TestWhyExplainsEachReason(t *testing.T) {
 			t.Errorf("%d: %+v, want %s", i, x, want)
 		}
 	}
+	if _, err := h.Verify(ctx, h.vpn, tokens.Attempt{User: "alice", Transport: "radius"}); !errors.Is(err, tokens.ErrInvalid) {
+		t.Errorf("an attempt without a code: %v", err)
+	}
+	if last, err := h.Why(ctx, h.admin, "", "alice", 1); err != nil || len(last) != 1 || last[0].Record.Reason != string(tokens.ReasonMalformed) {
+		t.Errorf("an attempt without a code is not explained: %+v, %v", last, err)
+	}
+	if list, err = h.Why(ctx, h.admin, "", "alice", 3); err != nil {
+		t.Fatal(err)
+	}
 	again, err := h.Why(ctx, h.admin, "", "alice", 3)
 	if err != nil || fmt.Sprint(again) != fmt.Sprint(list) {
 		t.Errorf("asking changes the answer: %v, %v", again, err)

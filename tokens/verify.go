@@ -34,7 +34,7 @@ const maxCode = 128
 func (s *Service) Verify(ctx context.Context, p Principal, a Attempt) (Result, error) {
 	realm, err := p.realm(a.Realm)
 	if a.User == "" || a.Code == "" || err != nil {
-		return Result{}, s.malformed(ctx, p, a, err)
+		return Result{}, s.malformed(ctx, p, realm, a, err)
 	}
 	if d := policy.Decide(policy.Request{Scope: p.Scope, Realm: p.Realm, Action: policy.Verify, In: realm}); !d.Allow {
 		return Result{}, s.deny(ctx, p, policy.Verify, audit.Event{Realm: realm}, d.Reason)
@@ -61,9 +61,9 @@ func (s *Service) Verify(ctx context.Context, p Principal, a Attempt) (Result, e
 }
 
 // malformed audits an attempt that cannot be one and answers the error for the
-// caller.
-func (s *Service) malformed(ctx context.Context, p Principal, a Attempt, err error) error {
-	e := s.event(p, policy.Verify, audit.Event{Outcome: "reject", Reason: string(ReasonMalformed),
+// caller: err, which says that there is no such realm, or else its own.
+func (s *Service) malformed(ctx context.Context, p Principal, realm string, a Attempt, err error) error {
+	e := s.event(p, policy.Verify, audit.Event{Realm: realm, Outcome: "reject", Reason: string(ReasonMalformed),
 		Detail: []audit.Field{{Name: "transport", Value: a.Transport}}})
 	if key, bad := FoldName(a.User); bad == nil {
 		e.User = key
