@@ -1,9 +1,17 @@
 package storetest_test
 
 import (
+	"context"
+	"encoding/base32"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	"watchword/tokens"
+	"watchword/tokens/audit"
 	"watchword/tokens/storetest"
 )
 
@@ -13,4 +21,235 @@ func TestMemoryKeepsThePromises(t *testing.T) {
 		m.Forgive() // the suite does on purpose what is never to be done
 		return m
 	})
+}
+
+// witness notes accusations instead of failing.
+type witness struct {
+	testing.TB
+	heard []string
+}
+
+func (w *witness) Helper() {}
+func (w *witness) Errorf(format string, args ...any) {
+	w.heard = append(w.heard, fmt.Sprintf(format, args...))
+}
+
+// scene is a Memory with alice, who holds token A1 at step 100.
+type scene struct {
+	*storetest.Memory
+	*witness
+	ctx   context.Context
+	head  audit.Head
+	alice *tokens.Subject
+}
+
+func newScene(t *testing.T) *scene {
+	t.Helper()
+	s := &scene{witness: &witness{TB: t}, ctx: context.Background()}
+	s.Memory = storetest.NewMemory(s.witness)
+	chain, _, err := s.MintChain(s.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.head.Chain = chain
+	s.must(tokens.Change{NewUsers: []tokens.NewUser{{User: &tokens.User{Realm: "default", Name: "alice", Key: "alice"}}}})
+	batch, err := s.Begin(s.ctx, tokens.Batch{Realm: "default"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Stage(s.ctx, batch, []tokens.Token{{Realm: "default", Serial: "A1", State: tokens.Imported}}); err != nil {
+		t.Fatal(err)
+	}
+	s.must(tokens.Change{Publish: []tokens.Batch{{ID: batch}}})
+	token := s.load(tokens.Ref{Realm: "default", Serial: "A1"}).Tokens[0]
+	s.alice = s.load(tokens.Ref{Realm: "default", User: "alice"})
+	token.OwnerID, token.State = s.alice.User.ID, tokens.Active
+	s.must(tokens.Change{Standings: s.standing(), Tokens: []tokens.TokenWrite{{Token: token, Expect: 1}}})
+	s.alice = s.load(tokens.Ref{Realm: "default", User: "alice"})
+	s.must(s.step(100))
+	s.alice = s.load(tokens.Ref{Realm: "default", User: "alice"})
+	if len(s.heard) > 0 {
+		t.Fatalf("accused without a reason: %q", s.heard)
+	}
+	return s
+}
+
+func (s *scene) load(ref tokens.Ref) *tokens.Subject {
+	view, err := s.Load(s.ctx, []tokens.Ref{ref})
+	if err != nil || view.Subjects[0] == nil {
+		s.Fatalf("Load: %v", err)
+	}
+	return view.Subjects[0]
+}
+
+func (s *scene) standing() []tokens.StandingWrite {
+	next := s.alice.Standing
+	next.Version++
+	return []tokens.StandingWrite{{UserID: s.alice.User.ID, Expect: s.alice.Version, Next: next}}
+}
+
+func (s *scene) step(last int64) tokens.Change {
+	return tokens.Change{Standings: s.standing(), Motions: []tokens.MotionWrite{
+		{TokenID: s.alice.Tokens[0].ID, UserID: s.alice.User.ID, Last: last},
+	}}
+}
+
+func (s *scene) try(c tokens.Change) error {
+	var next audit.Head
+	c.Records, next = audit.Append(s.head, []audit.Event{{Time: time.Now(), Action: "test"}})
+	err := s.Commit(s.ctx, &c)
+	if err == nil {
+		s.head = next
+	}
+	return err
+}
+
+func (s *scene) must(c tokens.Change) {
+	if err := s.try(c); err != nil {
+		s.Fatalf("Commit: %v", err)
+	}
+}
+
+func TestMemoryAccuses(t *testing.T) {
+	seed := []byte("a seed of twenty byt")
+	for name, c := range map[string]struct {
+		do   func(s *scene) error
+		want string
+	}{
+		"a step that goes back": {func(s *scene) error { return s.try(s.step(99)) }, "goes back from 100 to 99"},
+		"a version that is skipped": {func(s *scene) error {
+			c := s.step(101)
+			c.Standings[0].Next.Version++
+			return s.try(c)
+		}, "a version that goes from"},
+		"a change without a record": {func(s *scene) error {
+			c := s.step(101)
+			return s.Commit(s.ctx, &c)
+		}, "no audit record"},
+		"a record with another hash": {func(s *scene) error {
+			s.head.Hash[0] ^= 1
+			return s.try(s.step(101))
+		}, "does not continue the record before it"},
+		"another's token": {func(s *scene) error {
+			s.must(tokens.Change{NewUsers: []tokens.NewUser{{User: &tokens.User{Realm: "default", Key: "bob"}}}})
+			bob := s.load(tokens.Ref{Realm: "default", User: "bob"})
+			c := s.step(101)
+			c.Motions[0].UserID = bob.User.ID
+			c.Standings[0] = tokens.StandingWrite{UserID: bob.User.ID, Expect: 1, Next: tokens.Standing{Version: 2}}
+			return s.try(c)
+		}, "does not hold it"},
+		"a revoked token with its seed": {func(s *scene) error {
+			w := s.alice.Tokens[0]
+			w.State, w.Wrapped.Blob = tokens.Revoked, []byte("x")
+			return s.try(tokens.Change{Standings: s.standing(), Tokens: []tokens.TokenWrite{{Token: w, Expect: w.Version}}})
+		}, "keeps its seed"},
+		"a token that comes to be another": {func(s *scene) error {
+			w := s.alice.Tokens[0]
+			w.Digits = 8
+			return s.try(tokens.Change{Standings: s.standing(), Tokens: []tokens.TokenWrite{{Token: w, Expect: w.Version}}})
+		}, "never changes"},
+		"a seed in a blob": {func(s *scene) error {
+			s.Watch(seed)
+			w := s.alice.Tokens[0]
+			w.Wrapped.Blob = append([]byte("x"), seed...)
+			return s.try(tokens.Change{Standings: s.standing(), Tokens: []tokens.TokenWrite{{Token: w, Expect: w.Version}}})
+		}, "plaintext seed"},
+		"a seed in an audit record, in hexadecimal": {func(s *scene) error {
+			s.Watch(seed)
+			records, _ := audit.Append(s.head, []audit.Event{{Reason: "seed " + strings.ToUpper(hex.EncodeToString(seed))}})
+			return s.Commit(s.ctx, &tokens.Change{Records: records})
+		}, "plaintext seed"},
+		"a seed in a batch's name, in base32": {func(s *scene) error {
+			s.Watch(seed)
+			_, err := s.Begin(s.ctx, tokens.Batch{Name: base32.StdEncoding.EncodeToString(seed)})
+			return err
+		}, "plaintext seed"},
+		"a seed that is staged": {func(s *scene) error {
+			s.Watch(seed)
+			batch, err := s.Begin(s.ctx, tokens.Batch{})
+			if err != nil {
+				return err
+			}
+			_, err = s.Stage(s.ctx, batch, []tokens.Token{{Serial: "S2", State: tokens.Imported, Binding: seed}})
+			return err
+		}, "plaintext seed"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			err := c.do(s)
+			if len(s.heard) == 0 || !strings.Contains(s.heard[0], c.want) {
+				t.Errorf("heard %q (Commit: %v), not %q", s.heard, err, c.want)
+			}
+			s = newScene(t)
+			s.Forgive()
+			_ = c.do(s)
+			if len(s.heard) > 0 {
+				t.Errorf("accused after Forgive: %q", s.heard)
+			}
+		})
+	}
+}
+
+func TestMemoryDoesNotAccuseWhoLostARace(t *testing.T) {
+	s := newScene(t)
+	late := s.step(99)
+	s.must(s.step(105))
+	if err := s.try(late); !errors.Is(err, tokens.ErrConflict) {
+		t.Errorf("Commit: %v", err)
+	}
+	old := s.head
+	old.Seq--
+	s.head = old
+	if err := s.try(tokens.Change{}); !errors.Is(err, tokens.ErrChainMoved) {
+		t.Errorf("Commit: %v", err)
+	}
+	if len(s.heard) > 0 {
+		t.Errorf("accused: %q", s.heard)
+	}
+}
+
+func TestMemoryInjectsFaults(t *testing.T) {
+	s := newScene(t)
+	s.Inject(storetest.Failed, storetest.Conflict, storetest.None)
+	if err := s.try(s.step(101)); !errors.Is(err, tokens.ErrUnavailable) {
+		t.Errorf("Failed: %v", err)
+	}
+	var conflict *tokens.ConflictError
+	if err := s.try(s.step(101)); !errors.As(err, &conflict) || len(conflict.UserIDs) != 1 || conflict.UserIDs[0] != s.alice.User.ID {
+		t.Errorf("Conflict: %v", err)
+	}
+	if got := s.load(tokens.Ref{Realm: "default", User: "alice"}); got.Tokens[0].Last != 100 || got.Version != s.alice.Version {
+		t.Errorf("a fault that is to store nothing left %+v", got)
+	}
+	s.must(s.step(101))
+
+	s.alice = s.load(tokens.Ref{Realm: "default", User: "alice"})
+	s.InjectFunc(func(c *tokens.Change) storetest.Fault {
+		if len(c.Motions) == 1 && c.Motions[0].Last == 102 {
+			return storetest.FailedButPersisted
+		}
+		return storetest.None
+	})
+	if err := s.try(s.step(102)); !errors.Is(err, tokens.ErrUnavailable) {
+		t.Errorf("FailedButPersisted: %v", err)
+	}
+	if err := s.try(s.step(102)); !errors.Is(err, tokens.ErrChainMoved) {
+		t.Errorf("the commit whose answer was lost, again: %v", err)
+	}
+	if got := s.load(tokens.Ref{Realm: "default", User: "alice"}); got.Tokens[0].Last != 102 {
+		t.Errorf("a fault that is to store everything left %+v", got)
+	}
+
+	s.FailLoads(1)
+	if _, err := s.Load(s.ctx, nil); !errors.Is(err, tokens.ErrUnavailable) {
+		t.Errorf("Load: %v", err)
+	}
+	s.Slow(20 * time.Millisecond)
+	begun := time.Now()
+	if _, err := s.Load(s.ctx, nil); err != nil || time.Since(begun) < 20*time.Millisecond {
+		t.Errorf("a slow Load took %v, %v", time.Since(begun), err)
+	}
+	if len(s.heard) > 0 {
+		t.Errorf("accused: %q", s.heard)
+	}
 }
