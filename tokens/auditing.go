@@ -177,29 +177,43 @@ func (r *AuditReport) problem(format string, args ...any) {
 }
 
 // VerifyAudit recomputes every chain, checks that each head that a record names
-// is there, and each signature with the HSM's audit key. What was removed from
-// the end of the newest chains since the last checkpoint cannot be noticed
-// here: keep checkpoints elsewhere too.
+// is there, and each signature with the HSM's audit key. What was changed at the
+// end of another server's chain since it was last named cannot be noticed here:
+// keep checkpoints elsewhere too.
 func (s *Service) VerifyAudit(ctx context.Context, p Principal) (AuditReport, error) {
 	e := audit.Event{Realm: p.Realm}
 	if err := s.authorise(ctx, p, policy.AuditVerify, e); err != nil {
 		return AuditReport{}, err
 	}
 	report := AuditReport{Intact: true, Problems: []string{}}
+	own := s.ledger.end()
 	chains, err := s.db.Chains(ctx)
 	if err != nil {
 		return report, unavailable(err)
 	}
 	// What was appended while we read is left for the next time: an open chain
 	// is read up to where it was when we came to it.
-	want := map[int64]map[int64][32]byte{} // chain -> seq -> hash that some record names
-	for _, chain := range chains {
-		if err := s.verifyChain(ctx, chain, &report, want); err != nil {
-			return report, unavailable(err)
+	v := verification{s: s, report: &report, want: map[int64]map[int64]place{}, signed: map[[32]byte]struct{}{}}
+	v.expect(own, "this server wrote")
+	read := map[int64]bool{}
+	for len(chains) > 0 {
+		for _, chain := range chains {
+			if err := v.chain(ctx, chain); err != nil {
+				return report, unavailable(err)
+			}
+			read[chain] = true
+		}
+		// A chain that was taken from the list is still named.
+		chains = nil
+		for chain := range v.want {
+			if !read[chain] {
+				report.problem("chain %d is not listed", chain)
+				chains = append(chains, chain)
+			}
 		}
 	}
-	for chain, places := range want {
-		if err := s.verifyNamed(ctx, chain, places, &report); err != nil {
+	for chain, places := range v.want {
+		if err := v.named(ctx, chain, places); err != nil {
 			return report, unavailable(err)
 		}
 	}
@@ -207,13 +221,48 @@ func (s *Service) VerifyAudit(ctx context.Context, p Principal) (AuditReport, er
 	return report, s.record(ctx, p, policy.AuditVerify, e)
 }
 
-func (s *Service) verifyChain(ctx context.Context, chain int64, report *AuditReport, want map[int64]map[int64][32]byte) error {
+// verification is one VerifyAudit.
+type verification struct {
+	s      *Service
+	report *AuditReport
+	want   map[int64]map[int64]place // chain -> seq -> the record that must be there
+	signed map[[32]byte]struct{}     // the first half of each signature, which no two share
+}
+
+// place is a record that somebody knows.
+type place struct {
+	hash [32]byte
+	by   string // who does what with it
+}
+
+// expect notes a head that must be there. Two who know the same place must know
+// the same record: each start signs the heads that it finds, also those of a
+// chain that was rewritten before.
+func (v *verification) expect(h audit.Head, by string) {
+	if v.want[h.Chain] == nil {
+		v.want[h.Chain] = map[int64]place{}
+	}
+	known, ok := v.want[h.Chain][h.Seq]
+	switch {
+	case !ok:
+		v.want[h.Chain][h.Seq] = place{h.Hash, by}
+	case known.hash != h.Hash:
+		v.report.problem("chain %d: record %d is named with two hashes: the chain was rewritten between two checkpoints", h.Chain, h.Seq)
+	}
+}
+
+func (v *verification) chain(ctx context.Context, chain int64) error {
 	head := audit.Head{Chain: chain}
 	known := true // the hash before is the one that the next record was chained to
-	err := s.db.Walk(ctx, chain, func(r *audit.Record) error {
+	report := v.report
+	err := v.s.db.Walk(ctx, chain, func(r *audit.Record) error {
 		report.Records++
-		if r.Seq != head.Seq+1 {
+		switch {
+		case r.Seq > head.Seq+1:
 			report.problem("chain %d: records %d to %d are missing", chain, head.Seq+1, r.Seq-1)
+			known = false
+		case r.Seq <= head.Seq:
+			report.problem("chain %d: record %d has no place in it", chain, r.Seq)
 			known = false
 		}
 		if r.Seq == 1 && r.Action != string(policy.ServerStart) {
@@ -224,7 +273,7 @@ func (s *Service) verifyChain(ctx context.Context, chain int64, report *AuditRep
 		}
 		known = true
 		head.Seq, head.Hash = r.Seq, r.Hash
-		s.verifyHeads(r, report, want)
+		v.heads(r)
 		return nil
 	})
 	if head.Seq > 0 {
@@ -233,9 +282,14 @@ func (s *Service) verifyChain(ctx context.Context, chain int64, report *AuditRep
 	return err
 }
 
-// verifyHeads checks the signature of a record that names heads, and notes the
-// heads to be looked for.
-func (s *Service) verifyHeads(r *audit.Record, report *AuditReport, want map[int64]map[int64][32]byte) {
+// heads checks the signature of a record that names heads, and notes the heads
+// to be looked for.
+func (v *verification) heads(r *audit.Record) {
+	switch policy.Action(r.Action) {
+	case policy.ServerStart, policy.ServerStop, policy.Checkpoint:
+	default:
+		return
+	}
 	var list, signature string
 	for _, f := range r.Detail {
 		switch f.Name {
@@ -245,26 +299,26 @@ func (s *Service) verifyHeads(r *audit.Record, report *AuditReport, want map[int
 			signature = f.Value
 		}
 	}
-	switch policy.Action(r.Action) {
-	case policy.ServerStart, policy.ServerStop, policy.Checkpoint:
-	default:
-		return
-	}
-	report.Checkpoints++
+	v.report.Checkpoints++
 	heads, err := parseHeads(list)
 	if err != nil {
-		report.problem("chain %d: record %d: %v", r.Chain, r.Seq, err)
+		v.report.problem("chain %d: record %d: %v", r.Chain, r.Seq, err)
 		return
 	}
 	sig, err := base64.StdEncoding.DecodeString(signature)
-	if err != nil || !s.verifySignature(audit.CheckpointDigest(heads), sig) {
-		report.problem("chain %d: record %d: the signature over the chain heads is wrong", r.Chain, r.Seq)
+	if err != nil || !v.s.verifySignature(audit.CheckpointDigest(heads), sig) {
+		v.report.problem("chain %d: record %d: the signature over the chain heads is wrong", r.Chain, r.Seq)
+	} else {
+		// A chain that was made up must begin with a signature, and whoever makes
+		// one up has only those that are there.
+		half := [32]byte(sig)
+		if _, ok := v.signed[half]; ok {
+			v.report.problem("chain %d: record %d: the signature was taken from another record", r.Chain, r.Seq)
+		}
+		v.signed[half] = struct{}{}
 	}
 	for _, h := range heads {
-		if want[h.Chain] == nil {
-			want[h.Chain] = map[int64][32]byte{}
-		}
-		want[h.Chain][h.Seq] = h.Hash
+		v.expect(h, "a checkpoint signed")
 	}
 }
 
@@ -276,19 +330,19 @@ func (s *Service) verifySignature(digest [32]byte, signature []byte) bool {
 	return ecdsa.Verify(key, digest[:], new(big.Int).SetBytes(signature[:32]), new(big.Int).SetBytes(signature[32:]))
 }
 
-// verifyNamed looks for the heads that some record names in one chain.
-func (s *Service) verifyNamed(ctx context.Context, chain int64, places map[int64][32]byte, report *AuditReport) error {
-	err := s.db.Walk(ctx, chain, func(r *audit.Record) error {
-		if hash, ok := places[r.Seq]; ok {
-			if hash != r.Hash {
-				report.problem("chain %d: record %d is not the one that a checkpoint signed", chain, r.Seq)
+// named looks for the records of one chain that somebody knows.
+func (v *verification) named(ctx context.Context, chain int64, places map[int64]place) error {
+	err := v.s.db.Walk(ctx, chain, func(r *audit.Record) error {
+		if p, ok := places[r.Seq]; ok {
+			if p.hash != r.Hash {
+				v.report.problem("chain %d: record %d is not the one that %s", chain, r.Seq, p.by)
 			}
 			delete(places, r.Seq)
 		}
 		return nil
 	})
-	for seq := range places {
-		report.problem("chain %d: record %d, which a checkpoint signed, is missing", chain, seq)
+	for seq, p := range places {
+		v.report.problem("chain %d: record %d, which %s, is missing", chain, seq, p.by)
 	}
 	return err
 }

@@ -131,8 +131,31 @@ type editor struct {
 	user   func(*tokens.User)
 	client func(*tokens.Client)
 	chain  func([]audit.Record) []audit.Record
+	made   []audit.Record // a chain that was made up
+	heads  func([]audit.Head) []audit.Head
+	chains func([]int64) []int64
 	clock  func() time.Time
 	loads  atomic.Int64
+}
+
+func (d *editor) MintChain(ctx context.Context) (int64, []audit.Head, error) {
+	id, heads, err := d.Memory.MintChain(ctx)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.heads != nil {
+		heads = d.heads(heads)
+	}
+	return id, heads, err
+}
+
+func (d *editor) Chains(ctx context.Context) ([]int64, error) {
+	list, err := d.Memory.Chains(ctx)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.chains != nil {
+		list = d.chains(list)
+	}
+	return list, err
 }
 
 func (d *editor) edit(f func(d *editor)) {
@@ -188,6 +211,9 @@ func (d *editor) Walk(ctx context.Context, chain int64, f func(*audit.Record) er
 		return err
 	}
 	d.mu.Lock()
+	if len(list) == 0 && len(d.made) > 0 && d.made[0].Chain == chain {
+		list = d.made
+	}
 	if d.chain != nil {
 		list = d.chain(list)
 	}

@@ -133,6 +133,126 @@ func TestTheAuditNoticesWhatWasDoneToIt(t *testing.T) {
 	h.intact()
 }
 
+// Each start signs the heads that it finds: who rewrites a closed chain and
+// waits for the next start has a signature over the forgery. The one made
+// before contradicts it.
+func TestAChainRewrittenBeforeAStartIsNoticedAfterIt(t *testing.T) {
+	h := history(t)
+	chains, err := h.mem.Chains(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var forged audit.Head
+	h.db.edit(func(e *editor) {
+		e.chain = func(l []audit.Record) []audit.Record {
+			if len(l) > 0 && l[0].Chain == chains[1] {
+				l[2].Outcome = "accept"
+				l[len(l)-1].Event = l[1].Event // the end named the heads; now it looks as if the node was killed
+				l = rehash(l)
+				forged = audit.Head{Chain: chains[1], Seq: l[len(l)-1].Seq, Hash: l[len(l)-1].Hash}
+			}
+			return l
+		}
+		e.heads = func(l []audit.Head) []audit.Head {
+			for i := range l {
+				if l[i].Chain == forged.Chain {
+					l[i] = forged
+				}
+			}
+			return l
+		}
+	})
+	h.must(nil, h.db.Walk(ctx, chains[1], func(*audit.Record) error { return nil }))
+	h.node(&firsts{})
+	report, err := h.VerifyAudit(ctx, h.admin)
+	if err != nil || report.Intact {
+		t.Errorf("%+v, %v", report, err)
+	}
+	h.db.edit(func(e *editor) { e.chain, e.heads = nil, nil })
+}
+
+// A chain is looked at because its records are there or because a checkpoint
+// names it, whether or not it is still listed.
+func TestAChainThatIsNoLongerListedIsLookedAt(t *testing.T) {
+	h := history(t)
+	chains, err := h.mem.Chains(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.db.edit(func(e *editor) {
+		e.chains = func(l []int64) []int64 { return slices.DeleteFunc(l, func(id int64) bool { return id == chains[1] }) }
+		e.chain = func(l []audit.Record) []audit.Record {
+			if len(l) > 0 && l[0].Chain == chains[1] {
+				l[2].Outcome = "accept"
+			}
+			return l
+		}
+	})
+	report, err := h.VerifyAudit(ctx, h.admin)
+	if err != nil || report.Intact || !strings.Contains(strings.Join(report.Problems, "\n"), "record 3 was altered") {
+		t.Errorf("%+v, %v", report, err)
+	}
+	h.db.edit(func(e *editor) { e.chain, e.chains = nil, nil })
+}
+
+// A server knows where its own chain ends, without a checkpoint.
+func TestTheEndOfAServersOwnChainIsMissed(t *testing.T) {
+	h := history(t)
+	own, err := h.mem.Chains(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, edit := range map[string]func(l []audit.Record) []audit.Record{
+		"removed":              func(l []audit.Record) []audit.Record { return l[:len(l)-3] },
+		"altered, hashed anew": func(l []audit.Record) []audit.Record { l[len(l)-1].User = "bob"; return rehash(l) },
+		"put in, hashed anew":  func(l []audit.Record) []audit.Record { return rehash(slices.Insert(l, len(l)-1, l[0])) },
+	} {
+		h.db.edit(func(e *editor) {
+			e.chain = func(l []audit.Record) []audit.Record {
+				if len(l) > 0 && l[0].Chain == own[0] {
+					return edit(l)
+				}
+				return l
+			}
+		})
+		report, err := h.VerifyAudit(ctx, h.admin)
+		if err != nil || report.Intact {
+			t.Errorf("%s: %+v, %v", name, report, err)
+		}
+	}
+	h.db.edit(func(e *editor) { e.chain = nil })
+}
+
+// The signature of one start stands in no other: a chain that was made up
+// would need one of its own.
+func TestAChainThatWasMadeUpIsNoticed(t *testing.T) {
+	h := history(t)
+	chains, err := h.mem.Chains(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := int64(1 << 40)
+	h.db.edit(func(e *editor) {
+		e.chains = func(l []int64) []int64 { return append(l, made) }
+		e.chain = func(l []audit.Record) []audit.Record { return l }
+	})
+	var list []audit.Record
+	h.must(nil, h.mem.Walk(ctx, chains[0], func(r *audit.Record) error {
+		list = append(list, *r)
+		return nil
+	}))
+	for i := range list {
+		list[i].Chain = made
+	}
+	list = rehash(list[:3])
+	h.db.edit(func(e *editor) { e.made = list })
+	report, err := h.VerifyAudit(ctx, h.admin)
+	if err != nil || report.Intact {
+		t.Errorf("%+v, %v", report, err)
+	}
+	h.db.edit(func(e *editor) { e.made, e.chain, e.chains = nil, nil, nil })
+}
+
 func TestVerifyingTheAuditSaysHowMuchItLookedAt(t *testing.T) {
 	h := history(t)
 	records, err := h.mem.Records(ctx, tokens.RecordQuery{Limit: 1000})

@@ -210,10 +210,11 @@ type Journal interface {
 	Heads(ctx context.Context) ([]audit.Head, error)
 	// Records lists, newest first (by ID).
 	Records(ctx context.Context, q RecordQuery) ([]audit.Record, error)
-	// Walk calls f for each record of a chain in order of Seq, reading in
-	// pages, and stops at f's first error, which it returns.
+	// Walk calls f for each record of a chain in order of Seq, whatever that is,
+	// reading in pages, and stops at f's first error, which it returns.
 	Walk(ctx context.Context, chain int64, f func(*audit.Record) error) error
-	// Chains answers every chain id that was ever minted, in order.
+	// Chains answers every chain id that was ever minted or that a record has, in
+	// order.
 	Chains(ctx context.Context) ([]int64, error)
 }
 

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"watchword/tokens"
@@ -50,7 +51,8 @@ func (db *DB) Heads(ctx context.Context) ([]audit.Head, error) {
 func (db *DB) Chains(ctx context.Context) ([]int64, error) {
 	var chains []int64
 	err := db.read(ctx, "reading the audit chains", func(s *session) error {
-		rows, err := s.query(`SELECT id FROM chains ORDER BY id`)
+		// Also those that were put into the audit, or taken from the chains.
+		rows, err := s.query(`SELECT id FROM chains UNION SELECT chain FROM audit ORDER BY 1`)
 		chains, err = list(rows, err, 1, (*fields).int)
 		return err
 	})
@@ -90,7 +92,7 @@ func (db *DB) Records(ctx context.Context, q tokens.RecordQuery) ([]audit.Record
 
 // Walk implements tokens.Journal.
 func (db *DB) Walk(ctx context.Context, chain int64, f func(*audit.Record) error) error {
-	after := int64(0)
+	after := int64(math.MinInt64) // no record has a place before the first, unless it was put there
 	for {
 		var page []audit.Record
 		err := db.read(ctx, "reading an audit chain", func(s *session) error {
