@@ -110,9 +110,7 @@ func (s *Service) PutClient(ctx context.Context, p Principal, n NewClient, repla
 	if err := s.ledger.commit(ctx, &w, []audit.Event{s.event(p, policy.ClientPut, e)}); err != nil {
 		return Client{}, err
 	}
-	if err := s.reloadRegistry(ctx); err != nil {
-		return Client{}, err
-	}
+	s.takeUp(ctx)
 	c.Secret = nil
 	return c, nil
 }
@@ -145,7 +143,8 @@ func (s *Service) DeleteClient(ctx context.Context, p Principal, name string) er
 	if err := s.ledger.commit(ctx, &w, []audit.Event{s.event(p, policy.ClientDelete, e)}); err != nil {
 		return err
 	}
-	return s.reloadRegistry(ctx)
+	s.takeUp(ctx)
+	return nil
 }
 
 // NewKey is an API key to make.
@@ -190,10 +189,7 @@ func (s *Service) AddKey(ctx context.Context, p Principal, n NewKey) (APIKey, st
 	if err := s.ledger.commit(ctx, &w, []audit.Event{s.event(p, policy.KeyAdd, e)}); err != nil {
 		return APIKey{}, "", err
 	}
-	// The key is made: whatever happens now, its text must not be lost.
-	if err := s.reloadRegistry(ctx); err != nil {
-		s.log.Warn("clients and API keys could not be read anew", "error", err)
-	}
+	s.takeUp(ctx)
 	return k, text, nil
 }
 
@@ -256,10 +252,20 @@ func (s *Service) DeleteKey(ctx context.Context, p Principal, id string) error {
 	if err := s.ledger.commit(ctx, &w, []audit.Event{s.event(p, policy.KeyDelete, e)}); err != nil {
 		return err
 	}
-	return s.reloadRegistry(ctx)
+	s.takeUp(ctx)
+	return nil
 }
 
 // isAdmin says whether a key may do everything, everywhere and for good.
 func isAdmin(k *APIKey) bool {
 	return policy.Scope(k.Scope) == policy.ScopeAdmin && k.Realm == "" && k.Expires.IsZero()
+}
+
+// takeUp reads anew what this node caches, after a change to it was committed.
+// The change stands, so a failure is no answer to whoever made it; nothing is
+// decided on what is out of date, since each batch asks for the generation.
+func (s *Service) takeUp(ctx context.Context) {
+	if err := s.reloadRegistry(ctx); err != nil {
+		s.log.Warn("clients and API keys could not be read anew; it is tried again with the next request", "error", err)
+	}
 }

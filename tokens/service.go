@@ -35,7 +35,7 @@ type Config struct {
 	BatchSize  int              // attempts in one batch at most; zero: 256
 	Queue      int              // attempts waiting at most, beyond it ErrOverloaded; zero: 8192
 	ClockSkew  time.Duration    // the most that our clock and the database's may differ; zero: 5 s
-	Checkpoint time.Duration    // between signed checkpoints of the audit; zero: 5 min
+	Checkpoint time.Duration    // between signed checkpoints of the audit; zero: 1 min
 	Now        func() time.Time // nil: time.Now
 	Rand       io.Reader        // nil: crypto/rand
 	Log        *slog.Logger     // nil: discarded
@@ -115,7 +115,7 @@ func (c Config) withDefaults() Config {
 		c.ClockSkew = 5 * time.Second
 	}
 	if c.Checkpoint == 0 {
-		c.Checkpoint = 5 * time.Minute
+		c.Checkpoint = time.Minute
 	}
 	if c.Now == nil {
 		c.Now = time.Now
