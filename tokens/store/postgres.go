@@ -93,14 +93,26 @@ func (db *postgresDB) setup() setupEngine { return postgresSetup{db} }
 
 // write runs f in a transaction, READ COMMITTED: what it changes is conditional
 // on versions.
+//
+// ctx ends before the commit or not at all: a COMMIT that is cancelled while it
+// waits for a standby is answered as if the standby had confirmed it. A server
+// that does not answer is given up by the connection.
 func (db *postgresDB) write(ctx context.Context, _ bool, f func(*session) error) error {
-	tx, err := db.general.BeginTx(ctx, nil)
+	conn, err := db.general.Conn(ctx)
+	if err != nil {
+		return db.suspect(err)
+	}
+	defer conn.Close()
+	tx, err := conn.BeginTx(context.WithoutCancel(ctx), nil)
 	if err != nil {
 		return db.suspect(err)
 	}
 	defer tx.Rollback()
 	if err := f(&session{conn: tx, ctx: ctx, dollar: true}); err != nil {
 		return db.suspect(err)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	return db.suspect(tx.Commit())
 }
