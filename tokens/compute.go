@@ -223,7 +223,7 @@ func translate(err error) error {
 // the same user is judged on.
 func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *verdict, now time.Time) {
 	event := t.event(now, v)
-	if t.subject == nil || v.err != nil {
+	if t.subject == nil || v.err != nil && !v.counted {
 		if t.impossible {
 			event.User = ""
 		}

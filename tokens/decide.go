@@ -63,7 +63,7 @@ func (c *candidate) hit() (factor uint64, fresh, replay bool) {
 // verdict is what decide answers.
 type verdict struct {
 	accept  bool
-	counted bool // a rejection that counts as a failure of the user's
+	counted bool // not accepted, and counts as a failure of the user's
 	reason  Reason
 	token   *Token // the one that matched, or that explains the reason; may be nil
 	factor  uint64 // on accept
@@ -90,7 +90,8 @@ func barred(user *User, s *Standing, t *Throttle, client string, now time.Time) 
 // that might have hidden a match there is no verdict.
 //
 // A rejection counts as a failure if what was typed was held against an active
-// token and was neither a replay nor the code of a suspended or lost token.
+// token and was neither a replay nor the code of a suspended or lost token; so
+// does an attempt without a verdict.
 func decide(user *User, bar Reason, candidates []candidate) verdict {
 	v := verdict{reason: ReasonNoToken}
 	var fault error
@@ -145,7 +146,9 @@ func decide(user *User, bar Reason, candidates []candidate) verdict {
 		}
 	}
 	if fault != nil {
-		return verdict{reason: ReasonUnavailable, err: fault}
+		// Whoever asked hears no verdict, and yet learnt that it was no code of
+		// the tokens that could be looked at.
+		return verdict{reason: ReasonUnavailable, err: fault, counted: guess && !known && bar == ""}
 	}
 	if bar != "" {
 		v.reason = bar

@@ -475,3 +475,27 @@ func FuzzVerifyInput(f *testing.F) {
 		}
 	})
 }
+
+// While one of a user's tokens cannot be looked at, wrong codes have no verdict.
+// They were held against the others all the same, and guessing costs what it
+// always does.
+func TestAFaultOfOneTokenIsNoWayToGuessAnothersCode(t *testing.T) {
+	h := newHouse(t)
+	d := hotp("H1")
+	h.give("alice", d, totp("T1"))
+	h.db.edit(func(e *editor) { e.clock = func() time.Time { return h.clock.now().Add(time.Hour) } })
+	for range 20 {
+		if r, err := h.Verify(ctx, h.vpn, tokens.Attempt{User: "alice", Code: d.wrong(0)}); err == nil || r.Accept {
+			t.Fatalf("%+v, %v", r, err)
+		}
+	}
+	if r, err := h.Verify(ctx, h.vpn, tokens.Attempt{User: "alice", Code: d.at(0)}); err == nil && r.Accept {
+		t.Error("accepted after twenty guesses in a row")
+	}
+	if got := h.standing("alice").Failures; got != 6 {
+		t.Errorf("%d failures are counted", got)
+	}
+	h.db.edit(func(e *editor) { e.clock = h.clock.now })
+	h.clock.forward(time.Hour)
+	h.ends("alice", d.at(0), true, tokens.ReasonAccepted)
+}
