@@ -19,7 +19,8 @@ import (
 
 // Options bound what a DB takes. The zero value is right for most.
 type Options struct {
-	// Readers is how many connections read a SQLite database at once. Default 4.
+	// Readers is how many connections list what a SQLite database holds at once.
+	// Default 4.
 	Readers int
 	// Connections bounds the connections to PostgreSQL: as many for batches of
 	// attempts, and as many again for all else. Default 8.

@@ -31,7 +31,7 @@ const (
 )
 
 func (db *sqliteDB) load(ctx context.Context, refs []tokens.Ref) (tokens.View, error) {
-	conn, err := db.reader.Conn(ctx)
+	conn, err := db.loader.Conn(ctx)
 	if err != nil {
 		return tokens.View{}, err
 	}

@@ -24,11 +24,15 @@ const pageSize = 1024
 // commit moves it into the database. Long: what is moved later is moved once.
 const checkpointPages = 32768
 
+// loaders is how many connections read users for attempts and for acts.
+const loaders = 2
+
 // sqliteDB is a SQLite database: one connection that writes, in turns, and
 // several that read what was committed last.
 type sqliteDB struct {
 	path   string
 	writer *sql.DB // one connection
+	loader *sql.DB // for Load, which no listing may keep waiting
 	reader *sql.DB
 	gate   gate
 
@@ -71,9 +75,14 @@ func openSQLite(ctx context.Context, path string, opts Options) (*sqliteDB, erro
 	}
 	db.writer.SetMaxOpenConns(1)
 	db.writer.SetMaxIdleConns(1)
-	db.reader, err = sql.Open("sqlite3", sqliteDSN(path, url.Values{"_query_only": {"1"}}))
-	if err != nil {
+	readOnly := sqliteDSN(path, url.Values{"_query_only": {"1"}})
+	if db.loader, err = sql.Open("sqlite3", readOnly); err != nil {
 		return nil, errors.Join(failed("opening the file", err), db.writer.Close())
+	}
+	db.loader.SetMaxOpenConns(loaders)
+	db.loader.SetMaxIdleConns(loaders)
+	if db.reader, err = sql.Open("sqlite3", readOnly); err != nil {
+		return nil, errors.Join(failed("opening the file", err), db.loader.Close(), db.writer.Close())
 	}
 	db.reader.SetMaxOpenConns(opts.Readers)
 	db.reader.SetMaxIdleConns(opts.Readers)
@@ -104,7 +113,7 @@ func sqliteDSN(path string, pragmas url.Values) string {
 
 func (db *sqliteDB) close() error {
 	// The readers go first, so that the writer is last and cleans up the log.
-	return errors.Join(db.reader.Close(), db.writer.Close())
+	return errors.Join(db.reader.Close(), db.loader.Close(), db.writer.Close())
 }
 
 // write runs f in the one write transaction. It is not cut off when ctx ends:
