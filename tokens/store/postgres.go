@@ -117,14 +117,23 @@ func (db *postgresDB) write(ctx context.Context, _ bool, f func(*session) error)
 	return db.suspect(tx.Commit())
 }
 
-// read runs f on a connection. Each statement has a snapshot of its own.
+// read runs f on a connection. Each statement has a snapshot of its own. If the
+// connection breaks f is run once more, on another: the server may have been
+// restarted long ago.
 func (db *postgresDB) read(ctx context.Context, f func(*session) error) error {
-	conn, err := db.general.Conn(ctx)
-	if err != nil {
-		return db.suspect(err)
+	try := func() error {
+		conn, err := db.general.Conn(ctx)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		return f(&session{conn: conn, ctx: ctx, dollar: true})
 	}
-	defer conn.Close()
-	return db.suspect(f(&session{conn: conn, ctx: ctx, dollar: true}))
+	err := db.suspect(try())
+	if lost(err) && ctx.Err() == nil {
+		err = db.suspect(try())
+	}
+	return err
 }
 
 // suspect drops the idle connections when one broke: the server was restarted,

@@ -7,6 +7,7 @@ import (
 
 	"watchword/hsm"
 	"watchword/tokens"
+	"watchword/tokens/audit"
 )
 
 // sampleToken is a token as an import stages it.
@@ -24,3 +25,5 @@ func sampleToken(serial string) tokens.Token {
 var prefixes = []netip.Prefix{
 	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("192.0.2.9/24"), netip.MustParsePrefix("2001:db8::/32"),
 }
+
+func event(action string) audit.Event { return audit.Event{Action: action, Realm: "default"} }

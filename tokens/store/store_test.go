@@ -3,7 +3,9 @@ package store_test
 import (
 	"context"
 	"database/sql"
+	neturl "net/url"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"watchword/tokens"
@@ -61,6 +63,21 @@ func empty(t testing.TB, url string) {
 func rawPostgres(t testing.TB, url string) *sql.DB {
 	t.Helper()
 	raw, err := sql.Open("postgres", url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { raw.Close() })
+	return raw
+}
+
+// rawDatabase is either database without the store.
+func rawDatabase(t testing.TB, url string) *sql.DB {
+	t.Helper()
+	path, ok := strings.CutPrefix(url, "sqlite:")
+	if !ok {
+		return rawPostgres(t, url)
+	}
+	raw, err := sql.Open("sqlite3", (&neturl.URL{Scheme: "file", Opaque: (&neturl.URL{Path: path}).EscapedPath()}).String())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,26 +36,24 @@ type Cluster struct {
 
 	mu     sync.Mutex
 	keeper *exec.Cmd
-	alive  io.Closer // the pipe that the keeper waits on
-	count  int       // databases made
+	alive  io.WriteCloser // the pipe that the keeper waits on
+	count  int            // databases made
 }
 
-// keeperScript starts the server, says its process id, and waits for the pipe
-// or the server to end. "$1" is postgres, "$2" the port, "$3" the data folder,
-// "$4" what to remove at the end, if anything. SIGINT ends the server at once,
-// but a shell starts what it puts in the background deaf to it: before the
+// keeperScript starts the server, waits for the pipe to end, and stops the
+// server. "$1" is postgres, "$2" the port, "$3" the data folder, "$4" what to
+// remove at the end, unless the pipe said to keep it. SIGINT ends the server at
+// once, but a shell starts what it puts in the background deaf to it: before the
 // server hears by itself, SIGTERM does.
 const keeperScript = `
 "$1" -D "$3" -p "$2" -k "" -h 127.0.0.1 >"$3.log" 2>&1 </dev/null &
 server=$!
-echo $server
-exec >/dev/null 2>&1
 trap '' HUP INT TERM
-cat
+said=$(cat)
 kill -TERM $server
 kill -INT $server
 wait $server
-[ -z "$4" ] || rm -rf "$4"
+[ "$said" = keep ] || rm -rf "$4"
 `
 
 // NewCluster makes and starts a server of the test's own, which ends with it.
@@ -156,10 +154,6 @@ func (c *Cluster) start() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	cmd := exec.Command("/bin/sh", "-c", keeperScript, "keeper", filepath.Join(c.bin, "postgres"), strconv.Itoa(c.port), c.data(), c.dir)
-	if c.t != nil {
-		// NewCluster's own cleanup removes the files, and the server may start again.
-		cmd.Args[len(cmd.Args)-1] = ""
-	}
 	cmd.Dir, cmd.SysProcAttr = c.dir, c.as
 	alive, err := cmd.StdinPipe()
 	if err != nil {
@@ -207,10 +201,12 @@ func (c *Cluster) running() bool {
 }
 
 // stop ends the server quickly, as an administrator would, and waits for it.
+// Its files stay.
 func (c *Cluster) stop() {
 	if c.keeper == nil {
 		return
 	}
+	_, _ = io.WriteString(c.alive, "keep")
 	_ = c.alive.Close()
 	_ = c.keeper.Wait()
 	c.keeper, c.alive = nil, nil
