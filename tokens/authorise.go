@@ -62,6 +62,22 @@ func (s *Service) record(ctx context.Context, p Principal, action policy.Action,
 	return s.ledger.commit(ctx, &Change{}, []audit.Event{s.event(p, action, e)})
 }
 
+// refuse audits a use case that was allowed, and refused for a reason of its
+// own, and answers that reason. A fault is none.
+func (s *Service) refuse(ctx context.Context, p Principal, action policy.Action, e audit.Event, why error) error {
+	switch {
+	case errors.Is(why, ErrUnavailable):
+		return why
+	case errors.Is(why, ErrConflict): // two nodes were in each other's way
+		return unavailable(why)
+	}
+	e.Outcome, e.Reason = "refused", refusal(why)
+	if err := s.record(ctx, p, action, e); err != nil {
+		return err
+	}
+	return why
+}
+
 // conflicts bounds how often a use case is tried again after someone else
 // changed the same user or token.
 const conflicts = 50

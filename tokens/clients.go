@@ -108,7 +108,7 @@ func (s *Service) PutClient(ctx context.Context, p Principal, n NewClient, repla
 	}
 	w := Change{Clients: []ClientWrite{{Client: c, Replace: replace}}}
 	if err := s.ledger.commit(ctx, &w, []audit.Event{s.event(p, policy.ClientPut, e)}); err != nil {
-		return Client{}, err
+		return Client{}, s.refuse(ctx, p, policy.ClientPut, e, err)
 	}
 	s.takeUp(ctx)
 	c.Secret = nil
@@ -137,15 +137,18 @@ func (s *Service) DeleteClient(ctx context.Context, p Principal, name string) er
 		return err
 	}
 	if found == nil {
-		return fmt.Errorf("%w: no RADIUS client %q", ErrNotFound, key)
+		return s.refuse(ctx, p, policy.ClientDelete, e, fmt.Errorf("%w: no RADIUS client %q", ErrNotFound, key))
 	}
 	w := Change{Clients: []ClientWrite{{Client: *found, Delete: true}}}
 	if err := s.ledger.commit(ctx, &w, []audit.Event{s.event(p, policy.ClientDelete, e)}); err != nil {
-		return err
+		return s.refuse(ctx, p, policy.ClientDelete, e, err)
 	}
 	s.takeUp(ctx)
 	return nil
 }
+
+// keyIDSize is the length of an API key's id in bytes; it is written in hex.
+const keyIDSize = 8
 
 // NewKey is an API key to make.
 type NewKey struct {
@@ -187,7 +190,7 @@ func (s *Service) AddKey(ctx context.Context, p Principal, n NewKey) (APIKey, st
 	}
 	w := Change{Keys: []KeyWrite{{Key: k}}}
 	if err := s.ledger.commit(ctx, &w, []audit.Event{s.event(p, policy.KeyAdd, e)}); err != nil {
-		return APIKey{}, "", err
+		return APIKey{}, "", s.refuse(ctx, p, policy.KeyAdd, e, err)
 	}
 	s.takeUp(ctx)
 	return k, text, nil
@@ -209,12 +212,12 @@ func (s *Service) makeKey(p Principal, n NewKey) (APIKey, string, error) {
 	case !n.Expires.IsZero() && !n.Expires.After(now):
 		return APIKey{}, "", fmt.Errorf("%w: the key would have expired before it was made", ErrInvalid)
 	}
-	random := make([]byte, 8+32)
+	random := make([]byte, keyIDSize+32)
 	if _, err := io.ReadFull(s.cfg.Rand, random); err != nil {
 		return APIKey{}, "", fmt.Errorf("%w: random bytes: %w", ErrUnavailable, err)
 	}
-	id := hex.EncodeToString(random[:8])
-	text := newKeyText(id, random[8:])
+	id := hex.EncodeToString(random[:keyIDSize])
+	text := newKeyText(id, random[keyIDSize:])
 	clear(random)
 	return APIKey{
 		ID: id, Name: norm.NFC.String(name), Realm: realm, Scope: n.Scope, Hash: sha256.Sum256([]byte(text)),
@@ -228,7 +231,10 @@ func (s *Service) DeleteKey(ctx context.Context, p Principal, id string) error {
 	if err != nil {
 		return unavailable(err)
 	}
-	e := audit.Event{Realm: p.Realm, Detail: []audit.Field{{Name: "key", Value: id}}}
+	e := audit.Event{Realm: p.Realm}
+	if b, err := hex.DecodeString(id); err == nil && len(b) == keyIDSize { // and not a whole key, taken for an id
+		e.Detail = []audit.Field{{Name: "key", Value: id}}
+	}
 	var found *APIKey
 	admins := 0
 	for i := range read.Keys {
@@ -244,13 +250,13 @@ func (s *Service) DeleteKey(ctx context.Context, p Principal, id string) error {
 	}
 	switch {
 	case found == nil:
-		return fmt.Errorf("%w: no API key %q", ErrNotFound, id)
+		return s.refuse(ctx, p, policy.KeyDelete, e, fmt.Errorf("%w: no API key with this id", ErrNotFound))
 	case isAdmin(found) && admins == 1:
-		return fmt.Errorf("%w: this is the last admin key; make another one first", ErrState)
+		return s.refuse(ctx, p, policy.KeyDelete, e, fmt.Errorf("%w: this is the last admin key; make another one first", ErrState))
 	}
 	w := Change{Keys: []KeyWrite{{Key: *found, Delete: true}}}
 	if err := s.ledger.commit(ctx, &w, []audit.Event{s.event(p, policy.KeyDelete, e)}); err != nil {
-		return err
+		return s.refuse(ctx, p, policy.KeyDelete, e, err)
 	}
 	s.takeUp(ctx)
 	return nil

@@ -269,7 +269,7 @@ func (i *Import) Publish(ctx context.Context, sha256hex string, created, duplica
 	}
 	c := Change{Publish: []Batch{b}}
 	if err := i.s.ledger.commit(ctx, &c, []audit.Event{i.s.event(i.p, policy.ImportPublish, e)}); err != nil {
-		return Batch{}, err
+		return Batch{}, i.s.refuse(ctx, i.p, policy.ImportPublish, e, err)
 	}
 	i.ended = true
 	return b, nil

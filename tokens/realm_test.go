@@ -539,7 +539,7 @@ func TestNoKeySecretIsStoredOrShownTwice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	secret := a[strings.LastIndexByte(a, '_')+1:]
+	secret := strings.SplitN(a, "_", 3)[2] // which may hold one more
 	records, _ := h.mem.Records(ctx, tokens.RecordQuery{Limit: 1000})
 	if all := fmt.Sprint(list, records, h.log); strings.Contains(all, secret) || strings.Contains(all, a) {
 		t.Error("a key's secret shows up again")

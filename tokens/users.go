@@ -33,7 +33,7 @@ func (s *Service) AddUser(ctx context.Context, p Principal, realm, name string) 
 	}
 	c := Change{NewUsers: []NewUser{{User: &u}}}
 	if err := s.ledger.commit(ctx, &c, []audit.Event{s.event(p, policy.UserAdd, e)}); err != nil {
-		return UserEntry{}, err
+		return UserEntry{}, s.refuse(ctx, p, policy.UserAdd, e, err)
 	}
 	return UserEntry{User: u, Standing: Standing{Version: 1}}, nil
 }
@@ -54,7 +54,7 @@ func (s *Service) ShowUser(ctx context.Context, p Principal, realm, name string)
 	}
 	sub := view.Subjects[0]
 	if sub == nil {
-		return UserEntry{}, nil, noUser(realm, name)
+		return UserEntry{}, nil, s.refuse(ctx, p, policy.UserShow, e, noUser(realm, name))
 	}
 	if err := s.record(ctx, p, policy.UserShow, e); err != nil {
 		return UserEntry{}, nil, err

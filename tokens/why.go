@@ -35,9 +35,6 @@ func (s *Service) Why(ctx context.Context, p Principal, realm, name string, n in
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	if len(list) == 0 && view.Subjects[0] == nil {
-		return nil, noUser(realm, name)
-	}
 	out := make([]Explanation, 0, len(list))
 	for _, r := range list {
 		switch policy.Action(r.Action) {
@@ -48,6 +45,9 @@ func (s *Service) Why(ctx context.Context, p Principal, realm, name string, n in
 			break
 		}
 		out = append(out, explain(r))
+	}
+	if len(out) == 0 && view.Subjects[0] == nil {
+		return nil, s.refuse(ctx, p, policy.UserWhy, e, noUser(realm, name))
 	}
 	return out, s.record(ctx, p, policy.UserWhy, e)
 }
@@ -111,7 +111,7 @@ func (s *Service) ShowToken(ctx context.Context, p Principal, realm, serial stri
 	}
 	sub, t, err := tokenOf(view.Subjects[0], serial)
 	if err != nil {
-		return Token{}, err
+		return Token{}, s.refuse(ctx, p, policy.TokenShow, e, err)
 	}
 	if sub.User != nil {
 		e.User = sub.User.Key
