@@ -94,6 +94,7 @@ server default {
  type = auth
  ipaddr = 127.0.0.1
  port = %[4]s
+ recv_buff = 4194304
  }
  authorize {
  %[5]s
