@@ -2,6 +2,7 @@ package tokens_test
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"watchword/tokens"
 	"watchword/tokens/audit"
+	"watchword/tokens/storetest"
 )
 
 // history is a house with three chains: one ended, one of a node that is gone
@@ -312,4 +314,31 @@ func TestTheAuditHoldsNoSecrets(t *testing.T) {
 			t.Errorf("the audit or the log holds %q", s)
 		}
 	}
+}
+
+// Only what this server wrote is in its chain: it goes on behind a commit whose
+// answer was lost, and behind no record of anybody else's.
+func TestAServerDoesNotContinueBehindRecordsOfOthers(t *testing.T) {
+	h := newHouse(t)
+	h.give("alice", totp("T1"))
+	heads, err := h.mem.Heads(ctx)
+	if err != nil || len(heads) != 1 {
+		t.Fatal(heads, err)
+	}
+	h.mem.Inject(storetest.FailedButPersisted)
+	if _, err := h.Verify(ctx, h.vpn, tokens.Attempt{User: "alice", Code: "000000"}); !errors.Is(err, tokens.ErrUnavailable) {
+		t.Fatal(err)
+	}
+	h.try("alice", "000000")
+	if heads, err = h.mem.Heads(ctx); err != nil {
+		t.Fatal(err)
+	}
+	forged, _ := audit.Append(heads[0], []audit.Event{{Time: start, Action: "verify", Outcome: "accept", User: "alice"}})
+	h.must(nil, h.mem.Commit(ctx, &tokens.Change{Records: forged}))
+	for range 2 {
+		if _, err := h.Verify(ctx, h.vpn, tokens.Attempt{User: "alice", Code: "000000"}); !errors.Is(err, tokens.ErrUnavailable) || !strings.Contains(err.Error(), "did not write") {
+			t.Errorf("behind a forged record: %v", err)
+		}
+	}
+	h.broken = true
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,7 +23,8 @@ type ledger struct {
 
 	mu    sync.Mutex
 	head  audit.Head
-	stale bool // the outcome of the last commit is unknown: ask the journal first
+	stale bool         // the outcome of the last commit is unknown: ask the journal first
+	tried []audit.Head // where the chain ends if a commit of unknown outcome was made
 }
 
 // commit gives the events their places in the chain and commits the change
@@ -46,7 +48,7 @@ func (l *ledger) commit(ctx context.Context, c *Change, events []audit.Event) er
 		err := l.store.Commit(ctx, c)
 		switch {
 		case err == nil:
-			l.head = next
+			l.head, l.tried = next, nil
 			return nil
 		case errors.Is(err, ErrChainMoved):
 			l.stale = true
@@ -54,6 +56,7 @@ func (l *ledger) commit(ctx context.Context, c *Change, events []audit.Event) er
 			return err
 		default:
 			l.stale = true
+			l.tried = append(l.tried, next)
 			return unavailable(err)
 		}
 	}
@@ -74,6 +77,9 @@ func (l *ledger) reread(ctx context.Context) error {
 	}
 	if head.Seq < l.head.Seq {
 		return fmt.Errorf("%w: the audit chain %d ends at record %d, but %d were durable", ErrUnavailable, head.Chain, head.Seq, l.head.Seq)
+	}
+	if head != l.head && !slices.Contains(l.tried, head) {
+		return fmt.Errorf("%w: the audit chain %d holds records that this server did not write, up to %d; keep the database as it is and find out who wrote them", ErrUnavailable, head.Chain, head.Seq)
 	}
 	l.head, l.stale = head, false
 	return nil
