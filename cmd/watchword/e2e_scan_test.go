@@ -58,7 +58,10 @@ func (s *scanner) addSeed(name string, seed []byte) {
 	s.add(name+" base64", []byte(base64.RawStdEncoding.EncodeToString(seed)))
 }
 
-// look finds the needles in b, and calls found with the place of each.
+// look finds the needles in b, and calls found with the place of each. It goes
+// over every byte of a server's memory, which the race detector makes slow.
+//
+//go:norace
 func (s *scanner) look(b []byte, found func(what string, at int)) {
 	if len(b) < 8 {
 		return
