@@ -90,12 +90,13 @@ func barred(user *User, s *Standing, t *Throttle, client string, now time.Time) 
 // that might have hidden a match there is no verdict.
 //
 // A rejection counts as a failure if what was typed was held against an active
-// token and was neither a replay nor the code of a suspended or lost token; so
-// does an attempt without a verdict.
+// token and was not a replay, whether or not there is a verdict. To an active
+// token the code of a lost one is a guess like any other, and whoever found the
+// lost one has another in each time step.
 func decide(user *User, bar Reason, candidates []candidate) verdict {
 	v := verdict{reason: ReasonNoToken}
 	var fault error
-	guess, known := false, false
+	guess, replayed := false, false
 	rank := func(r Reason, t *Token) { // the more telling reason stays
 		if order[r] > order[v.reason] {
 			v.reason, v.token = r, t
@@ -120,7 +121,6 @@ func decide(user *User, bar Reason, candidates []candidate) verdict {
 				used, idle = ReasonLostUsed, ReasonLost
 			}
 			if (fresh || replay) && c.pinOK {
-				known = true
 				rank(used, c.token)
 			} else {
 				rank(idle, c.token)
@@ -135,7 +135,7 @@ func decide(user *User, bar Reason, candidates []candidate) verdict {
 			return verdict{accept: true, reason: ReasonAccepted, token: c.token, factor: factor}
 		case fresh && c.pinOK: // right, but barred: known to the audit alone
 		case replay && c.pinOK:
-			known = true
+			replayed = true
 			rank(ReasonReplay, c.token)
 		case (fresh || replay) && user.HasPIN() && c.bare:
 			rank(ReasonNoPIN, c.token)
@@ -148,13 +148,13 @@ func decide(user *User, bar Reason, candidates []candidate) verdict {
 	if fault != nil {
 		// Whoever asked hears no verdict, and yet learnt that it was no code of
 		// the tokens that could be looked at.
-		return verdict{reason: ReasonUnavailable, err: fault, counted: guess && !known && bar == ""}
+		return verdict{reason: ReasonUnavailable, err: fault, counted: guess && !replayed && bar == ""}
 	}
 	if bar != "" {
 		v.reason = bar
 		return v
 	}
-	v.counted = guess && !known
+	v.counted = guess && !replayed
 	return v
 }
 

@@ -104,7 +104,7 @@ func (m *model) verify(user, typed string) bool {
 				u.clear()
 				return true
 			}
-			excused = true
+			excused = excused || k.state == tokens.Active // a replay
 		}
 		guess = guess || k.state == tokens.Active
 	}

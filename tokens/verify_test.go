@@ -499,3 +499,29 @@ func TestAFaultOfOneTokenIsNoWayToGuessAnothersCode(t *testing.T) {
 	h.clock.forward(time.Hour)
 	h.ends("alice", d.at(0), true, tokens.ReasonAccepted)
 }
+
+// The codes of a lost token are wrong codes for the one that replaced it: whoever
+// found it could guess at one more in each time step, for ever.
+func TestALostTokensCodesAreGuessesAtItsReplacement(t *testing.T) {
+	h := newHouse(t)
+	lost := totp("T1")
+	h.give("alice", lost, totp("T2"))
+	h.must(h.MarkLost(ctx, h.admin, "", "T1", ""))
+	for range 6 {
+		h.ends("alice", lost.code(h, 0), false, tokens.ReasonLostUsed)
+		h.clock.forward(30 * time.Second)
+	}
+	h.clock.forward(-29 * time.Second)
+	if n := h.standing("alice").Failures; n != 6 {
+		t.Errorf("%d failures are counted after six guesses", n)
+	}
+	h.ends("alice", lost.code(h, 0), false, tokens.ReasonThrottled)
+	// Where there is nothing to guess, nothing is counted.
+	other := totp("T3")
+	h.give("bob", other)
+	h.must(h.MarkLost(ctx, h.admin, "", "T3", ""))
+	h.ends("bob", other.code(h, 0), false, tokens.ReasonLostUsed)
+	if n := h.standing("bob").Failures; n != 0 {
+		t.Errorf("%d failures are counted of a user without an active token", n)
+	}
+}
