@@ -177,7 +177,8 @@ func (r *AuditReport) problem(format string, args ...any) {
 }
 
 // VerifyAudit recomputes every chain, checks that each head that a record names
-// is there, and each signature with the HSM's audit key. What was changed at the
+// is there, and each signature with the HSM's audit key. Moving factors that fell
+// show that a token's row was set back. What was changed at the
 // end of another server's chain since it was last named cannot be noticed here:
 // keep checkpoints elsewhere too.
 func (s *Service) VerifyAudit(ctx context.Context, p Principal) (AuditReport, error) {
@@ -255,6 +256,7 @@ func (v *verification) chain(ctx context.Context, chain int64) error {
 	head := audit.Head{Chain: chain}
 	known := true // the hash before is the one that the next record was chained to
 	report := v.report
+	accepted := map[[2]string]int64{} // realm and serial -> the last moving factor
 	err := v.s.db.Walk(ctx, chain, func(r *audit.Record) error {
 		report.Records++
 		switch {
@@ -274,12 +276,37 @@ func (v *verification) chain(ctx context.Context, chain int64) error {
 		known = true
 		head.Seq, head.Hash = r.Seq, r.Hash
 		v.heads(r)
+		if factor, ok := consumed(r); ok {
+			token := [2]string{r.Realm, r.Serial}
+			if last, ok := accepted[token]; ok && factor <= last {
+				report.problem("chain %d: record %d: token %s consumed moving factor %d after %d: its row was set back in the database", chain, r.Seq, r.Serial, factor, last)
+			}
+			accepted[token] = factor
+		}
 		return nil
 	})
 	if head.Seq > 0 {
 		report.Chains++
 	}
 	return err
+}
+
+// consumed is the moving factor that a record says was consumed. A token's rise
+// from record to record of a chain, whoever holds the token.
+func consumed(r *audit.Record) (int64, bool) {
+	switch {
+	case r.Action == string(policy.Verify) && r.Outcome == "accept":
+	case r.Action == string(policy.TokenResync) && r.Outcome == "ok":
+	default:
+		return 0, false
+	}
+	for _, f := range r.Detail {
+		if f.Name == "factor" {
+			n, err := strconv.ParseInt(f.Value, 10, 64)
+			return n, err == nil
+		}
+	}
+	return 0, false
 }
 
 // heads checks the signature of a record that names heads, and notes the heads

@@ -342,3 +342,32 @@ func TestAServerDoesNotContinueBehindRecordsOfOthers(t *testing.T) {
 	}
 	h.broken = true
 }
+
+// Counters are in no binding: who sets a token's row back makes its last code
+// good again, and the audit shows it.
+func TestTheAuditShowsThatACounterWasSetBack(t *testing.T) {
+	for _, d := range []*device{totp("T1"), hotp("H1")} {
+		h := newHouse(t)
+		h.give("alice", d, totp("T2"))
+		code := func() string {
+			if d.Type == tokens.HOTP {
+				return d.at(0)
+			}
+			return d.code(h, 0)
+		}
+		h.ends("alice", code(), true, tokens.ReasonAccepted)
+		h.ends("alice", code(), false, tokens.ReasonReplay)
+		h.intact()
+		back := int64(-1)
+		if d.Type == tokens.HOTP {
+			back = 0
+		}
+		h.mem.Forgive()
+		h.mem.SetBack("default", d.Serial, back)
+		h.ends("alice", code(), true, tokens.ReasonAccepted)
+		report, err := h.VerifyAudit(ctx, h.admin)
+		if err != nil || report.Intact || !strings.Contains(strings.Join(report.Problems, "\n"), "set back") {
+			t.Errorf("%s: %+v, %v", d.Serial, report, err)
+		}
+	}
+}

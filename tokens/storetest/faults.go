@@ -217,3 +217,10 @@ func unavailable(why string) error { return fmt.Errorf("%w: %s", tokens.ErrUnava
 func exists(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{tokens.ErrExists}, args...)...)
 }
+
+// SetBack edits a token's row, as if somebody did behind everybody's back.
+func (m *Memory) SetBack(realm, serial string, last int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.bySerial(realm, serial).Last = last
+}
