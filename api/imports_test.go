@@ -415,3 +415,23 @@ func FuzzMultipart(f *testing.F) {
 		}
 	})
 }
+
+func TestAMultipartImportLeavesNothingInItsBuffer(t *testing.T) {
+	_, body := form(t, part{"psk", "000102030405060708090a0b0c0d0e0f"}, part{"file", strings.Repeat("A1,3132333435363738\n", 1000)})
+	up := &upload{}
+	up.parts = multipart.NewReader(&moving{up, strings.NewReader(body)}, body[2:strings.Index(body, "\r\n")])
+	up.control = http.NewResponseController(httptest.NewRecorder())
+	if err := up.secrets(); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := io.Copy(io.Discard, struct{ io.Reader }{up}); err != nil || n != 20000 {
+		t.Fatalf("%d bytes of the file, %v", n, err)
+	}
+	if !bytes.Contains(up.buffer, []byte("3132333435363738")) {
+		t.Fatal("the buffer that was noted is not the one that the file came through")
+	}
+	up.wipe()
+	if kept := bytes.Trim(up.buffer, "\x00"); len(kept) > 0 {
+		t.Errorf("%d bytes of the body are kept", len(kept))
+	}
+}

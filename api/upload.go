@@ -30,6 +30,7 @@ const (
 type upload struct {
 	file     io.Reader
 	parts    *multipart.Reader // nil if the body is the file
+	buffer   []byte            // that parts reads the body through
 	name     string            // of the file, if the body tells it
 	psk      []byte            // content of the part; nil if there was none
 	password []byte            // the same
@@ -113,10 +114,13 @@ func (up *upload) secret(part *multipart.Part, into *[]byte, limit int) error {
 	return nil
 }
 
-// wipe clears the secrets.
+// wipe clears the secrets, and the buffer in which the last kilobytes of a
+// multipart body would stay until the memory is used again. Nothing is read
+// from up after it.
 func (up *upload) wipe() {
 	clear(up.psk)
 	clear(up.password)
+	clear(up.buffer)
 }
 
 // Read gives the file.
@@ -189,7 +193,9 @@ func (up *upload) broken(err error) error {
 	return fmt.Errorf("%w: the body broke off or is malformed; nothing was imported", tokens.ErrInvalid)
 }
 
-// moving puts the deadline off at each read of a multipart body.
+// moving puts the deadline off at each read of a multipart body, and notes the
+// buffer that it is read into: the first read is given all of it, as it is
+// empty then, and the multipart.Reader keeps it to the end.
 type moving struct {
 	up   *upload
 	body io.Reader
@@ -197,5 +203,8 @@ type moving struct {
 
 func (m *moving) Read(p []byte) (int, error) {
 	m.up.putOff()
+	if len(p) > len(m.up.buffer) {
+		m.up.buffer = p
+	}
 	return m.body.Read(p)
 }
