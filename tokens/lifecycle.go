@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/hmac"
 	"fmt"
+	"strings"
 
 	"watchword/hsm"
 	"watchword/tokens/audit"
@@ -95,7 +96,7 @@ func (s *Service) Resume(ctx context.Context, p Principal, realm, serial, reason
 		switch t.State {
 		case Active, Suspended:
 		case Lost:
-			if reason == "" {
+			if strings.TrimSpace(reason) == "" {
 				return fmt.Errorf("%w: token %s was lost; say in a reason how it came back", ErrInvalid, t.Serial)
 			}
 		default:

@@ -16,6 +16,7 @@ func TestATokenMovesOnlyAlongItsLife(t *testing.T) {
 		"unassign":            func(h *house) (tokens.Token, error) { return h.Unassign(ctx, h.admin, "", "T1", "") },
 		"suspend":             func(h *house) (tokens.Token, error) { return h.Suspend(ctx, h.admin, "", "T1", "") },
 		"resume":              func(h *house) (tokens.Token, error) { return h.Resume(ctx, h.admin, "", "T1", "") },
+		"resume, with blanks": func(h *house) (tokens.Token, error) { return h.Resume(ctx, h.admin, "", "T1", " \t") },
 		"resume, with reason": func(h *house) (tokens.Token, error) { return h.Resume(ctx, h.admin, "", "T1", "found in a coat") },
 		"lost":                func(h *house) (tokens.Token, error) { return h.MarkLost(ctx, h.admin, "", "T1", "") },
 		"revoke":              func(h *house) (tokens.Token, error) { return h.Revoke(ctx, h.admin, "", "T1", "") },
@@ -26,23 +27,25 @@ func TestATokenMovesOnlyAlongItsLife(t *testing.T) {
 	)
 	want := map[tokens.State]map[string]any{
 		tokens.Imported: {
-			"assign": tokens.Active, "unassign": tokens.Imported, "suspend": state, "resume": state, "resume, with reason": state,
+			"assign": tokens.Active, "unassign": tokens.Imported, "suspend": state, "resume": state, "resume, with blanks": state, "resume, with reason": state,
 			"lost": state, "revoke": tokens.Revoked,
 		},
 		tokens.Active: {
 			"assign": tokens.Active, "unassign": tokens.Imported, "suspend": tokens.Suspended, "resume": tokens.Active,
-			"resume, with reason": tokens.Active, "lost": tokens.Lost, "revoke": tokens.Revoked,
+			"resume, with blanks": tokens.Active, "resume, with reason": tokens.Active, "lost": tokens.Lost, "revoke": tokens.Revoked,
 		},
 		tokens.Suspended: {
 			"assign": tokens.Suspended, "unassign": tokens.Imported, "suspend": tokens.Suspended, "resume": tokens.Active,
-			"resume, with reason": tokens.Active, "lost": tokens.Lost, "revoke": tokens.Revoked,
+			"resume, with blanks": tokens.Active, "resume, with reason": tokens.Active, "lost": tokens.Lost, "revoke": tokens.Revoked,
 		},
 		tokens.Lost: {
-			"assign": tokens.Lost, "unassign": tokens.Imported, "suspend": state, "resume": invalid, "resume, with reason": tokens.Active,
+			"assign": tokens.Lost, "unassign": tokens.Imported, "suspend": state, "resume": invalid,
+			"resume, with blanks": invalid, "resume, with reason": tokens.Active,
 			"lost": tokens.Lost, "revoke": tokens.Revoked,
 		},
 		tokens.Revoked: {
-			"assign": state, "unassign": state, "suspend": state, "resume": state, "resume, with reason": state, "lost": state, "revoke": tokens.Revoked,
+			"assign": state, "unassign": state, "suspend": state, "resume": state,
+			"resume, with blanks": state, "resume, with reason": state, "lost": state, "revoke": tokens.Revoked,
 		},
 	}
 	for from, row := range want {
@@ -356,6 +359,11 @@ func TestWhyExplainsEachReason(t *testing.T) {
 	}
 	if list, err = h.Why(ctx, h.admin, "", "alice", 3); err != nil {
 		t.Fatal(err)
+	}
+	for range 12 {
+		if _, err := h.ShowToken(ctx, h.admin, "", "T1"); err != nil {
+			t.Fatal(err)
+		}
 	}
 	again, err := h.Why(ctx, h.admin, "", "alice", 3)
 	if err != nil || fmt.Sprint(again) != fmt.Sprint(list) {

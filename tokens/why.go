@@ -16,6 +16,10 @@ type Explanation struct {
 	Advice string // what to do about it; empty if nothing
 }
 
+// whyPages are how many pages of a user's audit records, a thousand each, Why
+// looks through for attempts and acts.
+const whyPages = 10
+
 // Why answers what last happened to a user, newest first, each with its reason
 // and what to do about it.
 func (s *Service) Why(ctx context.Context, p Principal, realm, name string, n int) ([]Explanation, error) {
@@ -27,24 +31,30 @@ func (s *Service) Why(ctx context.Context, p Principal, realm, name string, n in
 	if err := s.authorise(ctx, p, policy.UserWhy, e); err != nil {
 		return nil, err
 	}
-	list, err := s.db.Records(ctx, RecordQuery{Realm: realm, User: key, Limit: min(limit(n)*3, 1000)})
-	if err != nil {
-		return nil, unavailable(err)
-	}
 	view, err := s.db.Load(ctx, []Ref{{Realm: realm, User: key}})
 	if err != nil {
 		return nil, unavailable(err)
 	}
-	out := make([]Explanation, 0, len(list))
-	for _, r := range list {
-		switch policy.Action(r.Action) {
-		case policy.UserShow, policy.UserWhy:
-			continue // someone looked; it explains nothing
+	out := make([]Explanation, 0, limit(n))
+	q := RecordQuery{Realm: realm, User: key, Limit: 1000}
+	for range whyPages { // a portal that shows the user all day must not hide the attempts
+		list, err := s.db.Records(ctx, q)
+		if err != nil {
+			return nil, unavailable(err)
 		}
-		if len(out) == limit(n) {
+		for _, r := range list {
+			q.Before = r.ID
+			switch policy.Action(r.Action) {
+			case policy.UserShow, policy.UserWhy, policy.TokenShow:
+				continue // someone looked; it explains nothing
+			}
+			if len(out) < limit(n) {
+				out = append(out, explain(r))
+			}
+		}
+		if len(out) == limit(n) || len(list) < q.Limit {
 			break
 		}
-		out = append(out, explain(r))
 	}
 	if len(out) == 0 && view.Subjects[0] == nil {
 		return nil, s.refuse(ctx, p, policy.UserWhy, e, noUser(realm, name))
