@@ -123,7 +123,7 @@ func loadConfig(path string, environ []string) (*Config, []*setting, error) {
 	if path != "" {
 		text, err := os.ReadFile(path)
 		if err != nil {
-			return nil, nil, &failure{What: "read the configuration", Why: plainCause(err), Do: "name a file that can be read with --config"}
+			return nil, nil, &failure{What: "read the configuration " + path, Why: plainCause(err), Do: "name a file that can be read with --config"}
 		}
 		if err := readYAML(text, all, path); err != nil {
 			return nil, nil, &failure{What: "read the configuration " + path, Why: err.Error(), Do: "'watchword config --manual' explains every key"}
