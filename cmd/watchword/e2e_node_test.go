@@ -100,7 +100,7 @@ func (n *node) start() {
 	cmd.Env = append(os.Environ(), n.env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	// Should the test die, its servers die with it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		n.t.Fatal(err)
 	}
@@ -339,8 +339,15 @@ func (n *node) wantIntactAudit() {
 // programs are the binaries, each built once for a run of the tests.
 var programs struct {
 	sync.Mutex
-	dir   string
-	users int
+	dir string
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if programs.dir != "" {
+		os.RemoveAll(programs.dir)
+	}
+	os.Exit(code)
 }
 
 // program builds the program, with the race detector or as it is shipped.
@@ -348,21 +355,13 @@ func program(t testing.TB, race bool) string {
 	t.Helper()
 	programs.Lock()
 	defer programs.Unlock()
-	if programs.users == 0 {
+	if programs.dir == "" {
 		dir, err := os.MkdirTemp("", "watchword-program-")
 		if err != nil {
 			t.Fatal(err)
 		}
 		programs.dir = dir
 	}
-	programs.users++
-	t.Cleanup(func() {
-		programs.Lock()
-		defer programs.Unlock()
-		if programs.users--; programs.users == 0 {
-			os.RemoveAll(programs.dir)
-		}
-	})
 	args, path := []string{"build", "-o"}, filepath.Join(programs.dir, "watchword")
 	if race {
 		args, path = []string{"build", "-race", "-o"}, path+"-race"
