@@ -42,29 +42,22 @@ func (e *engine) decide(ctx context.Context, batch []*pending) *decided {
 		events:   make([]audit.Event, 0, len(batch)),
 		subjects: make([]*Subject, 0, len(batch)),
 	}
-	rounds := make([][]int, 0, 1) // attempts by how many of the same user come before
-	nth := make(map[*Subject]int, len(batch))
+	rest := make([]int, 0, len(batch))
 	for i, x := range batch {
 		if _, ok := s.live(x.principal); !ok {
 			x.fail(fmt.Errorf("%w: it was deleted", ErrUnknownKey))
 			continue
 		}
-		n := 0
-		if subject := subjects[i]; subject != nil {
-			n = nth[subject]
-			nth[subject]++
-		}
-		if n == len(rounds) {
-			rounds = append(rounds, nil)
-		}
-		rounds[n] = append(rounds[n], i)
+		rest = append(rest, i)
 	}
 	// The time is the whole batch's: with an HSM that hangs, each further
 	// attempt on the same user would have others wait that long again.
 	ctx, cancel := context.WithTimeout(ctx, computeTimeout)
 	defer cancel()
 	writes := make(map[*Subject]*write, len(batch))
-	for _, round := range rounds {
+	for len(rest) > 0 {
+		var round []int
+		round, rest = s.round(batch, subjects, rest, now)
 		trials := make([]trial, len(round))
 		for j, i := range round {
 			trials[j] = trial{pending: batch[i], subject: subjects[i]}
@@ -80,6 +73,26 @@ func (e *engine) decide(ctx context.Context, batch []*pending) *decided {
 		return nil
 	}
 	return d
+}
+
+// round takes from rest what can be computed together: of each user one attempt
+// that may change the user's state, after any number that cannot, so that who
+// floods a user who is barred anyway has nobody else wait.
+func (s *Service) round(batch []*pending, subjects []*Subject, rest []int, now time.Time) (round, later []int) {
+	met := make(map[*Subject]bool, len(rest))
+	for _, i := range rest {
+		subject := subjects[i]
+		switch {
+		case subject == nil:
+		case met[subject]:
+			later = append(later, i)
+			continue
+		case subject.User == nil || barred(subject.User, &subject.Standing, &s.cfg.Throttle, batch[i].client, now) == "":
+			met[subject] = true
+		}
+		round = append(round, i)
+	}
+	return round, later
 }
 
 // judge gives the verdict on the trial. The decoy decides nothing, but a fault

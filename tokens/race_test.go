@@ -561,3 +561,44 @@ func TestOnSoftHSMOneCodeManyTimesAtOnceIsAcceptedOnce(t *testing.T) {
 	h.acceptedOnce()
 	h.intact()
 }
+
+// distant is an HSM at the other end of a network.
+type distant struct{ tokens.Custody }
+
+func (d distant) HMAC(ctx context.Context, jobs []*hsm.Job) error {
+	time.Sleep(5 * time.Millisecond)
+	return d.Custody.HMAC(ctx, jobs)
+}
+
+func TestWhoFloodsOneUserHasNobodyElseWait(t *testing.T) {
+	h := newHouse(t, func(c *tokens.Config) { c.Custody = distant{c.Custody} })
+	h.give("alice", totp("T1"))
+	h.give("bob", totp("T2"))
+	stop := make(chan struct{})
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer close(stop)
+	for range 500 {
+		all.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					var a answers
+					h.ask(&a, h.Service, h.vpn, "alice", "000000")
+				}
+			}
+		})
+	}
+	for h.standing("alice").Failures < 6 {
+		time.Sleep(time.Millisecond)
+	}
+	begin := time.Now()
+	for range 4 {
+		h.try("bob", "000000")
+	}
+	if took := time.Since(begin); took > 2*time.Second {
+		t.Errorf("four attempts took %v", took)
+	}
+}
