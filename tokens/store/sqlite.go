@@ -107,7 +107,9 @@ func layOut(ctx context.Context, path string) error {
 func sqliteDSN(path string, pragmas url.Values) string {
 	pragmas.Set("_busy_timeout", "10000")
 	pragmas.Set("_stmt_cache_size", "64")
-	pragmas.Set("_cache_size", "-65536") // KiB
+	// KiB for each connection. Small: what is not in it is in the system's cache
+	// of files, which costs the server no memory.
+	pragmas.Set("_cache_size", "-8192")
 	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + pragmas.Encode()
 }
 
