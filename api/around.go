@@ -103,7 +103,7 @@ func (s *Server) around(next echo.HandlerFunc) echo.HandlerFunc {
 		h["X-Content-Type-Options"] = nosniff
 		h["Referrer-Policy"] = noReferrer
 		h["Content-Security-Policy"] = noFrames
-		if r.TLS != nil {
+		if s.cert != nil {
 			h["Strict-Transport-Security"] = transport
 		}
 		if to == nil || to.key {

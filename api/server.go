@@ -99,9 +99,6 @@ func New(cfg Config) (*Server, error) {
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
 	}
-	if s.cert != nil {
-		s.http.TLSConfig = s.cert.config()
-	}
 	return s, nil
 }
 
@@ -144,15 +141,13 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		defer stop()
 		go s.cert.watch(watch)
 	}
-	l = wipingListener{l}
+	if s.cert != nil {
+		l = tlsListener{l, s.cert.config()}
+	} else {
+		l = wipingListener{l}
+	}
 	served := make(chan error, 1)
-	go func() {
-		if s.cert != nil {
-			served <- s.http.ServeTLS(l, "", "")
-		} else {
-			served <- s.http.Serve(l)
-		}
-	}()
+	go func() { served <- s.http.Serve(l) }()
 	select {
 	case err := <-served:
 		if !errors.Is(err, http.ErrServerClosed) {

@@ -48,6 +48,7 @@ func newCertificate(certFile, keyFile string, log *slog.Logger) (*certificate, e
 func (c *certificate) config() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"http/1.1"}, // see tlsListener
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return c.current.Load(), nil
 		},
