@@ -3,6 +3,7 @@ package seeds
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -439,6 +440,20 @@ func BenchmarkOATHCSV(b *testing.B) {
 	for range b.N {
 		if _, err := r.Next(); err != nil {
 			b.Fatal(err)
+		}
+	}
+}
+
+func TestAHashForgetsTheEndOfTheFile(t *testing.T) {
+	for size := range 200 {
+		s := &source{ctx: t.Context(), r: strings.NewReader(strings.Repeat("s", size)), hash: sha256.New(), max: 1 << 20}
+		if n, err := io.Copy(io.Discard, struct{ io.Reader }{s}); err != nil || n != int64(size) {
+			t.Fatal(n, err)
+		}
+		s.wipe()
+		// %v shows all of the block, not only what waits to be hashed.
+		if strings.Contains(fmt.Sprintf("%v", s.hash), "115 115") {
+			t.Errorf("after a file of %d bytes the hash still holds some", size)
 		}
 	}
 }
