@@ -154,14 +154,35 @@ func newKeyText(id string, secret []byte) string {
 	return keyPrefix + id + "_" + base64.RawURLEncoding.EncodeToString(secret)
 }
 
-// Authenticate answers the principal of an API key, without a round trip. The
-// error wraps ErrUnknownKey and is the same whatever was wrong.
-func (s *Service) Authenticate(_ context.Context, key string) (Principal, error) {
+// lookAgain is how often, at most, an unknown API key makes a node read the
+// registry anew, on its own clock: strangers must not make the database busy.
+const lookAgain = 250 * time.Millisecond
+
+// found answers the API key of an id. One that another node has just made may
+// be unknown here: then the registry is read anew.
+func (s *Service) found(ctx context.Context, id string) *APIKey {
+	if k := s.reg.Load().keys[id]; k != nil {
+		return k
+	}
+	now, last := time.Since(s.regEpoch), s.regLooked.Load()
+	if now < time.Duration(last)+lookAgain || !s.regLooked.CompareAndSwap(last, int64(now)) {
+		return nil
+	}
+	if err := s.reloadRegistry(ctx); err != nil {
+		s.log.Debug("clients and API keys could not be read anew", "error", err)
+	}
+	return s.reg.Load().keys[id]
+}
+
+// Authenticate answers the principal of an API key, without a round trip if
+// the key is known here. The error wraps ErrUnknownKey and is the same whatever
+// was wrong.
+func (s *Service) Authenticate(ctx context.Context, key string) (Principal, error) {
 	id, _, ok := strings.Cut(strings.TrimPrefix(key, keyPrefix), "_")
 	if !ok || !strings.HasPrefix(key, keyPrefix) {
 		return Principal{}, ErrUnknownKey
 	}
-	k := s.reg.Load().keys[id]
+	k := s.found(ctx, id)
 	sum := sha256.Sum256([]byte(key))
 	if k == nil || subtle.ConstantTimeCompare(sum[:], k.Hash[:]) != 1 {
 		return Principal{}, ErrUnknownKey

@@ -138,6 +138,7 @@ type editor struct {
 	chains func([]int64) []int64
 	clock  func() time.Time
 	loads  atomic.Int64
+	lists  atomic.Int64 // readings of the registry
 }
 
 func (d *editor) MintChain(ctx context.Context) (int64, []audit.Head, error) {
@@ -193,6 +194,7 @@ func (d *editor) Load(ctx context.Context, refs []tokens.Ref) (tokens.View, erro
 }
 
 func (d *editor) Registry(ctx context.Context) (tokens.Registry, error) {
+	d.lists.Add(1)
 	r, err := d.Memory.Registry(ctx)
 	d.mu.Lock()
 	defer d.mu.Unlock()

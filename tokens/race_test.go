@@ -494,6 +494,31 @@ func TestATokenIsAssignedToOneOfManyAtOnce(t *testing.T) {
 	}
 }
 
+func TestAKeyMadeOnOneNodeIsGoodOnAnotherAtOnce(t *testing.T) {
+	h := newHouse(t)
+	other := h.node(&firsts{})
+	_, text, err := h.AddKey(ctx, h.admin, tokens.NewKey{Name: "portal", Scope: "helpdesk"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := other.Authenticate(ctx, text); err != nil || p.Scope != "helpdesk" {
+		t.Errorf("the first call to the other node: %+v, %v", p, err)
+	}
+	// Who guesses ids does not make the node read for each of them.
+	if _, err := other.Authenticate(ctx, "ww_0123456789abcdef_x"); !errors.Is(err, tokens.ErrUnknownKey) {
+		t.Errorf("an unknown key: %v", err)
+	}
+	before := h.db.lists.Load()
+	for range 1000 {
+		if _, err := other.Authenticate(ctx, "ww_0123456789abcdef_x"); !errors.Is(err, tokens.ErrUnknownKey) {
+			t.Fatalf("an unknown key: %v", err)
+		}
+	}
+	if n := h.db.lists.Load() - before; n > 20 {
+		t.Errorf("1000 unknown keys made the node read %d times", n)
+	}
+}
+
 func TestAKeyDeletedOnOneNodeDoesNothingOnAnother(t *testing.T) {
 	h := newHouse(t)
 	other := h.node(&firsts{})

@@ -51,6 +51,10 @@ type Service struct {
 	ledger  ledger
 	reg     atomic.Pointer[registry]
 	regMu   sync.Mutex // held while the registry is read anew
+	// When an unknown key last made us read it, since an epoch just before start.
+	regEpoch  time.Time
+	regLooked atomic.Int64
+
 	engine  *engine
 	crowd   *crowd
 	decoy   Token // what unknown users are held against
@@ -67,7 +71,7 @@ type Service struct {
 // attached. It begins an audit chain. Close ends it.
 func New(ctx context.Context, cfg Config) (*Service, error) {
 	cfg = cfg.withDefaults()
-	s := &Service{cfg: cfg, db: cfg.Database, custody: cfg.Custody, log: cfg.Log, started: cfg.Now()}
+	s := &Service{cfg: cfg, db: cfg.Database, custody: cfg.Custody, log: cfg.Log, started: cfg.Now(), regEpoch: time.Now().Add(-lookAgain)}
 	if err := s.sweep(ctx, true); err != nil {
 		return nil, err
 	}
