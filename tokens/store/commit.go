@@ -336,7 +336,7 @@ func (p *plan) insertUsers(s *session, ids *[]int64) error {
 			VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id`,
 			[]any{u.Realm, u.Key, u.Name, string(u.State), nullBytes(u.PINSalt), nullBytes(u.PINMAC), micros(u.Created)}, &id)
 		if taken(err) {
-			return fmt.Errorf("%w: user %q in realm %q", tokens.ErrExists, u.Name, u.Realm)
+			return fmt.Errorf("%w: there is a user %q in realm %q", tokens.ErrExists, u.Name, u.Realm)
 		}
 		if err != nil {
 			return err
@@ -400,7 +400,7 @@ func (p *plan) writeClients(s *session) error {
 		err := s.one(`SELECT name FROM clients WHERE name = ? OR prefix = ?`, []any{c.Name, prefixText(c)}, &other)
 		switch {
 		case err == nil && other == c.Name:
-			return fmt.Errorf("%w: client %q", tokens.ErrExists, c.Name)
+			return fmt.Errorf("%w: there is a client %q", tokens.ErrExists, c.Name)
 		case err == nil:
 			return fmt.Errorf("%w: client %q has the addresses %s", tokens.ErrExists, other, c.Prefix)
 		case !errors.Is(err, sql.ErrNoRows):
@@ -410,7 +410,7 @@ func (p *plan) writeClients(s *session) error {
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, c.Name, prefixText(c), c.Realm, nullBytes(c.Secret), int64(c.SecretSize),
 			c.RequireMA, string(c.NameRule), micros(c.Created))
 		if taken(err) { // another node's, since we looked
-			return fmt.Errorf("%w: client %q, or its addresses", tokens.ErrExists, c.Name)
+			return fmt.Errorf("%w: there is a client %q, or one with its addresses", tokens.ErrExists, c.Name)
 		}
 		if err != nil {
 			return err
@@ -442,7 +442,7 @@ func (p *plan) writeKeys(s *session) error {
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, k.ID, k.Name, k.Realm, k.Scope, k.Hash[:], micros(k.Created),
 			micros(k.Expires), micros(k.LastUsed))
 		if taken(err) {
-			return fmt.Errorf("%w: API key %q", tokens.ErrExists, k.ID)
+			return fmt.Errorf("%w: there is an API key %q", tokens.ErrExists, k.ID)
 		}
 		if err != nil {
 			return err
