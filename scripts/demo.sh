@@ -14,6 +14,10 @@ export WATCHWORD_URL="http://$http" WATCHWORD_API_KEY_FILE="$var/admin.key"
 unset WATCHWORD_HTTP WATCHWORD_RADIUS
 ww=bin/watchword
 
+if curl -fsS "$WATCHWORD_URL/healthz" >/dev/null 2>&1; then
+  echo "A server answers at $WATCHWORD_URL already: stop it, or set WATCHWORD_HTTP and WATCHWORD_RADIUS to other addresses." >&2
+  exit 1
+fi
 $ww serve --data-dir "$var" --http "$http" --radius "$radius" &
 server=$!
 trap 'kill -TERM $server 2>/dev/null || true; wait $server || true' EXIT
@@ -41,6 +45,8 @@ for pair in alice:DEMO0001 bob:DEMO0002; do
 done
 
 seed() { sed -n "s/^$1,\([0-9a-f]*\),.*/\1/p" "$shipment"; }
+# What the command line needs to know where the server is not at its default.
+at=''; [ "$http" = 127.0.0.1:8080 ] || at="WATCHWORD_URL=$WATCHWORD_URL "
 alice=$(seed DEMO0001) bob=$(seed DEMO0002)
 cat <<EOF
 
@@ -57,9 +63,9 @@ curl -s http://$http/v1/verify -H "Authorization: Bearer \$(cat $var/admin.key)"
 echo "User-Name=bob,User-Password=\$(oathtool --totp $bob),Message-Authenticator=0x00" | radclient -x $radius auth \$(cat $var/radius.secret)
 
 # what happened, and why
-bin/watchword why alice
-bin/watchword audit list
-bin/watchword audit verify
+${at}bin/watchword why alice
+${at}bin/watchword audit list
+${at}bin/watchword audit verify
 
 Ctrl-C stops the server; 'make run' starts it again with everything kept.
 EOF
