@@ -82,6 +82,20 @@ func (c *cache) release(e *entry) (destroy bool) {
 	return e.users == 0 && !e.held
 }
 
+// len is how many handles the cache holds.
+func (c *cache) len() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.entries)
+}
+
+// thin evicts up to n entries.
+func (c *cache) thin(n int) (doomed []handle) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.evict(n)
+}
+
 // shrink evicts a quarter of the entries, because the HSM is full.
 func (c *cache) shrink() (doomed []handle) {
 	c.mu.Lock()

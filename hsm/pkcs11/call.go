@@ -69,6 +69,7 @@ func (c conn) sign(mechanism uint, key handle, in, out []byte) error {
 // that it used.
 func (c conn) wrap(mechanism uint, kek handle, value, out []byte) ([]byte, error) {
 	c.tick()
+	c.m.made.Add(1)
 	n := C.ck_ulong(len(out))
 	if err := rv("C_WrapKey", C.ck_wrap(c.m.fn, c.session(), C.ck_ulong(mechanism), kek,
 		ptr(value), C.ck_ulong(len(value)), ptr(out), &n)); err != nil {
@@ -81,6 +82,7 @@ func (c conn) wrap(mechanism uint, kek handle, value, out []byte) ([]byte, error
 // extractable, and can only sign.
 func (c conn) unwrap(mechanism uint, kek handle, blob []byte) (handle, error) {
 	c.tick()
+	c.m.made.Add(1)
 	var key handle
 	err := rv("C_UnwrapKey", C.ck_unwrap(c.m.fn, c.session(), C.ck_ulong(mechanism), kek,
 		ptr(blob), C.ck_ulong(len(blob)), &key))

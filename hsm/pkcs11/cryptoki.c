@@ -2,6 +2,9 @@
 
 #include <dlfcn.h>
 #include <stddef.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 typedef unsigned char ck_bool;
 
@@ -183,4 +186,11 @@ ck_ulong ck_gcm(ck_functions *p, ck_ulong session, ck_ulong key, int encrypt,
 	if (rv != 0)
 		return rv;
 	return ((crypt_fn)p->fn[encrypt ? fn_encrypt : fn_decrypt])(session, in, inlen, out, outlen);
+}
+
+void ck_trim(void)
+{
+#ifdef __GLIBC__
+	malloc_trim(0);
+#endif
 }

@@ -37,4 +37,7 @@ ck_ulong ck_gcm(ck_functions *p, ck_ulong session, ck_ulong key, int encrypt,
 	unsigned char *iv, ck_ulong ivlen, const unsigned char *aad, ck_ulong aadlen,
 	const unsigned char *in, ck_ulong inlen, unsigned char *out, ck_ulong *outlen);
 
+/* Gives free memory back to the system, where the C library can. */
+void ck_trim(void);
+
 #endif

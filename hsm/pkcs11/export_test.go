@@ -73,3 +73,11 @@ func (k *Keystore) Attributes(t testing.TB, attribute uint) []bool {
 	}
 	return got
 }
+
+// Generation is the number of the current generation, 0 if there is none.
+func (k *Keystore) Generation() uint64 {
+	if g := k.gen.Load(); g != nil {
+		return g.number
+	}
+	return 0
+}

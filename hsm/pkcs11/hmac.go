@@ -107,7 +107,7 @@ func failAll(jobs []*hsm.Job, err error) error {
 // goroutine, so that the session does nothing but HSM calls.
 func (k *Keystore) runJobs(ctx context.Context, g *generation, jobs []*hsm.Job) error {
 	r := newRun(k, jobs)
-	_, err := k.do(ctx, g, func(c conn) error { return r.do(c, g) })
+	_, err := k.do(ctx, g, r.do)
 	if err != nil {
 		r.leave()
 		return failAll(jobs, fmt.Errorf("compute HMACs: %w", err))
@@ -273,14 +273,10 @@ func (k *Keystore) MAC(ctx context.Context, name hsm.KeyName, messages ...[]byte
 	if err != nil {
 		return nil, fmt.Errorf("compute MACs: %w", err)
 	}
-	key := g.keys.binding
-	if name == hsm.KeyPIN {
-		key = g.keys.pin
-	}
 	macs := make([][]byte, 0, len(messages))
 	for len(messages) > 0 {
 		n := min(len(messages), slice)
-		if macs, err = k.macSlice(ctx, g, key, messages[:n], macs); err != nil {
+		if macs, err = k.macSlice(ctx, g, name, messages[:n], macs); err != nil {
 			return nil, fmt.Errorf("compute MACs: %w", err)
 		}
 		messages = messages[n:]
@@ -288,7 +284,7 @@ func (k *Keystore) MAC(ctx context.Context, name hsm.KeyName, messages ...[]byte
 	return macs, nil
 }
 
-func (k *Keystore) macSlice(ctx context.Context, g *generation, key handle, messages [][]byte, macs [][]byte) ([][]byte, error) {
+func (k *Keystore) macSlice(ctx context.Context, g *generation, name hsm.KeyName, messages [][]byte, macs [][]byte) ([][]byte, error) {
 	size := 0
 	for _, m := range messages {
 		size += len(m)
@@ -300,7 +296,11 @@ func (k *Keystore) macSlice(ctx context.Context, g *generation, key handle, mess
 		ends[i] = len(buf)
 	}
 	out := make([]byte, 32*len(messages))
-	_, err := k.do(ctx, g, func(c conn) error {
+	_, err := k.do(ctx, g, func(c conn, g *generation) error {
+		key := g.keys.binding
+		if name == hsm.KeyPIN {
+			key = g.keys.pin
+		}
 		start := 0
 		for i, end := range ends {
 			if err := c.sign(pkcs11.CKM_SHA256_HMAC, key, buf[start:end], out[32*i:32*i+32]); err != nil {

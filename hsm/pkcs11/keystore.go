@@ -8,9 +8,10 @@
 //	           worker 0..n-1 one goroutine and one session of the generation each; only it uses that session
 //	           anchor        a session that nothing works on; it keeps the login alive
 //	           recovery      at most one goroutine; makes the next generation
+//	           turnover      at most one goroutine; puts a new generation in the place of one that is well
 //
 // Work reaches the HSM as tasks. A task belongs to the generation in which it
-// was submitted and is run by a worker, which holds module.inside meanwhile. The
+// was submitted, or the one that a turnover puts in its place, and is run by a worker, which holds module.inside meanwhile. The
 // caller waits for the task, for its own context, and for the end of the
 // generation, whichever comes first, so a call that hangs in the HSM holds up
 // nobody but its worker. A task whose caller has left writes only to memory of
@@ -83,6 +84,20 @@ type Config struct {
 	// Default 10 s; negative: never.
 	Probe time.Duration
 
+	// Turnover is after how many session keys made and destroyed the module is
+	// finalised and initialised anew, which gives back the memory that SoftHSM
+	// keeps of each (about 200 bytes of this process). Calls wait meanwhile, some
+	// 50 ms, and handles are forgotten; so it is put off while there are four
+	// times fewer destroyed keys than cached handles, and while another Keystore
+	// in the process uses the module. Default 50,000 with SoftHSM and never with
+	// other modules; negative: never.
+	Turnover int
+
+	// Turning, if not nil, is called before a turnover while calls still go on,
+	// and what it answers when the turnover has ended, well or not. If it fails
+	// the turnover is put off.
+	Turning func() (turned func(), err error)
+
 	// Logger hears of losses and recoveries. Default slog.Default().
 	Logger *slog.Logger
 }
@@ -135,6 +150,8 @@ type Keystore struct {
 	closed  bool
 	number  uint64
 	rebuilt time.Time // when the last recovery ended
+	turning bool      // a turnover is under way
+	putOff  time.Time // no turnover before
 }
 
 // A generation is everything that is lost when the HSM or its connection is:
@@ -148,7 +165,7 @@ type generation struct {
 	profile  *profile
 	keys     *keyset // nil until keys were attached
 	cache    *cache
-	down     chan struct{} // closed when the generation ends
+	down     chan struct{} // closed when the generation is lost; a turnover hands it on
 }
 
 // errClosed is what calls after Close get.

@@ -23,7 +23,9 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"github.com/miekg/pkcs11"
@@ -52,10 +54,14 @@ type module struct {
 	// that starts anew gives the same numbers to other keys.
 	epoch uint64
 
-	// Guarded by modules.
+	// made counts the session objects made since C_Initialize.
+	made atomic.Int64
+
+	// Changed only with both modules and inside held.
 	users       int
 	initialized bool
 	foreign     bool // another part of the process had initialised it; never finalised by us
+	leaks       bool // it keeps something of each session object until C_Finalize
 }
 
 // modules are all that were ever loaded, by path. They are never unloaded.
@@ -84,7 +90,9 @@ func acquireModule(path, args string) (*module, error) {
 		if m.fn = C.ck_load(cpath, &why); m.fn == nil {
 			return nil, fmt.Errorf("load PKCS#11 module %s: %s", path, C.GoString(why))
 		}
-		if m.p11 = pkcs11.New(path); m.p11 == nil {
+		if other := sameLibrary(m.fn); other != nil {
+			m = other
+		} else if m.p11 = pkcs11.New(path); m.p11 == nil {
 			return nil, fmt.Errorf("load PKCS#11 module %s: it cannot be opened", path)
 		}
 		modules.byPath[path] = m
@@ -101,9 +109,22 @@ func acquireModule(path, args string) (*module, error) {
 		}
 		m.epoch++
 		m.initialized = true
+		info, err := m.p11.GetInfo()
+		m.leaks = err == nil && strings.HasPrefix(info.ManufacturerID, "SoftHSM")
 	}
 	m.users++
 	return m, nil
+}
+
+// sameLibrary finds the module that was loaded by another path to the same file.
+// modules is locked.
+func sameLibrary(fn *C.ck_functions) *module {
+	for _, m := range modules.byPath {
+		if m.fn == fn {
+			return m
+		}
+	}
+	return nil
 }
 
 // release finalises the module when its last user is gone. The caller's
@@ -111,12 +132,12 @@ func acquireModule(path, args string) (*module, error) {
 func (m *module) release() {
 	modules.Lock()
 	defer modules.Unlock()
+	m.inside.Lock()
+	defer m.inside.Unlock()
 	m.users--
 	if m.users > 0 || m.foreign {
 		return
 	}
-	m.inside.Lock()
-	defer m.inside.Unlock()
 	m.epoch++
 	m.initialized = false
 	// An error here would be about a module that nobody uses.
@@ -141,6 +162,7 @@ func (m *module) initialize() error {
 		return opError("C_Initialize", err)
 	}
 	m.foreign = false
+	m.made.Store(0)
 	return nil
 }
 

@@ -18,12 +18,9 @@ const (
 func (k *Keystore) lost(g *generation, cause error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.closed || k.gen.Load() != g {
+	if !k.end(g, cause) {
 		return
 	}
-	k.cause = cause
-	k.gen.Store(nil)
-	close(g.down)
 	k.log.Warn("hsm: lost; reconnecting", "cause", cause, "generation", g.number)
 	wait := time.Duration(0)
 	if time.Since(k.rebuilt) < time.Second {
@@ -32,6 +29,31 @@ func (k *Keystore) lost(g *generation, cause error) {
 	}
 	// closed is false under mu, so Close has not begun to wait.
 	k.wg.Go(func() { k.recover(g, wait) })
+}
+
+// refused ends generation g because the HSM refused the PIN in a turnover, for
+// good: the PIN is not tried again.
+func (k *Keystore) refused(g *generation, cause error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.end(g, cause) && !k.closed && k.gen.Load() == nil {
+		// g is lost already and a recovery waits for the module: this stops it.
+		k.cause = cause
+	}
+	k.log.Error(goneForGood, "cause", cause)
+}
+
+const goneForGood = "hsm: gone until the PIN is corrected and the server restarted"
+
+// end takes generation g out of use, unless that happened already. k.mu is held.
+func (k *Keystore) end(g *generation, cause error) bool {
+	if k.closed || k.gen.Load() != g {
+		return false
+	}
+	k.cause = cause
+	k.gen.Store(nil)
+	close(g.down)
+	return true
 }
 
 // recover makes the next generation, trying until it succeeds, the keystore is
@@ -59,7 +81,7 @@ func (k *Keystore) recover(g *generation, wait time.Duration) {
 		k.cause = err
 		k.mu.Unlock()
 		if errors.Is(err, hsm.ErrPIN) {
-			k.log.Error("hsm: gone until the PIN is corrected and the server restarted", "cause", err)
+			k.log.Error(goneForGood, "cause", err)
 			return
 		}
 		k.log.Warn("hsm: still lost", "cause", err, "attempt", attempt)
@@ -73,6 +95,12 @@ func (k *Keystore) recover(g *generation, wait time.Duration) {
 func (k *Keystore) rebuild(g *generation, attempt int) (*generation, error) {
 	k.m.inside.Lock()
 	defer k.m.inside.Unlock()
+	k.mu.Lock()
+	cause := k.cause
+	k.mu.Unlock()
+	if errors.Is(cause, hsm.ErrPIN) {
+		return nil, cause
+	}
 	if k.m.invalidate(g.epoch) && !k.m.foreign {
 		// All Keystores on the module are told by the epoch that their
 		// handles are void, so closing their sessions on this slot too harms

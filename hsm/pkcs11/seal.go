@@ -34,7 +34,8 @@ func (k *Keystore) Seal(ctx context.Context, plaintext, context []byte) ([]byte,
 	if err != nil {
 		return nil, fmt.Errorf("seal a secret: %w", err)
 	}
-	header := binary.BigEndian.AppendUint32([]byte{sealFormat}, g.keys.secretsNow)
+	version := g.keys.secretsNow
+	header := binary.BigEndian.AppendUint32([]byte{sealFormat}, version)
 	aad := append(bytes.Clone(header), context...)
 	in := bytes.Clone(plaintext)
 	nonce := make([]byte, gcmNonce)
@@ -42,9 +43,9 @@ func (k *Keystore) Seal(ctx context.Context, plaintext, context []byte) ([]byte,
 		rand.Read(nonce)
 	}
 	var sealed []byte
-	started, err := k.do(ctx, g, func(c conn) error {
+	started, err := k.do(ctx, g, func(c conn, g *generation) error {
 		defer clear(in)
-		out, err := c.gcm(true, g.keys.secrets[g.keys.secretsNow], nonce, aad, in, make([]byte, len(in)+gcmTag))
+		out, err := c.gcm(true, g.keys.secrets[version], nonce, aad, in, make([]byte, len(in)+gcmTag))
 		if err != nil {
 			return err
 		}
@@ -75,15 +76,15 @@ func (k *Keystore) Open(ctx context.Context, sealed, context []byte) ([]byte, er
 		return nil, fmt.Errorf("open a secret: %w", hsm.ErrTampered)
 	}
 	version := binary.BigEndian.Uint32(sealed[1:])
-	key, ok := g.keys.secrets[version]
-	if !ok {
+	if _, ok := g.keys.secrets[version]; !ok {
 		return nil, fmt.Errorf("open a secret: sealed under version %d of the key, which is not attached: %w", version, hsm.ErrTampered)
 	}
 	aad := append(bytes.Clone(sealed[:sealHeader]), context...)
 	nonce := bytes.Clone(sealed[sealHeader : sealHeader+gcmNonce])
 	in := bytes.Clone(sealed[sealHeader+gcmNonce:])
 	var plaintext []byte
-	_, err = k.do(ctx, g, func(c conn) error {
+	_, err = k.do(ctx, g, func(c conn, g *generation) error {
+		key := g.keys.secrets[version]
 		for attempt := 1; ; attempt++ {
 			out := make([]byte, len(in))
 			opened, err := c.gcm(false, key, nonce, aad, in, out)

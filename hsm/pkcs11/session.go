@@ -24,8 +24,8 @@ const (
 
 // A task is work for one worker in one generation.
 type task struct {
-	g     *generation
-	run   func(c conn) error
+	g     *generation // the current one, or one that it came from by turnovers
+	run   func(c conn, g *generation) error
 	state atomic.Int32 // queued, then running or abandoned
 	err   error
 	done  chan struct{}
@@ -37,11 +37,14 @@ const (
 	abandoned
 )
 
-// do runs f on one of g's sessions and waits for it. It fails with
-// hsm.ErrUnavailable if g ended meanwhile, even if f went well. It leaves when
-// ctx is done; f may then still be running, or run on, and started says so: f
-// must touch nothing that the caller owns.
-func (k *Keystore) do(ctx context.Context, g *generation, f func(c conn) error) (started bool, err error) {
+// do runs f on one of g's sessions and waits for it. If a turnover put another
+// generation in g's place before f began, f runs in that one: all handles that f
+// uses must be those of the generation that it is given. do waits while a
+// turnover is under way. It fails with hsm.ErrUnavailable if g was lost
+// meanwhile, even if f went well. It leaves when ctx is done; f may then still be
+// running, or run on, and started says so: f must touch nothing that the caller
+// owns. If not started, f was not run and will not be.
+func (k *Keystore) do(ctx context.Context, g *generation, f func(c conn, g *generation) error) (started bool, err error) {
 	select {
 	case <-k.stop:
 		return false, errClosed
@@ -78,10 +81,16 @@ func (k *Keystore) do(ctx context.Context, g *generation, f func(c conn) error) 
 	case <-g.down:
 		return !t.state.CompareAndSwap(queued, abandoned), k.why()
 	}
-	if t.err == nil && k.gen.Load() != g {
+	if t.err == nil && !k.gen.Load().follows(g) {
 		t.err = k.why()
 	}
-	return true, t.err
+	return t.state.Load() == running, t.err
+}
+
+// follows says whether g is before or came from it by turnovers alone. A nil g
+// follows nothing.
+func (g *generation) follows(before *generation) bool {
+	return g != nil && g.down == before.down
 }
 
 // current is the generation to work in, with keys.
@@ -152,30 +161,36 @@ func (w *worker) giveWay(until time.Time) {
 	}
 }
 
-// exec runs a task, unless its generation ended or its caller left.
+// exec runs a task, unless its generation was lost or its caller left.
 func (w *worker) exec(t *task) {
 	defer close(t.done)
-	if !t.state.CompareAndSwap(queued, running) {
-		return
-	}
 	w.busy.Store(t.g)
 	defer w.busy.Store(nil)
 	m := w.k.m
+	// A turnover is waited out here, and the task still counts as queued: its
+	// caller may leave.
 	m.inside.RLock()
-	stale := m.epoch != t.g.epoch
-	if stale {
+	g, stale, due := w.k.gen.Load(), false, false
+	switch {
+	case !g.follows(t.g):
+		// g may be nil, or another that is well: it is not to blame.
+		g, t.err = t.g, w.k.why()
+	case m.epoch != g.epoch:
+		stale = true
 		t.err = unavailable(fmt.Errorf("the PKCS#11 module was started anew"))
-	} else if w.k.gen.Load() != t.g {
-		t.err = w.k.why()
-	} else {
-		c := t.g.sessions[w.index]
+	case t.state.CompareAndSwap(queued, running):
+		w.busy.Store(g)
+		c := g.sessions[w.index]
 		c.w = w
-		t.err = t.run(c)
+		t.err = t.run(c, g)
+		due = t.err == nil && w.k.turnoverDue(g)
 	}
 	m.inside.RUnlock()
 	if stale || isLost(t.err) {
-		w.k.lost(t.g, t.err)
+		w.k.lost(g, t.err)
 		t.err = unavailable(t.err)
+	} else if due {
+		w.k.startTurnover(g)
 	}
 }
 

@@ -21,7 +21,7 @@ func (k *Keystore) Sign(ctx context.Context, digest []byte) ([]byte, error) {
 	}
 	digest = bytes.Clone(digest)
 	signature := make([]byte, 64)
-	if _, err := k.do(ctx, g, func(c conn) error {
+	if _, err := k.do(ctx, g, func(c conn, g *generation) error {
 		return c.sign(pkcs11.CKM_ECDSA, g.keys.audit, digest, signature)
 	}); err != nil {
 		return nil, fmt.Errorf("sign: %w", err)

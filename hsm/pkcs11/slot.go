@@ -74,7 +74,7 @@ func (k *Keystore) Token(ctx context.Context) (Token, error) {
 		return Token{}, k.why()
 	}
 	var token Token
-	_, err := k.do(ctx, g, func(c conn) error {
+	_, err := k.do(ctx, g, func(c conn, g *generation) error {
 		info, err := c.m.p11.GetTokenInfo(g.slot)
 		if err != nil {
 			return opError("C_GetTokenInfo", err)

@@ -52,14 +52,17 @@ func (k *Keystore) wrapSlice(ctx context.Context, g *generation, seeds []hsm.See
 		hmacKey(keys[items[i].from:items[i].to], s)
 	}
 	blobs := make([][]byte, len(seeds))
-	started, err := k.do(ctx, g, func(c conn) error {
+	var version uint32
+	var mechanism string
+	started, err := k.do(ctx, g, func(c conn, g *generation) error {
 		defer clear(keys)
+		version, mechanism = g.keys.kekVersion, g.profile.wrapName
 		// KWP adds eight bytes and pads to eight; another mechanism may add
 		// a little more.
 		room := make([]byte, size+32*len(items))
 		for i, it := range items {
 			n := it.to - it.from + 32
-			blob, err := c.wrap(g.profile.wrap, g.keys.kek[g.keys.kekVersion], keys[it.from:it.to], room[:n:n])
+			blob, err := c.wrap(g.profile.wrap, g.keys.kek[version], keys[it.from:it.to], room[:n:n])
 			if err != nil {
 				return err
 			}
@@ -76,8 +79,8 @@ func (k *Keystore) wrapSlice(ctx context.Context, g *generation, seeds []hsm.See
 	}
 	for i, s := range seeds {
 		wrapped = append(wrapped, hsm.Wrapped{
-			Mechanism: g.profile.wrapName,
-			KEK:       g.keys.kekVersion,
+			Mechanism: mechanism,
+			KEK:       version,
 			Hash:      s.Hash,
 			SeedLen:   uint16(len(s.Bytes)),
 			Blob:      blobs[i],
