@@ -42,6 +42,11 @@ func openHSM(ctx context.Context, c *Config, d *dataDir, log *slog.Logger) (keys
 		return login(ctx, config)
 	}
 	defer func() { err = firstOf(err, leave()) }()
+	return openSoftHSM(ctx, d, config, log)
+}
+
+// openSoftHSM opens the SoftHSM token in the data directory, under guard.
+func openSoftHSM(ctx context.Context, d *dataDir, config pkcs11.Config, log *slog.Logger) (*pkcs11.Keystore, error) {
 	if err := softHSM(ctx, d, &config, log); err != nil {
 		return nil, err
 	}
@@ -49,7 +54,9 @@ func openHSM(ctx context.Context, c *Config, d *dataDir, log *slog.Logger) (keys
 	if err := healSoftTokens(dir, log); err != nil {
 		return nil, &failure{What: "open the SoftHSM token", Why: err.Error()}
 	}
-	if keys, err = login(ctx, config); err != nil {
+	config.Turning = func() (func(), error) { return turnSoftTokens(d, dir, log) }
+	keys, err := login(ctx, config)
+	if err != nil {
 		return nil, err
 	}
 	if err := keepSoftTokens(dir); err != nil {

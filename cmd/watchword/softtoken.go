@@ -63,6 +63,24 @@ func healSoftTokens(dir string, log *slog.Logger) error {
 	return nil
 }
 
+// turnSoftTokens prepares for a turnover of the module, which logs in anew, as
+// openHSM does for a start: alone among the servers on the data directory, with a
+// token file that another one may have left cut short, and with a copy of it.
+func turnSoftTokens(d *dataDir, dir string, log *slog.Logger) (turned func(), err error) {
+	leave, err := d.guard()
+	if err != nil {
+		return nil, err
+	}
+	if err := firstOf(healSoftTokens(dir, log), keepSoftTokens(dir)); err != nil {
+		return nil, firstOf(err, leave())
+	}
+	return func() {
+		if err := firstOf(keepSoftTokens(dir), leave()); err != nil {
+			log.Warn("no new copy of the SoftHSM token was kept; the one before stays", "cause", err)
+		}
+	}, nil
+}
+
 // keepSoftTokens copies the token files of a token that was just logged in to.
 func keepSoftTokens(dir string) error {
 	tokens, err := softTokens(dir)
