@@ -272,12 +272,21 @@ func isHeader(fields [][]byte) bool {
 	return len(fields) >= 2 && isColumn(0, fields[0]) && isColumn(1, fields[1])
 }
 
-// strangeColumn answers the first column, from 1, that a header row does not
-// name as expected; zero if there is none.
+// strangeColumn answers the first column, from 1, to which a header row gives
+// the name of another one, or that is one too many; zero if there is none. A name
+// that is nobody's is let pass: what it names shows in the values.
 func strangeColumn(fields [][]byte) int {
 	for i, f := range fields {
-		if i >= len(csvColumns) || !isColumn(i, f) {
+		if i >= len(csvColumns) {
 			return i + 1
+		}
+		if isColumn(i, f) {
+			continue
+		}
+		for other := range csvColumns {
+			if isColumn(other, f) {
+				return i + 1
+			}
 		}
 	}
 	return 0

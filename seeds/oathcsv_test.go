@@ -134,6 +134,7 @@ func TestOATHCSVHeaderRow(t *testing.T) {
 	for _, header := range []string{
 		"serial,hexseed", "Serial Number,Seed,Type,Digits,Period,Hash", `"SERIAL","Secret-Key","token type"`,
 		"\xef\xbb\xbfserial,seed", "# made by a vendor\n\nserial , seed", "serial,hexseed,totp|hotp,digits,period|counter,sha1|sha256|sha512",
+		"serial,secret,algorithm,response_length,time_interval", "serial,hexseed,type,digits,counter,alg",
 	} {
 		got, err := readAll(&oathCSV, strings.NewReader(header+"\nA1,"+rfcSeed+"\n"), OpenOptions{})
 		if err != nil || len(got) != 1 || got[0].Err != nil {
