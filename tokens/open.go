@@ -2,8 +2,10 @@ package tokens
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 
 	"watchword/hsm"
@@ -86,11 +88,13 @@ func (s *Service) install(ctx context.Context, firsts Firsts) error {
 	if err != nil {
 		return err
 	}
-	_, secret, err := s.makeKey(p, NewKey{Name: "radius", Scope: string(policy.ScopeRead)})
-	if err != nil {
-		return err
+	// Hexadecimal: programs take it on their command lines, where a secret that
+	// begins with a dash would be an option.
+	random := make([]byte, 20)
+	if _, err := io.ReadFull(s.cfg.Rand, random); err != nil {
+		return fmt.Errorf("%w: random bytes: %w", ErrUnavailable, err)
 	}
-	secret = secret[len(secret)-32:]
+	secret := hex.EncodeToString(random)
 	local := Client{
 		Name: "localhost", Prefix: netip.MustParsePrefix("127.0.0.1/32"), Realm: DefaultRealm,
 		RequireMA: true, NameRule: NamePlain, Created: s.started.UTC(), SecretSize: len(secret),
