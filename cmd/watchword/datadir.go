@@ -233,6 +233,11 @@ func (d *dataDir) prepareSoftHSM(m *marker, softHSM func(pin []byte) error) erro
 	if err := softHSM([]byte(pin)); err != nil {
 		return err
 	}
+	// Before the marker says that there is a token, and before the first login:
+	// a kill there must not cut short the only copy.
+	if err := keepSoftTokens(filepath.Join(d.path, softHSMDir)); err != nil {
+		return dirFailure(d.path, err)
+	}
 	m.Making, m.SoftHSM = false, true
 	return nil
 }
