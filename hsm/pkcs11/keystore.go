@@ -86,11 +86,12 @@ type Config struct {
 
 	// Turnover is after how many session keys made and destroyed the module is
 	// finalised and initialised anew, which gives back the memory that SoftHSM
-	// keeps of each (about 200 bytes of this process). Calls wait meanwhile, some
-	// 50 ms, and handles are forgotten; so it is put off while there are four
-	// times fewer destroyed keys than cached handles, and while another Keystore
-	// in the process uses the module. Default 50,000 with SoftHSM and never with
-	// other modules; negative: never.
+	// keeps of each (some 200 bytes of this process). Calls wait meanwhile, 20 to
+	// 40 ms and up to a quarter of a second with 100,000 cached handles, which are
+	// forgotten; so it is put off until twice as many keys were destroyed as
+	// handles are cached, and while another Keystore in the process uses the
+	// module. Default 50,000 with SoftHSM and never with other modules; negative:
+	// never.
 	Turnover int
 
 	// Turning, if not nil, is called before a turnover while calls still go on,

@@ -330,13 +330,13 @@ func TestTurnoversAreRarerWithManyHandles(t *testing.T) {
 	if n := k.SessionKeys(t); n != 200 {
 		t.Fatalf("%d handles are cached", n)
 	}
-	// 200 were wrapped already, and 800 must be to be worth 200 handles.
-	if _, err := k.Wrap(t.Context(), seeds(550)); err != nil {
+	// 200 were wrapped already, and 400 must be to be worth 200 handles.
+	if _, err := k.Wrap(t.Context(), seeds(150)); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(50 * time.Millisecond)
 	if k.Generation() != before {
-		t.Error("200 handles were given up for 750 keys")
+		t.Error("200 handles were given up for 350 keys")
 	}
 	wrapUntil(t, k, before)
 	if n := k.SessionKeys(t); n != 0 {
