@@ -31,6 +31,7 @@ type route struct {
 	query []string // names of the parameters that it takes
 	key   bool     // an API key is needed
 	slow  bool     // it takes as long as it takes
+	seeds bool     // its body holds seeds: nothing of it may stay
 }
 
 // queries are the parameters of the operations that have any, as generated.
@@ -77,6 +78,7 @@ func routesOf(registered []*echo.Route) map[routeKey]*route {
 		routes[key] = to
 	}
 	routes[routeKey{"POST", "/v1/imports"}].slow = true
+	routes[routeKey{"POST", "/v1/imports"}].seeds = true
 	routes[routeKey{"GET", "/v1/audit/verify"}].slow = true
 	return routes
 }
@@ -88,6 +90,7 @@ var (
 	noFrames   = []string{"default-src 'none'; frame-ancestors 'none'"}
 	noStore    = []string{"no-store"}
 	transport  = []string{"max-age=31536000"}
+	ending     = []string{"close"}
 )
 
 // around is what happens around each handler: headers, panics, errors, metrics.
@@ -110,6 +113,10 @@ func (s *Server) around(next echo.HandlerFunc) echo.HandlerFunc {
 			h["Cache-Control"] = noStore
 		}
 
+		if to != nil && to.seeds {
+			h["Connection"] = ending
+			defer leaveNothing(c)
+		}
 		if err := s.guard(next, c, to); err != nil {
 			s.fail(c, err)
 		}

@@ -92,6 +92,7 @@ func New(cfg Config) (*Server, error) {
 	s.scrape = promhttp.HandlerFor(cfg.Metrics, promhttp.HandlerOpts{Registry: cfg.Metrics})
 	s.http = &http.Server{
 		Handler:           s.Handler(),
+		ConnContext:       connContext,
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       cfg.Timeout,
 		WriteTimeout:      2 * cfg.Timeout, // the wait for the core is part of it

@@ -1,33 +1,111 @@
 package api
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/binary"
 	"net"
+	"sync"
+	"unsafe"
+
+	"github.com/labstack/echo/v4"
 )
 
 // wipingListener hands out connections that forget what was read from them.
-//
-// net/http reads each connection through a buffer of its own, which keeps the
-// last bytes of an import until they are overwritten, and so seeds. Each Read
-// gives that whole buffer away again, also while the connection is idle: what
-// it holds then was used up, and may be wiped.
 type wipingListener struct{ net.Listener }
 
 func (l wipingListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if tcp, ok := c.(*net.TCPConn); ok {
-		return &wipingConn{tcp}, err
+		return &wipingConn{TCPConn: tcp}, err
 	}
 	return c, err
 }
 
-// wipingConn wipes the buffer that it is to read into before it waits. By
-// io.Reader's contract all of it is scratch space.
-type wipingConn struct{ *net.TCPConn }
+// scrap knows the buffer through which net/http reads a connection. It keeps
+// what it last held of an import, and so seeds, until it is overwritten, and it
+// goes back to a pool as it is when the connection ends.
+type scrap struct {
+	mu    sync.Mutex
+	whole []byte
+}
+
+// reading wipes what a Read is to fill, by io.Reader's contract all of it
+// scratch space. The first one shows net/http's whole buffer. When a later one
+// goes elsewhere (but for the single byte by which net/http watches an idle
+// connection), the buffer was used up and net/http reads past it: it is wiped.
+func (s *scrap) reading(p []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.whole == nil:
+		s.whole = p[:cap(p)]
+	case len(p) > 1 && !within(p, s.whole):
+		clear(s.whole)
+	}
+	clear(p)
+}
+
+// forget wipes the buffer. Nothing that was sent behind the present request is
+// understood after it, so it is for the last request of a connection.
+func (s *scrap) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.whole)
+}
+
+// within says whether p begins inside of whole.
+func within(p, whole []byte) bool {
+	at, from := uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(unsafe.Pointer(unsafe.SliceData(whole)))
+	return from <= at && at < from+uintptr(cap(whole))
+}
+
+type scrapKey struct{}
+
+// connContext lets handlers find the scrap of their connection.
+func connContext(ctx context.Context, c net.Conn) context.Context {
+	switch c := c.(type) {
+	case *wipingConn:
+		return context.WithValue(ctx, scrapKey{}, &c.scrap)
+	case *wipingTLS:
+		return context.WithValue(ctx, scrapKey{}, &c.scrap)
+	}
+	return ctx
+}
+
+// maxDrain is how much of a body that nobody wanted is read and wiped. What is
+// left of a larger one net/http reads on for a while, so that the client hears
+// the answer, through a buffer whose last 8 KiB stay until they are used again.
+const maxDrain = 8 << 20
+
+// leaveNothing ends a request that carried seeds, the last one of its
+// connection: what is left of the body is read and wiped, and with it what
+// net/http's buffer holds.
+func leaveNothing(c echo.Context) {
+	r := c.Request()
+	if r.Header.Get("Expect") == "" {
+		buf := make([]byte, 16<<10)
+		for left := maxDrain; left > 0; {
+			n, err := r.Body.Read(buf)
+			clear(buf[:n])
+			if left -= n; err != nil {
+				break
+			}
+		}
+	}
+	if s, ok := r.Context().Value(scrapKey{}).(*scrap); ok {
+		s.forget()
+	}
+}
+
+// wipingConn is a connection over which HTTP is spoken in the clear.
+type wipingConn struct {
+	*net.TCPConn
+	scrap scrap
+}
 
 func (c *wipingConn) Read(p []byte) (int, error) {
-	clear(p)
+	c.scrap.reading(p)
 	return c.TCPConn.Read(p)
 }
 
@@ -43,15 +121,18 @@ func (l tlsListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &wipingTLS{tls.Server(&recordConn{Conn: c}, l.config)}, nil
+	return &wipingTLS{Conn: tls.Server(&recordConn{Conn: c}, l.config)}, nil
 }
 
 // wipingTLS is wipingConn over TLS. The handshake happens with the first Read,
 // under the deadline that net/http sets for a request's header.
-type wipingTLS struct{ *tls.Conn }
+type wipingTLS struct {
+	*tls.Conn
+	scrap scrap
+}
 
 func (c *wipingTLS) Read(p []byte) (int, error) {
-	clear(p)
+	c.scrap.reading(p)
 	return c.Conn.Read(p)
 }
 

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/tls"
 	"io"
@@ -103,7 +104,7 @@ func TestTLSWorksOverRecords(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := io.ReadAll(c)
+		got, err := io.ReadAll(bufio.NewReaderSize(c, 4<<10)) // as net/http reads
 		if err != nil || !bytes.Equal(got, sent) {
 			t.Errorf("%s: %d bytes, %v", tls.VersionName(version), len(got), err)
 		}
