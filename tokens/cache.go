@@ -11,6 +11,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"watchword/hsm"
@@ -21,7 +22,7 @@ import (
 // whole, never changed.
 type registry struct {
 	generation int64
-	keys       map[string]*APIKey
+	keys       map[string]*heldKey
 	clients    []*RADIUSClient // longest prefix first
 	exact      map[netip.Addr]*RADIUSClient
 	names      map[string]*RADIUSClient
@@ -92,12 +93,12 @@ func (s *Service) reloadRegistry(ctx context.Context) error {
 	}
 	r := &registry{
 		generation: read.Generation,
-		keys:       make(map[string]*APIKey, len(read.Keys)),
+		keys:       make(map[string]*heldKey, len(read.Keys)),
 		exact:      map[netip.Addr]*RADIUSClient{},
 		names:      map[string]*RADIUSClient{},
 	}
 	for i := range read.Keys {
-		r.keys[read.Keys[i].ID] = &read.Keys[i]
+		r.keys[read.Keys[i].ID] = &heldKey{APIKey: read.Keys[i]}
 	}
 	for i := range read.Clients {
 		c := &RADIUSClient{Client: read.Clients[i]}
@@ -160,7 +161,7 @@ const lookAgain = 250 * time.Millisecond
 
 // found answers the API key of an id. One that another node has just made may
 // be unknown here: then the registry is read anew.
-func (s *Service) found(ctx context.Context, id string) *APIKey {
+func (s *Service) found(ctx context.Context, id string) *heldKey {
 	if k := s.reg.Load().keys[id]; k != nil {
 		return k
 	}
@@ -183,8 +184,12 @@ func (s *Service) Authenticate(ctx context.Context, key string) (Principal, erro
 		return Principal{}, ErrUnknownKey
 	}
 	k := s.found(ctx, id)
-	sum := sha256.Sum256([]byte(key))
-	if k == nil || subtle.ConstantTimeCompare(sum[:], k.Hash[:]) != 1 {
+	if k == nil {
+		return Principal{}, ErrUnknownKey
+	}
+	if right, err := s.proves(ctx, k, key); err != nil {
+		return Principal{}, err
+	} else if !right {
 		return Principal{}, ErrUnknownKey
 	}
 	now := s.cfg.Now()
@@ -193,6 +198,47 @@ func (s *Service) Authenticate(ctx context.Context, key string) (Principal, erro
 	}
 	s.keyUse.note(id, now)
 	return Principal{Kind: KindKey, ID: id, Name: k.Name, Realm: k.Realm, Scope: policy.Scope(k.Scope)}, nil
+}
+
+// heldKey is an API key's row, and once the key was shown and proven, its
+// SHA-256.
+type heldKey struct {
+	APIKey
+	proven atomic.Pointer[[sha256.Size]byte]
+}
+
+// proves says whether key is the one that the row was made for. The first time
+// the HSM says so; from then on, until the registry is read anew, memory does.
+func (s *Service) proves(ctx context.Context, k *heldKey, key string) (bool, error) {
+	sum := sha256.Sum256([]byte(key))
+	if known := k.proven.Load(); known != nil {
+		return subtle.ConstantTimeCompare(sum[:], known[:]) == 1, nil
+	}
+	mac, err := s.keyMAC(ctx, &k.APIKey, sum)
+	if err != nil {
+		return false, err
+	}
+	if subtle.ConstantTimeCompare(mac[:], k.MAC[:]) != 1 {
+		return false, nil
+	}
+	k.proven.Store(&sum)
+	return true, nil
+}
+
+// keyMAC is what an API key's row holds: a MAC under the HSM's binding key over
+// the SHA-256 of the key and everything that says what it may do. So a row that
+// was made or changed in the database opens nothing.
+func (s *Service) keyMAC(ctx context.Context, k *APIKey, sum [sha256.Size]byte) (mac [sha256.Size]byte, err error) {
+	expires := int64(0)
+	if !k.Expires.IsZero() {
+		expires = k.Expires.UnixMicro()
+	}
+	macs, err := s.custody.MAC(ctx, hsm.KeyBinding, fmt.Appendf(nil, "watchword-key-1\x00%q %q %q %d %x", k.ID, k.Realm, k.Scope, expires, sum))
+	if err != nil {
+		return mac, translate(err)
+	}
+	copy(mac[:], macs[0])
+	return mac, nil
 }
 
 // keyUse remembers when API keys were last used, to the minute.

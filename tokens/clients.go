@@ -178,9 +178,9 @@ func (s *Service) Keys(ctx context.Context, p Principal) ([]APIKey, error) {
 }
 
 // AddKey makes an API key and answers it with its text, which is shown this
-// once: what is stored is its SHA-256.
+// once: what is stored is a MAC over its SHA-256.
 func (s *Service) AddKey(ctx context.Context, p Principal, n NewKey) (APIKey, string, error) {
-	k, text, err := s.makeKey(p, n)
+	k, text, err := s.makeKey(ctx, p, n)
 	if err != nil {
 		return APIKey{}, "", err
 	}
@@ -196,7 +196,7 @@ func (s *Service) AddKey(ctx context.Context, p Principal, n NewKey) (APIKey, st
 	return k, text, nil
 }
 
-func (s *Service) makeKey(p Principal, n NewKey) (APIKey, string, error) {
+func (s *Service) makeKey(ctx context.Context, p Principal, n NewKey) (APIKey, string, error) {
 	name, err := FoldName(n.Name)
 	if err != nil {
 		return APIKey{}, "", fmt.Errorf("the name of the key: %w", err)
@@ -219,10 +219,14 @@ func (s *Service) makeKey(p Principal, n NewKey) (APIKey, string, error) {
 	id := hex.EncodeToString(random[:keyIDSize])
 	text := newKeyText(id, random[keyIDSize:])
 	clear(random)
-	return APIKey{
-		ID: id, Name: norm.NFC.String(name), Realm: realm, Scope: n.Scope, Hash: sha256.Sum256([]byte(text)),
-		Created: now, Expires: n.Expires.UTC(),
-	}, text, nil
+	k := APIKey{ID: id, Name: norm.NFC.String(name), Realm: realm, Scope: n.Scope, Created: now}
+	if !n.Expires.IsZero() {
+		k.Expires = n.Expires.UTC().Truncate(time.Microsecond) // as databases keep it
+	}
+	if k.MAC, err = s.keyMAC(ctx, &k, sha256.Sum256([]byte(text))); err != nil {
+		return APIKey{}, "", err
+	}
+	return k, text, nil
 }
 
 // DeleteKey removes an API key: it opens nothing from then on, on any node.

@@ -79,12 +79,12 @@ func attach(ctx context.Context, db Setup, keys hsm.Provisioner) error {
 // out, while one that was saved and not committed is made again.
 func (s *Service) install(ctx context.Context, firsts Firsts) error {
 	for _, k := range s.reg.Load().keys {
-		if isAdmin(k) {
+		if isAdmin(&k.APIKey) {
 			return nil
 		}
 	}
 	p := Principal{Kind: KindSystem, Scope: policy.ScopeSystem}
-	key, text, err := s.makeKey(p, NewKey{Name: "first administrator", Scope: string(policy.ScopeAdmin)})
+	key, text, err := s.makeKey(ctx, p, NewKey{Name: "first administrator", Scope: string(policy.ScopeAdmin)})
 	if err != nil {
 		return err
 	}

@@ -47,9 +47,9 @@ type ClientWrite struct {
 type APIKey struct {
 	ID       string // public part
 	Name     string
-	Realm    string // the one realm that it may act in; empty: all
-	Scope    string // admin, helpdesk, verify, read
-	Hash     [sha256.Size]byte
+	Realm    string            // the one realm that it may act in; empty: all
+	Scope    string            // admin, helpdesk, verify, read
+	MAC      [sha256.Size]byte // under the HSM's binding key, over the key's SHA-256 and the columns above and Expires
 	Created  time.Time
 	Expires  time.Time // zero: never
 	LastUsed time.Time // to the minute

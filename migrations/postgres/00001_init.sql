@@ -129,7 +129,7 @@ CREATE TABLE api_keys (
     name      text COLLATE "C" NOT NULL,
     realm     text COLLATE "C" NOT NULL,
     scope     text COLLATE "C" NOT NULL,
-    hash      bytea NOT NULL,
+    mac       bytea NOT NULL,
     created   bigint NOT NULL,
     expires   bigint NOT NULL,
     last_used bigint NOT NULL

@@ -137,7 +137,7 @@ CREATE TABLE api_keys (
     name      TEXT NOT NULL,
     realm     TEXT NOT NULL,
     scope     TEXT NOT NULL,
-    hash      BLOB NOT NULL,
+    mac       BLOB NOT NULL,
     created   INTEGER NOT NULL,
     expires   INTEGER NOT NULL,
     last_used INTEGER NOT NULL

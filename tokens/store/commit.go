@@ -438,8 +438,8 @@ func (p *plan) writeKeys(s *session) error {
 		if err := text(k.ID, k.Name, k.Realm); err != nil {
 			return err
 		}
-		_, err := s.exec(`INSERT INTO api_keys (id, name, realm, scope, hash, created, expires, last_used)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, k.ID, k.Name, k.Realm, k.Scope, k.Hash[:], micros(k.Created),
+		_, err := s.exec(`INSERT INTO api_keys (id, name, realm, scope, mac, created, expires, last_used)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, k.ID, k.Name, k.Realm, k.Scope, k.MAC[:], micros(k.Created),
 			micros(k.Expires), micros(k.LastUsed))
 		if taken(err) {
 			return fmt.Errorf("%w: there is an API key %q", tokens.ErrExists, k.ID)

@@ -197,10 +197,10 @@ func (db *DB) Registry(ctx context.Context) (tokens.Registry, error) {
 		if err != nil {
 			return err
 		}
-		rows, err = s.query(`SELECT id, name, realm, scope, hash, created, expires, last_used FROM api_keys ORDER BY id`)
+		rows, err = s.query(`SELECT id, name, realm, scope, mac, created, expires, last_used FROM api_keys ORDER BY id`)
 		r.Keys, err = list(rows, err, 8, func(f *fields) tokens.APIKey {
 			return tokens.APIKey{
-				ID: f.str(), Name: f.str(), Realm: f.str(), Scope: f.str(), Hash: f.digest(),
+				ID: f.str(), Name: f.str(), Realm: f.str(), Scope: f.str(), MAC: f.digest(),
 				Created: f.time(), Expires: f.time(), LastUsed: f.time(),
 			}
 		})

@@ -139,7 +139,7 @@ func flatten(all [][]byte, w any) [][]byte {
 		all = append(all, w.Secret)
 	case *tokens.APIKey:
 		texts(w.ID, w.Name, w.Realm)
-		all = append(all, w.Hash[:])
+		all = append(all, w.MAC[:])
 	case *tokens.Batch:
 		texts(w.Realm, w.Name, w.Format, w.SHA256, w.Actor)
 	case *tokens.Standing:

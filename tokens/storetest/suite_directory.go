@@ -223,7 +223,7 @@ var registryTests = []test{
 	}},
 	{"KeysComeAndGo", func(k *kit) {
 		key := tokens.APIKey{
-			ID: "k1", Name: "Helpdesk é", Realm: "default", Scope: "helpdesk", Hash: [32]byte{1, 2, 31: 9}, Created: now(),
+			ID: "k1", Name: "Helpdesk é", Realm: "default", Scope: "helpdesk", MAC: [32]byte{1, 2, 31: 9}, Created: now(),
 			Expires: now().Add(time.Hour),
 		}
 		forever := tokens.APIKey{ID: "k0", Scope: "admin", Created: now()}
