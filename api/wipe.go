@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/binary"
+	"errors"
+	"io"
 	"net"
 	"sync"
 	"unsafe"
@@ -133,7 +135,23 @@ type wipingTLS struct {
 
 func (c *wipingTLS) Read(p []byte) (int, error) {
 	c.scrap.reading(p)
-	return c.Conn.Read(p)
+	n, err := c.Conn.Read(p)
+	var odd tls.RecordHeaderError
+	if errors.As(err, &odd) && odd.Conn != nil && speaksHTTP(odd.RecordHeader) {
+		// Said in the clear, as it was asked; the connection ends with err.
+		_, _ = io.WriteString(odd.Conn, "HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
+	}
+	return n, err
+}
+
+// speaksHTTP says whether what came in place of a TLS record begins an HTTP
+// request.
+func speaksHTTP(header [recordHeader]byte) bool {
+	switch string(header[:]) {
+	case "GET /", "HEAD ", "POST ", "PUT /", "DELET", "OPTIO", "PATCH":
+		return true
+	}
+	return false
 }
 
 // recordConn stands between TLS and its connection, and hands out one TLS
