@@ -29,6 +29,16 @@
 // from someone who executes code inside the server: that someone can ask the
 // HSM for as many codes as the server can, for as long as they stay.
 //
+// The binding says that a row is one that Watchword wrote, not that it is the
+// latest: whoever can write to the database can put back an older row with its
+// older binding, such as that of before a token was marked lost. Counters, locks
+// and whether a user is disabled are not bound either. 'watchword audit verify'
+// shows what was accepted and when, and a counter that went back.
+//
+// An upload that was refused and is larger than 8 MiB may leave its last few
+// kilobytes in a buffer of net/http until that is used again; nothing of an
+// import that was read to its end stays.
+//
 // SoftHSM, the default where no module is configured, is not an HSM: its keys
 // lie in files, encrypted under its PIN. It keeps seeds out of the server's
 // heap and out of the database, and nothing more.
