@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"context"
+	"crypto/hmac"
 	"errors"
 	"fmt"
 
@@ -24,7 +25,7 @@ func (s *Service) authorise(ctx context.Context, p Principal, action policy.Acti
 			return unavailable(err)
 		}
 	}
-	if _, ok := s.live(p); !ok {
+	if !s.live(p) {
 		return fmt.Errorf("%w: it was deleted, or has expired", ErrUnknownKey)
 	}
 	d := policy.Decide(policy.Request{Scope: p.Scope, Realm: p.Realm, Action: action, In: e.Realm})
@@ -163,5 +164,5 @@ func (s *Service) intact(ctx context.Context, t *Token, pinMAC []byte) (bool, er
 	if err != nil {
 		return false, translate(err)
 	}
-	return hmacEqual(macs[0], t.Binding), nil
+	return hmac.Equal(macs[0], t.Binding), nil
 }

@@ -129,22 +129,22 @@ func clientContext(c *Client) []byte {
 
 // live looks at a principal again: a key or client that was deleted, or made
 // anew with other rights, is no longer who it was.
-func (s *Service) live(p Principal) (Principal, bool) {
+func (s *Service) live(p Principal) bool {
 	r := s.reg.Load()
 	switch p.Kind {
 	case KindSystem:
-		return p, true
+		return true
 	case KindClient:
 		c, ok := r.names[p.ID]
-		return p, ok && c.Principal().Realm == p.Realm && p.Scope == policy.ScopeVerify
+		return ok && c.Principal().Realm == p.Realm && p.Scope == policy.ScopeVerify
 	case KindKey:
 		k, ok := r.keys[p.ID]
 		if !ok || (!k.Expires.IsZero() && !s.cfg.Now().Before(k.Expires)) {
-			return p, false
+			return false
 		}
-		return p, string(p.Scope) == k.Scope && p.Realm == k.Realm
+		return string(p.Scope) == k.Scope && p.Realm == k.Realm
 	}
-	return p, false
+	return false
 }
 
 // keyPrefix begins every API key, so that scanners for leaked secrets know one.

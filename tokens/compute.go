@@ -44,7 +44,7 @@ func (e *engine) decide(ctx context.Context, batch []*pending) *decided {
 	}
 	rest := make([]int, 0, len(batch))
 	for i, x := range batch {
-		if _, ok := s.live(x.principal); !ok {
+		if !s.live(x.principal) {
 			x.fail(fmt.Errorf("%w: it was deleted", ErrUnknownKey))
 			continue
 		}

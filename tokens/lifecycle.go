@@ -2,7 +2,6 @@ package tokens
 
 import (
 	"context"
-	"crypto/hmac"
 	"fmt"
 	"strings"
 
@@ -10,8 +9,6 @@ import (
 	"watchword/tokens/audit"
 	"watchword/tokens/policy"
 )
-
-func hmacEqual(a, b []byte) bool { return hmac.Equal(a, b) }
 
 // Assign gives an imported token to a user; it is then active. A user holds
 // at most MaxTokensPerUser. Assigning again to the same user changes nothing.

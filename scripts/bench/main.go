@@ -28,7 +28,6 @@ type options struct {
 	seconds     time.Duration
 	outstanding []int
 	databases   []string
-	profile     string
 }
 
 func main() {
@@ -40,7 +39,6 @@ func main() {
 	flag.DurationVar(&o.seconds, "time", 5*time.Second, "length of one measurement")
 	flag.StringVar(&outstanding, "outstanding", "1,16,64,256", "requests under way at once")
 	flag.StringVar(&databases, "databases", "sqlite,postgres", "databases to measure on")
-	flag.StringVar(&o.profile, "keep", "", "keep servers' logs in this folder")
 	flag.Parse()
 	for _, s := range strings.Split(outstanding, ",") {
 		n, err := strconv.Atoi(s)
