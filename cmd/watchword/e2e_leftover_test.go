@@ -62,6 +62,9 @@ func TestNothingOfAnImportIsLeftWhenItsConnectionEnds(t *testing.T) {
 			admin := filepath.Join(n.dir, adminKeyFile)
 			eventually(t, time.Minute, "the server answers", func() bool { return cli(admin, "user", "list") == nil })
 			n.secret = firstLine(t, filepath.Join(n.dir, secretFile))
+			if env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", n.pid())); err != nil || !bytes.Contains(env, []byte(withoutPreemption)) {
+				t.Errorf("the server is not protected from signals that keep what its registers hold (%v)", err)
+			}
 
 			s := newScanner()
 			s.add("known secret", []byte(n.secret))

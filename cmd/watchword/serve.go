@@ -52,6 +52,9 @@ one ends at once. SIGHUP reads the TLS certificate anew.`,
 			if printOnly {
 				return printConfig(c.OutOrStdout(), all, false)
 			}
+			if err := stopPreemption(); err != nil {
+				return fmt.Errorf("start the server without preemption by signals: %w", err)
+			}
 			ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
 			return serve(ctx, config, strangeVariables(os.Environ(), all))
