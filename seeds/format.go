@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
+
+	"watchword/hsm"
+	"watchword/tokens"
 )
 
 // prefixSize is how much of a file Detect looks at, in bytes.
@@ -31,13 +35,30 @@ type OpenOptions struct {
 	Key      []byte    // pre-shared key, see ParseKeyFile; nil if none was given
 	Password []byte    // nil if none was given
 	Now      time.Time // what validity periods are judged by
+	Choices  Choices   // what the file leaves open
+}
+
+// Choices are what the person who imports knows of the tokens and the file does
+// not say, or says in a way that products read differently. A zero field is not
+// chosen. What a file states is never overruled by a choice; a record that needs
+// one which was not made is refused with a reason that names its flag.
+type Choices struct {
+	Type   tokens.Type // --type
+	Hash   hsm.Hash    // --hash
+	Digits int         // --digits
+	Period int         // --period, seconds
+
+	// TimeOrigin is what times in a SafeWord file count from (--time-origin);
+	// zero: 2000-01-01 00:00 UTC.
+	TimeOrigin time.Time
 }
 
 // Auto is the format's name that asks for detection.
 const Auto = "auto"
 
-// formats holds every format that is known, in the order of detection.
-var formats = []*Format{&pskcXML, &oathCSV}
+// formats holds every format that is known, in the order of detection: what has
+// an unmistakable beginning first, what is only a table of values last.
+var formats = slices.Concat([]*Format{&pskcXML}, deviceFormats, csvFormats)
 
 // Formats lists the formats that a file can have.
 func Formats() []Format {

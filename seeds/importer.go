@@ -73,6 +73,7 @@ type Options struct {
 	Partial  bool   // import the good records of a file that has bad ones
 	DryRun   bool   // change nothing; report what would happen
 	All      bool   // list the created tokens too
+	Choices  Choices
 
 	// Progress, if not nil, is called now and then with the bytes and records
 	// that were worked off, from the goroutine that called Import.
@@ -91,7 +92,7 @@ type Options struct {
 // tokens.ErrInvalid, if the file as a whole cannot be read, or what the core or
 // r failed with; then nothing of the file was imported either.
 func (im *Importer) Import(ctx context.Context, p tokens.Principal, o Options, r io.Reader) (*Report, error) {
-	open := OpenOptions{Now: im.now()}
+	open := OpenOptions{Now: im.now(), Choices: o.Choices}
 	defer func() { clear(open.Key); clear(open.Password) }()
 	src := &source{ctx: ctx, r: r, hash: sha256.New(), max: im.maxBytes}
 	defer src.wipe()

@@ -36,6 +36,10 @@ type Record struct {
 	Drift     int    // TOTP: time steps that the token's clock is ahead
 	Model     string // what the file says of manufacturer and model; may be empty
 
+	// User is whom the file names as the owner, and UserRealm where; they are a
+	// hint, and bind nobody unless the import is asked to.
+	User, UserRealm string
+
 	Seed []byte // in the clear; nil if Err is set
 
 	// Err says why this record cannot be imported, in words for people and

@@ -1,0 +1,5 @@
+package seeds
+
+// csvFormats are the formats that are tables of values, one token a line, in the
+// order of detection.
+var csvFormats = []*Format{&oathCSV}
