@@ -40,6 +40,12 @@ type Record struct {
 	// hint, and bind nobody unless the import is asked to.
 	User, UserRealm string
 
+	// PublicID is what a YubiKey types before each Yubico OTP, in modhex, and
+	// PrivateID what the OTP holds encrypted: 6 bytes in the clear, wiped with
+	// the seed. Both are empty for other kinds of token.
+	PublicID  string
+	PrivateID []byte
+
 	Seed []byte // in the clear; nil if Err is set
 
 	// Err says why this record cannot be imported, in words for people and
@@ -78,13 +84,15 @@ func (e *FileError) Unwrap() error { return tokens.ErrInvalid }
 // reset empties r for the next record and wipes its seed.
 func (r *Record) reset() {
 	clear(r.Seed)
-	*r = Record{Seed: r.Seed[:0]}
+	clear(r.PrivateID)
+	*r = Record{Seed: r.Seed[:0], PrivateID: r.PrivateID[:0]}
 }
 
 // fail makes r a bad record.
 func (r *Record) fail(format string, args ...any) {
 	clear(r.Seed)
-	r.Seed = r.Seed[:0]
+	clear(r.PrivateID)
+	r.Seed, r.PrivateID = r.Seed[:0], r.PrivateID[:0]
 	r.Err = fmt.Errorf(format, args...)
 }
 
