@@ -96,16 +96,20 @@ type Transporter interface {
 
 	// Rewrap unwraps each seed into the HSM and wraps it under the newest KEK
 	// there. It answers in the order of items, each with a Wrapped of its own or
-	// an Err of its own; what it wrapped was proven to compute the same HMAC as
-	// the seed that came out of the ciphertext. Unless Path says "host" no byte
-	// of the seed was in this process's memory outside the HSM's module. Nothing
-	// of it stays in the HSM: temporary objects are destroyed, however it ends.
+	// an Err of its own. What was wrapped inside the HSM was proven to compute the
+	// same HMAC as the seed that came out of the ciphertext, and no byte of that
+	// seed was in this process's memory outside the HSM's module. Nothing of a
+	// seed stays in the HSM: temporary objects are destroyed, however it ends.
 	//
 	// An Err wraps ErrTransport if the ciphertext does not give a seed,
-	// ErrUnsupported if the HSM cannot do what this seed needs (and AllowHost
-	// could not help, or was not given), ErrTransportLimit if too many RSA-1_5
-	// ciphertexts were wrong. For RSA-1_5 everything that depends on the
-	// ciphertext is the same ErrTransport, answered no sooner than any other.
+	// ErrUnsupported if the HSM cannot do what the seed needs (and says whether
+	// AllowHost would help), ErrPKCS1 without AllowPKCS1, and ErrTransportLimit if
+	// too many RSA-1_5 ciphertexts were wrong. For RSA-1_5 every failure that
+	// depends on the ciphertext is the same ErrTransport, answered after a time
+	// that does not tell one from another, and a seed is only one of 10, 16, 20,
+	// 24, 32, 48 or 64 bytes: HSMs that resist the attack answer a wrong
+	// ciphertext with random bytes of random length, never with an error. So an
+	// RSA-1_5 seed without a MAC over it may still be one that nobody has.
 	//
 	// Rewrap fails as a whole, with nothing to be used, with ErrUnavailable, with
 	// ErrNoTransportKey, or with ErrKeyMismatch if To is not a key that is
@@ -120,6 +124,8 @@ var (
 	ErrTransport = errors.New("it cannot be unwrapped: it was encrypted to another key or in another way, was altered, or does not hold a seed that this HSM can take over")
 	// ErrTransportLimit: too many RSA-1_5 ciphertexts were wrong.
 	ErrTransportLimit = errors.New("too many seeds encrypted with RSA-1_5 could not be unwrapped")
+	// ErrPKCS1: RSA-1_5 was not allowed.
+	ErrPKCS1 = errors.New("it was encrypted with RSA-1_5, which is off unless it is asked for by name: ask the vendor for RSA-OAEP")
 	// ErrNoTransportKey: no transport key was made or attached.
 	ErrNoTransportKey = errors.New("there is no transport key in the HSM")
 )

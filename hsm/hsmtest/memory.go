@@ -9,6 +9,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/hmac"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -38,12 +39,15 @@ type Memory struct {
 	closed  bool
 	seeds   map[[8]byte][][]byte // what must not be seen, by its first bytes
 	hmacs   int
+
+	attempts hsm.Attempts // at RSA-1_5
 }
 
 type memoryKey struct {
 	record hsm.KeyRecord
 	bytes  []byte            // of a secret key
 	signer *ecdsa.PrivateKey // of the audit key
+	rsa    *rsa.PrivateKey   // of a transport key
 }
 
 type memoryKeys struct {
@@ -54,9 +58,13 @@ type memoryKeys struct {
 	audit              *ecdsa.PrivateKey
 	newAudit           uint32
 	attached           map[hsm.KeyName]bool
+	transport          []memoryTransport // the newest first
 }
 
-var _ Keystore = (*Memory)(nil)
+var (
+	_ Keystore        = (*Memory)(nil)
+	_ hsm.Transporter = (*Memory)(nil)
+)
 
 // NewMemory makes a Memory with all keys made and attached.
 func NewMemory(t testing.TB) *Memory {
@@ -139,22 +147,26 @@ func (m *Memory) Wrap(ctx context.Context, seeds []hsm.Seed) ([]hsm.Wrapped, err
 		if s.Hash.Size() == 0 || len(s.Bytes) < 1 || len(s.Bytes) > 1024 {
 			return nil, fmt.Errorf("wrap: a seed of %d bytes for digest %d", len(s.Bytes), s.Hash)
 		}
-		key := bytes.Clone(s.Bytes)
-		if len(key) > s.Hash.BlockSize() {
-			h := hasher(s.Hash)()
-			h.Write(key)
-			key = h.Sum(nil)
-		}
-		for len(key) < s.Hash.Size() || len(key)%8 != 0 {
-			key = append(key, 0)
-		}
-		m.remember(s.Bytes)
-		wrapped = append(wrapped, hsm.Wrapped{
-			Mechanism: "aes-kwp", KEK: keys.newKEK, Hash: s.Hash, SeedLen: uint16(len(s.Bytes)),
-			Blob: kwpWrap(keys.kek[keys.newKEK], key),
-		})
+		wrapped = append(wrapped, m.wrap(keys, s))
 	}
 	return wrapped, nil
+}
+
+func (m *Memory) wrap(keys *memoryKeys, s hsm.Seed) hsm.Wrapped {
+	key := bytes.Clone(s.Bytes)
+	if len(key) > s.Hash.BlockSize() {
+		h := hasher(s.Hash)()
+		h.Write(key)
+		key = h.Sum(nil)
+	}
+	for len(key) < s.Hash.Size() || len(key)%8 != 0 {
+		key = append(key, 0)
+	}
+	m.remember(s.Bytes)
+	return hsm.Wrapped{
+		Mechanism: "aes-kwp", KEK: keys.newKEK, Hash: s.Hash, SeedLen: uint16(len(s.Bytes)),
+		Blob: kwpWrap(keys.kek[keys.newKEK], key),
+	}
 }
 
 // HMAC runs the jobs.

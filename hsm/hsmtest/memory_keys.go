@@ -2,18 +2,25 @@ package hsmtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 
 	"watchword/hsm"
 )
 
 // Create makes a key.
 func (m *Memory) Create(ctx context.Context, name hsm.KeyName, version uint32) (hsm.KeyRecord, error) {
+	return m.create(ctx, name, version, hsm.TransportBits)
+}
+
+func (m *Memory) create(ctx context.Context, name hsm.KeyName, version uint32, bits int) (hsm.KeyRecord, error) {
 	if ctx.Err() != nil {
 		return hsm.KeyRecord{}, context.Cause(ctx)
 	}
@@ -34,6 +41,13 @@ func (m *Memory) Create(ctx context.Context, name hsm.KeyName, version uint32) (
 			return hsm.KeyRecord{}, err
 		}
 		sum := sha256.Sum256(public)
+		k.record.Check = sum[:16]
+	case hsm.KeyTransport:
+		var err error
+		if k.rsa, err = rsa.GenerateKey(rand.Reader, bits); err != nil {
+			return hsm.KeyRecord{}, err
+		}
+		sum := sha256.Sum256(k.rsa.N.Bytes())
 		k.record.Check = sum[:16]
 	default:
 		return hsm.KeyRecord{}, fmt.Errorf("there is no HSM key named %q", name)
@@ -84,6 +98,8 @@ func (m *Memory) Attach(ctx context.Context, records []hsm.KeyRecord) error {
 			if r.Version >= keys.newAudit {
 				keys.audit, keys.newAudit = found.signer, r.Version
 			}
+		case hsm.KeyTransport:
+			keys.transport = append(keys.transport, memoryTransport{r.Version, found.rsa})
 		}
 	}
 	for _, name := range hsm.KeyNames() {
@@ -91,6 +107,7 @@ func (m *Memory) Attach(ctx context.Context, records []hsm.KeyRecord) error {
 			return fmt.Errorf("%w: the database records no key %s", hsm.ErrKeyMismatch, name)
 		}
 	}
+	slices.SortFunc(keys.transport, func(a, b memoryTransport) int { return cmp.Compare(b.version, a.version) })
 	m.keys = keys
 	return nil
 }

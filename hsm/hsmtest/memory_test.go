@@ -2,6 +2,7 @@ package hsmtest
 
 import (
 	"bytes"
+	"crypto"
 	"encoding/hex"
 	"errors"
 	"testing"
@@ -22,6 +23,28 @@ func TestSoftHSMConforms(t *testing.T) {
 	Run(t, func(t *testing.T) KeystoreUnderTest {
 		k, records := SoftHSM(t)
 		return KeystoreUnderTest{k, records}
+	})
+}
+
+func TestMemoryTransportConforms(t *testing.T) {
+	RunTransporter(t, func(t *testing.T) TransporterUnderTest {
+		m := NewMemory(t)
+		return TransporterUnderTest{
+			TransportKeystore: m, Records: m.Records(), Inside: LikeSoftHSM,
+			OAEP: func(crypto.Hash, crypto.Hash, bool) bool { return true },
+		}
+	})
+}
+
+func TestSoftHSMTransportConforms(t *testing.T) {
+	RunTransporter(t, func(t *testing.T) TransporterUnderTest {
+		k, records := SoftHSM(t)
+		return TransporterUnderTest{
+			TransportKeystore: k, Records: records, Inside: LikeSoftHSM,
+			OAEP: func(hash, mgf crypto.Hash, labelled bool) bool {
+				return hash == crypto.SHA1 && mgf == crypto.SHA1 && !labelled
+			},
+		}
 	})
 }
 

@@ -89,6 +89,80 @@ func (c conn) unwrap(mechanism uint, kek handle, blob []byte) (handle, error) {
 	return key, err
 }
 
+// take unwraps what was encrypted to an RSA key to a session key that can be
+// wrapped again. It is sensitive unless readable. How it was encrypted says in.
+func (c conn) take(in rsaWrap, key handle, ciphertext []byte, readable bool) (handle, error) {
+	c.tick()
+	c.m.made.Add(1)
+	var object handle
+	open := C.int(0)
+	if readable {
+		open = 1
+	}
+	err := rv("C_UnwrapKey", C.ck_take(c.m.fn, c.session(), key, C.ck_ulong(in.hash), C.ck_ulong(in.mgf),
+		ptr(in.label), C.ck_ulong(len(in.label)), ptr(ciphertext), C.ck_ulong(len(ciphertext)), open, &object))
+	return object, err
+}
+
+// concatenate makes a session key of object's value and then data.
+func (c conn) concatenate(object handle, data []byte) (handle, error) {
+	c.tick()
+	c.m.made.Add(1)
+	var longer handle
+	err := rv("C_DeriveKey", C.ck_concatenate(c.m.fn, c.session(), object, ptr(data), C.ck_ulong(len(data)), &longer))
+	return longer, err
+}
+
+// wrapObject wraps object under kek and answers the part of out that it used.
+func (c conn) wrapObject(mechanism uint, kek, object handle, out []byte) ([]byte, error) {
+	c.tick()
+	n := C.ck_ulong(len(out))
+	if err := rv("C_WrapKey", C.ck_wrap_object(c.m.fn, c.session(), C.ck_ulong(mechanism), kek, object, ptr(out), &n)); err != nil {
+		return nil, err
+	}
+	if int(n) > len(out) {
+		return nil, fmt.Errorf("C_WrapKey: %d bytes in the place of %d", n, len(out))
+	}
+	return out[:n:n], nil
+}
+
+// valueLen is object's CKA_VALUE_LEN; SoftHSM 2.6 says 0 of a key that was
+// unwrapped.
+func (c conn) valueLen(object handle) (int, error) {
+	c.tick()
+	var n C.ck_ulong
+	err := rv("C_GetAttributeValue", C.ck_value_len(c.m.fn, c.session(), object, &n))
+	return int(n), err
+}
+
+// value reads the value of an object that is not sensitive and answers the part
+// of out that it used.
+func (c conn) value(object handle, out []byte) ([]byte, error) {
+	c.tick()
+	n := C.ck_ulong(len(out))
+	if err := rv("C_GetAttributeValue", C.ck_value(c.m.fn, c.session(), object, ptr(out), &n)); err != nil {
+		return nil, err
+	}
+	if uint64(n) > uint64(len(out)) {
+		return nil, fmt.Errorf("C_GetAttributeValue: a value longer than %d bytes", len(out))
+	}
+	return out[:n:n], nil
+}
+
+// digestKey writes SHA-256 of object's value and then data to out.
+func (c conn) digestKey(object handle, data []byte, out *[32]byte) error {
+	c.tick()
+	n := C.ck_ulong(len(out))
+	if err := rv("C_DigestKey", C.ck_digest_key(c.m.fn, c.session(), pkcs11.CKM_SHA256, object,
+		ptr(data), C.ck_ulong(len(data)), ptr(out[:]), &n)); err != nil {
+		return err
+	}
+	if int(n) != len(out) {
+		return fmt.Errorf("C_DigestFinal: SHA-256 made %d bytes", n)
+	}
+	return nil
+}
+
 // destroy destroys an object.
 func (c conn) destroy(object handle) error {
 	c.tick()

@@ -29,19 +29,38 @@ typedef struct {
 	ck_ulong tagbits;
 } ck_gcm_params;
 
+typedef struct {
+	ck_ulong hash;
+	ck_ulong mgf;
+	ck_ulong source;
+	void *label;
+	ck_ulong labellen;
+} ck_oaep_params;
+
+typedef struct {
+	unsigned char *data;
+	ck_ulong len;
+} ck_string_data;
+
 /* Positions in CK_FUNCTION_LIST. */
 enum {
 	fn_login = 18,
 	fn_create_object = 20,
 	fn_destroy_object = 22,
+	fn_get_attribute_value = 24,
 	fn_encrypt_init = 29,
 	fn_encrypt = 30,
 	fn_decrypt_init = 33,
 	fn_decrypt = 34,
+	fn_digest_init = 37,
+	fn_digest_update = 39,
+	fn_digest_key = 40,
+	fn_digest_final = 41,
 	fn_sign_init = 42,
 	fn_sign = 43,
 	fn_wrap_key = 60,
 	fn_unwrap_key = 61,
+	fn_derive_key = 62,
 };
 
 enum {
@@ -58,11 +77,16 @@ enum {
 	cka_sign = 0x108,
 	cka_verify = 0x10A,
 	cka_derive = 0x10C,
+	cka_value_len = 0x161,
 	cka_extractable = 0x162,
 
 	cko_secret_key = 4,
 	ckk_generic_secret = 0x10,
+	ckm_rsa_pkcs = 0x1,
+	ckm_rsa_pkcs_oaep = 0x9,
+	ckm_concatenate_base_and_data = 0x362,
 	ckm_aes_gcm = 0x1087,
+	ckz_data_specified = 1,
 	cku_user = 1,
 };
 
@@ -75,6 +99,12 @@ typedef ck_ulong (*destroy_fn)(ck_ulong, ck_ulong);
 typedef ck_ulong (*wrap_fn)(ck_ulong, ck_mechanism *, ck_ulong, ck_ulong, unsigned char *, ck_ulong *);
 typedef ck_ulong (*unwrap_fn)(ck_ulong, ck_mechanism *, ck_ulong, const unsigned char *, ck_ulong,
 	ck_attribute *, ck_ulong, ck_ulong *);
+typedef ck_ulong (*derive_fn)(ck_ulong, ck_mechanism *, ck_ulong, ck_attribute *, ck_ulong, ck_ulong *);
+typedef ck_ulong (*attribute_fn)(ck_ulong, ck_ulong, ck_attribute *, ck_ulong);
+typedef ck_ulong (*digest_init_fn)(ck_ulong, ck_mechanism *);
+typedef ck_ulong (*digest_update_fn)(ck_ulong, const unsigned char *, ck_ulong);
+typedef ck_ulong (*digest_key_fn)(ck_ulong, ck_ulong);
+typedef ck_ulong (*digest_final_fn)(ck_ulong, unsigned char *, ck_ulong *);
 
 static ck_bool yes = 1, no = 0;
 static ck_ulong secret_key = cko_secret_key, generic_secret = ckk_generic_secret;
@@ -174,6 +204,89 @@ ck_ulong ck_unwrap(ck_functions *p, ck_ulong session, ck_ulong mechanism, ck_ulo
 ck_ulong ck_destroy(ck_functions *p, ck_ulong session, ck_ulong object)
 {
 	return ((destroy_fn)p->fn[fn_destroy_object])(session, object);
+}
+
+ck_ulong ck_take(ck_functions *p, ck_ulong session, ck_ulong key, ck_ulong hash, ck_ulong mgf,
+	const unsigned char *label, ck_ulong labellen, const unsigned char *blob, ck_ulong len,
+	int readable, ck_ulong *object)
+{
+	/* Extractable, because only such a key can be wrapped, and able to sign, so
+	 * that what was wrapped can be compared with it. */
+	ck_attribute t[] = {
+		ULONG(cka_class, secret_key),
+		ULONG(cka_key_type, generic_secret),
+		BOOL(cka_token, no),
+		BOOL(cka_private, yes),
+		{ cka_sensitive, readable ? &no : &yes, sizeof(ck_bool) },
+		BOOL(cka_extractable, yes),
+		BOOL(cka_sign, yes),
+		BOOL(cka_verify, no),
+		BOOL(cka_encrypt, no),
+		BOOL(cka_decrypt, no),
+		BOOL(cka_wrap, no),
+		BOOL(cka_unwrap, no),
+		BOOL(cka_derive, yes),
+	};
+	ck_oaep_params o = { hash, mgf, ckz_data_specified, labellen > 0 ? (void *)label : NULL, labellen };
+	ck_mechanism m = { ckm_rsa_pkcs_oaep, &o, sizeof o };
+	if (hash == 0)
+		m = (ck_mechanism){ ckm_rsa_pkcs, NULL, 0 };
+	return ((unwrap_fn)p->fn[fn_unwrap_key])(session, &m, key, blob, len, t, COUNT(t), object);
+}
+
+ck_ulong ck_concatenate(ck_functions *p, ck_ulong session, ck_ulong object,
+	const unsigned char *data, ck_ulong len, ck_ulong *longer)
+{
+	/* Sensitive and extractable come from object. */
+	ck_attribute t[] = {
+		ULONG(cka_class, secret_key),
+		ULONG(cka_key_type, generic_secret),
+		BOOL(cka_token, no),
+		BOOL(cka_private, yes),
+		BOOL(cka_sensitive, yes),
+		BOOL(cka_extractable, yes),
+		BOOL(cka_sign, yes),
+		BOOL(cka_derive, no),
+	};
+	ck_string_data d = { (unsigned char *)data, len };
+	ck_mechanism m = { ckm_concatenate_base_and_data, &d, sizeof d };
+	return ((derive_fn)p->fn[fn_derive_key])(session, &m, object, t, COUNT(t), longer);
+}
+
+ck_ulong ck_wrap_object(ck_functions *p, ck_ulong session, ck_ulong mechanism, ck_ulong kek,
+	ck_ulong object, unsigned char *out, ck_ulong *outlen)
+{
+	ck_mechanism m = { mechanism, NULL, 0 };
+	return ((wrap_fn)p->fn[fn_wrap_key])(session, &m, kek, object, out, outlen);
+}
+
+ck_ulong ck_value_len(ck_functions *p, ck_ulong session, ck_ulong object, ck_ulong *len)
+{
+	ck_attribute t[] = { { cka_value_len, len, sizeof *len } };
+	return ((attribute_fn)p->fn[fn_get_attribute_value])(session, object, t, COUNT(t));
+}
+
+ck_ulong ck_value(ck_functions *p, ck_ulong session, ck_ulong object, unsigned char *out, ck_ulong *outlen)
+{
+	ck_attribute t[] = { { cka_value, out, *outlen } };
+	ck_ulong rv = ((attribute_fn)p->fn[fn_get_attribute_value])(session, object, t, COUNT(t));
+	*outlen = t[0].len;
+	return rv;
+}
+
+ck_ulong ck_digest_key(ck_functions *p, ck_ulong session, ck_ulong mechanism, ck_ulong object,
+	const unsigned char *data, ck_ulong len, unsigned char *out, ck_ulong *outlen)
+{
+	ck_mechanism m = { mechanism, NULL, 0 };
+	ck_ulong rv = ((digest_init_fn)p->fn[fn_digest_init])(session, &m);
+	if (rv != 0)
+		return rv;
+	ck_ulong failed = ((digest_key_fn)p->fn[fn_digest_key])(session, object);
+	if (failed == 0 && len > 0)
+		failed = ((digest_update_fn)p->fn[fn_digest_update])(session, data, len);
+	/* Also after a failure: it ends the operation where that did not. */
+	rv = ((digest_final_fn)p->fn[fn_digest_final])(session, out, outlen);
+	return failed != 0 ? failed : rv;
 }
 
 ck_ulong ck_gcm(ck_functions *p, ck_ulong session, ck_ulong key, int encrypt,

@@ -31,6 +31,30 @@ ck_ulong ck_unwrap(ck_functions *p, ck_ulong session, ck_ulong mechanism, ck_ulo
 
 ck_ulong ck_destroy(ck_functions *p, ck_ulong session, ck_ulong object);
 
+/* C_UnwrapKey of a seed that was encrypted to an RSA key, by CKM_RSA_PKCS_OAEP,
+ * or by CKM_RSA_PKCS if hash is 0. The session key can be wrapped again, can sign
+ * and be derived from; it is sensitive unless readable. */
+ck_ulong ck_take(ck_functions *p, ck_ulong session, ck_ulong key, ck_ulong hash, ck_ulong mgf,
+	const unsigned char *label, ck_ulong labellen, const unsigned char *blob, ck_ulong len,
+	int readable, ck_ulong *object);
+
+/* C_DeriveKey by CKM_CONCATENATE_BASE_AND_DATA: object and then data, as a
+ * session key like ck_take's. */
+ck_ulong ck_concatenate(ck_functions *p, ck_ulong session, ck_ulong object,
+	const unsigned char *data, ck_ulong len, ck_ulong *longer);
+
+/* C_WrapKey of an object. */
+ck_ulong ck_wrap_object(ck_functions *p, ck_ulong session, ck_ulong mechanism, ck_ulong kek,
+	ck_ulong object, unsigned char *out, ck_ulong *outlen);
+
+/* CKA_VALUE_LEN, and CKA_VALUE, of an object. */
+ck_ulong ck_value_len(ck_functions *p, ck_ulong session, ck_ulong object, ck_ulong *len);
+ck_ulong ck_value(ck_functions *p, ck_ulong session, ck_ulong object, unsigned char *out, ck_ulong *outlen);
+
+/* The digest of object's value and then of data, by C_DigestKey. */
+ck_ulong ck_digest_key(ck_functions *p, ck_ulong session, ck_ulong mechanism, ck_ulong object,
+	const unsigned char *data, ck_ulong len, unsigned char *out, ck_ulong *outlen);
+
 /* AES-GCM with a tag of 16 bytes. Modules that make the IV themselves write it
  * over iv. */
 ck_ulong ck_gcm(ck_functions *p, ck_ulong session, ck_ulong key, int encrypt,

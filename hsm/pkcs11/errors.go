@@ -87,6 +87,12 @@ func isLost(err error) bool {
 	return true
 }
 
+// isNoDigest says that a module does not digest keys.
+func isNoDigest(err error) bool {
+	return isRV(err, pkcs11.CKR_FUNCTION_NOT_SUPPORTED, pkcs11.CKR_KEY_INDIGESTIBLE, pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED,
+		pkcs11.CKR_MECHANISM_INVALID, pkcs11.CKR_ATTRIBUTE_SENSITIVE)
+}
+
 // unavailable is what callers get while the HSM cannot answer.
 func unavailable(cause error) error {
 	if cause == nil {

@@ -2,14 +2,17 @@ package pkcs11
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/asn1"
 	"fmt"
 	"math/big"
+	"slices"
 
 	"github.com/miekg/pkcs11"
 
@@ -26,6 +29,7 @@ type keyset struct {
 	secretsNow uint32
 	audit      handle
 	auditKey   *ecdsa.PublicKey
+	transport  []*transportKey // those that vendors may have encrypted to, the newest first; mostly none
 }
 
 // oidP256 names the curve P-256 in CKA_EC_PARAMS.
@@ -67,12 +71,16 @@ func (k *Keystore) alone(ctx context.Context, f func(g *generation) error) error
 // Create makes a long-lived key: private, sensitive, not extractable, and able
 // to do one thing.
 func (k *Keystore) Create(ctx context.Context, name hsm.KeyName, version uint32) (hsm.KeyRecord, error) {
+	return k.create(ctx, name, version, hsm.TransportBits)
+}
+
+func (k *Keystore) create(ctx context.Context, name hsm.KeyName, version uint32, bits int) (hsm.KeyRecord, error) {
 	var record hsm.KeyRecord
 	err := k.alone(ctx, func(g *generation) error {
 		id := make([]byte, 16)
 		rand.Read(id)
 		r := hsm.KeyRecord{Name: name, Version: version, ID: id}
-		err := generate(g.anchor, r)
+		err := generate(g.anchor, r, bits)
 		if err != nil {
 			return err
 		}
@@ -88,7 +96,8 @@ func (k *Keystore) Create(ctx context.Context, name hsm.KeyName, version uint32)
 	return record, nil
 }
 
-func generate(c conn, r hsm.KeyRecord) error {
+// generate makes the key of r; bits is the size of an RSA key.
+func generate(c conn, r hsm.KeyRecord, bits int) error {
 	attributes := func(class uint, private bool, more ...*pkcs11.Attribute) []*pkcs11.Attribute {
 		return append([]*pkcs11.Attribute{
 			pkcs11.NewAttribute(pkcs11.CKA_CLASS, class),
@@ -148,6 +157,30 @@ func generate(c conn, r hsm.KeyRecord) error {
 			return opError("C_GenerateKeyPair", err)
 		}
 		return nil
+	case hsm.KeyTransport:
+		_, _, err := c.m.p11.GenerateKeyPair(c.h,
+			[]*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, nil)},
+			attributes(pkcs11.CKO_PUBLIC_KEY, false,
+				pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA),
+				pkcs11.NewAttribute(pkcs11.CKA_MODULUS_BITS, bits),
+				pkcs11.NewAttribute(pkcs11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}),
+				pkcs11.NewAttribute(pkcs11.CKA_WRAP, true),
+				pkcs11.NewAttribute(pkcs11.CKA_ENCRYPT, false),
+				pkcs11.NewAttribute(pkcs11.CKA_VERIFY, false),
+				pkcs11.NewAttribute(pkcs11.CKA_VERIFY_RECOVER, false)),
+			attributes(pkcs11.CKO_PRIVATE_KEY, true,
+				pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA),
+				pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
+				pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false),
+				pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, true),
+				pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, false),
+				pkcs11.NewAttribute(pkcs11.CKA_SIGN, false),
+				pkcs11.NewAttribute(pkcs11.CKA_SIGN_RECOVER, false),
+				pkcs11.NewAttribute(pkcs11.CKA_DERIVE, false)))
+		if err != nil {
+			return opError("C_GenerateKeyPair", err)
+		}
+		return nil
 	}
 	return fmt.Errorf("there is no HSM key named %q", r.Name)
 }
@@ -185,6 +218,7 @@ func (k *Keystore) Attach(ctx context.Context, keys []hsm.KeyRecord) error {
 		next.number = k.number
 		k.records = records
 		k.public = found.auditKey
+		k.transport = found.transportKeys()
 		k.cause = nil
 		k.gen.Store(&next)
 		close(g.down)
@@ -233,6 +267,8 @@ func attach(c conn, p *profile, records []hsm.KeyRecord) (*keyset, error) {
 			if latest {
 				ks.audit, ks.auditKey = found.key, found.public
 			}
+		case hsm.KeyTransport:
+			ks.transport = append(ks.transport, found.transport)
 		}
 	}
 	for _, name := range hsm.KeyNames() {
@@ -240,19 +276,22 @@ func attach(c conn, p *profile, records []hsm.KeyRecord) (*keyset, error) {
 			return nil, fmt.Errorf("%w: the database records no key %s", hsm.ErrKeyMismatch, name)
 		}
 	}
+	slices.SortFunc(ks.transport, func(a, b *transportKey) int { return cmp.Compare(b.version, a.version) })
 	return ks, nil
 }
 
 type foundKey struct {
 	key    handle
 	public *ecdsa.PublicKey // of the audit key
+
+	transport *transportKey // of a transport key
 }
 
 // prove finds the key of r and computes its check value: something that only
 // this key makes, hashed.
 func prove(c conn, p *profile, r hsm.KeyRecord) ([]byte, foundKey, error) {
 	class := uint(pkcs11.CKO_SECRET_KEY)
-	if r.Name == hsm.KeyAudit {
+	if r.Name == hsm.KeyAudit || r.Name == hsm.KeyTransport {
 		class = pkcs11.CKO_PRIVATE_KEY
 	}
 	key, err := find(c, class, r.ID)
@@ -293,6 +332,10 @@ func prove(c conn, p *profile, r hsm.KeyRecord) ([]byte, foundKey, error) {
 				return nil, found, fmt.Errorf("its public key does not belong to it")
 			}
 			proof, err = found.public.Bytes()
+		}
+	case hsm.KeyTransport:
+		if found.transport, err = proveTransport(c, p, key, r); err == nil {
+			proof, err = x509.MarshalPKIXPublicKey(found.transport.public)
 		}
 	default:
 		return nil, found, fmt.Errorf("there is no HSM key named %q", r.Name)

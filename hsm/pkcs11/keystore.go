@@ -127,8 +127,8 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// A Keystore is an hsm.Keystore, hsm.Sealer, hsm.Signer and hsm.Provisioner on
-// a PKCS#11 token.
+// A Keystore is an hsm.Keystore, hsm.Sealer, hsm.Signer, hsm.Provisioner and
+// hsm.Transporter on a PKCS#11 token.
 type Keystore struct {
 	config Config
 	log    *slog.Logger
@@ -144,15 +144,18 @@ type Keystore struct {
 
 	gen atomic.Pointer[generation] // nil while the HSM is lost, and after Close
 
-	mu      sync.Mutex       // guards what follows, and changes of gen
-	records []hsm.KeyRecord  // as attached
-	public  *ecdsa.PublicKey // of the audit key, as attached
-	cause   error            // why gen is nil
-	closed  bool
-	number  uint64
-	rebuilt time.Time // when the last recovery ended
-	turning bool      // a turnover is under way
-	putOff  time.Time // no turnover before
+	attempts hsm.Attempts // at RSA-1_5
+
+	mu        sync.Mutex         // guards what follows, and changes of gen
+	records   []hsm.KeyRecord    // as attached
+	public    *ecdsa.PublicKey   // of the audit key, as attached
+	transport []hsm.TransportKey // as attached
+	cause     error              // why gen is nil
+	closed    bool
+	number    uint64
+	rebuilt   time.Time // when the last recovery ended
+	turning   bool      // a turnover is under way
+	putOff    time.Time // no turnover before
 }
 
 // A generation is everything that is lost when the HSM or its connection is:

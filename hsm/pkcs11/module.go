@@ -12,6 +12,18 @@ package pkcs11
 #cgo nocallback ck_unwrap
 #cgo noescape ck_destroy
 #cgo nocallback ck_destroy
+#cgo noescape ck_take
+#cgo nocallback ck_take
+#cgo noescape ck_concatenate
+#cgo nocallback ck_concatenate
+#cgo noescape ck_wrap_object
+#cgo nocallback ck_wrap_object
+#cgo noescape ck_value_len
+#cgo nocallback ck_value_len
+#cgo noescape ck_value
+#cgo nocallback ck_value
+#cgo noescape ck_digest_key
+#cgo nocallback ck_digest_key
 #cgo noescape ck_gcm
 #cgo nocallback ck_gcm
 #include <stdlib.h>

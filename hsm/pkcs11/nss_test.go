@@ -1,8 +1,10 @@
 package pkcs11_test
 
 import (
+	"crypto"
 	"testing"
 
+	"watchword/hsm"
 	"watchword/hsm/hsmtest"
 )
 
@@ -13,6 +15,19 @@ func TestNSSConforms(t *testing.T) {
 	hsmtest.Run(t, func(t *testing.T) hsmtest.KeystoreUnderTest {
 		k, records := hsmtest.OpenNew(t, hsmtest.NSSToken(t))
 		return hsmtest.KeystoreUnderTest{Keystore: k, Records: records}
+	})
+}
+
+// softokn unwraps by OAEP in every form, pads inside and takes short keys, so all
+// seeds travel inside it. It answers a wrong RSA-1_5 ciphertext with random bytes.
+func TestNSSTransportConforms(t *testing.T) {
+	hsmtest.RunTransporter(t, func(t *testing.T) hsmtest.TransporterUnderTest {
+		k, records := hsmtest.OpenNew(t, hsmtest.NSSToken(t))
+		return hsmtest.TransporterUnderTest{
+			TransportKeystore: k, Records: records, Resists: true,
+			Inside: func(hsm.Hash, int) bool { return true },
+			OAEP:   func(crypto.Hash, crypto.Hash, bool) bool { return true },
+		}
 	})
 }
 

@@ -26,6 +26,9 @@ const mechanismKWP = "aes-kwp"
 type profile struct {
 	wrap     uint   // the mechanism that wraps and unwraps seeds
 	wrapName string // its name in hsm.Wrapped.Mechanism
+
+	oaep  bool // it has CKM_RSA_PKCS_OAEP
+	pkcs1 bool // it has CKM_RSA_PKCS
 }
 
 // macMechanism is the module's HMAC for a digest.
@@ -45,11 +48,21 @@ func macMechanism(h hsm.Hash) uint {
 // what the wrapping mechanism does: the number 0x210A is RFC 5649 in SoftHSM and
 // something else elsewhere.
 func findProfile(c conn, slot uint, wanted string, log *slog.Logger) (*profile, error) {
+	p, has, err := findWrapping(c, slot, wanted, log)
+	if err != nil {
+		return nil, err
+	}
+	p.oaep, p.pkcs1 = has[pkcs11.CKM_RSA_PKCS_OAEP], has[pkcs11.CKM_RSA_PKCS]
+	return p, nil
+}
+
+// findWrapping answers a profile that says how to wrap, and what the token has.
+func findWrapping(c conn, slot uint, wanted string, log *slog.Logger) (_ *profile, has map[uint]bool, _ error) {
 	list, err := c.m.p11.GetMechanismList(slot)
 	if err != nil {
-		return nil, opError("C_GetMechanismList", err)
+		return nil, nil, opError("C_GetMechanismList", err)
 	}
-	has := map[uint]bool{}
+	has = map[uint]bool{}
 	for _, m := range list {
 		has[m.Mechanism] = true
 	}
@@ -64,7 +77,7 @@ func findProfile(c conn, slot uint, wanted string, log *slog.Logger) (*profile, 
 		{pkcs11.CKM_ECDSA, "CKM_ECDSA"},
 	} {
 		if !has[need.number] {
-			return nil, fmt.Errorf("%w: token in slot %d has no %s (%#x)", hsm.ErrUnsupported, slot, need.name, need.number)
+			return nil, nil, fmt.Errorf("%w: token in slot %d has no %s (%#x)", hsm.ErrUnsupported, slot, need.name, need.number)
 		}
 	}
 
@@ -78,16 +91,16 @@ func findProfile(c conn, slot uint, wanted string, log *slog.Logger) (*profile, 
 			ok, err := knownAnswer(c, number)
 			switch {
 			case ok:
-				return &profile{wrap: number, wrapName: mechanismKWP}, nil
+				return &profile{wrap: number, wrapName: mechanismKWP}, has, nil
 			case err == nil:
 				failed = fmt.Errorf("mechanism %#x is not RFC 5649", number)
 			case isLost(err) && !isOtherKey(err):
-				return nil, err
+				return nil, nil, err
 			case number == ckmAESKeyWrapKWP:
 				// HSMs in FIPS mode take no AES key from outside, so there is
 				// no known answer; this number is defined to be RFC 5649.
 				log.Warn("hsm: mechanism 0x210B could not be proven by known answer", "cause", err)
-				return &profile{wrap: number, wrapName: mechanismKWP}, nil
+				return &profile{wrap: number, wrapName: mechanismKWP}, has, nil
 			default:
 				failed = fmt.Errorf("mechanism %#x could not be proven to be RFC 5649: %w", number, err)
 			}
@@ -95,33 +108,33 @@ func findProfile(c conn, slot uint, wanted string, log *slog.Logger) (*profile, 
 		if failed == nil {
 			failed = fmt.Errorf("slot %d has neither 0x210B (CKM_AES_KEY_WRAP_KWP) nor 0x210A (CKM_AES_KEY_WRAP_PAD)", slot)
 		}
-		return nil, fmt.Errorf("%w: AES key wrap with padding: %w; configure the vendor's mechanism number", hsm.ErrUnsupported, failed)
+		return nil, nil, fmt.Errorf("%w: AES key wrap with padding: %w; configure the vendor's mechanism number", hsm.ErrUnsupported, failed)
 	case mechanismKWP:
 		if !has[ckmAESKeyWrapKWP] {
-			return nil, fmt.Errorf("%w: token in slot %d has no CKM_AES_KEY_WRAP_KWP (0x210b)", hsm.ErrUnsupported, slot)
+			return nil, nil, fmt.Errorf("%w: token in slot %d has no CKM_AES_KEY_WRAP_KWP (0x210b)", hsm.ErrUnsupported, slot)
 		}
 		if ok, err := knownAnswer(c, ckmAESKeyWrapKWP); !ok && err == nil {
-			return nil, fmt.Errorf("%w: mechanism 0x210b is not RFC 5649", hsm.ErrUnsupported)
+			return nil, nil, fmt.Errorf("%w: mechanism 0x210b is not RFC 5649", hsm.ErrUnsupported)
 		}
-		return &profile{wrap: ckmAESKeyWrapKWP, wrapName: mechanismKWP}, nil
+		return &profile{wrap: ckmAESKeyWrapKWP, wrapName: mechanismKWP}, has, nil
 	}
 
 	n, err := strconv.ParseUint(wanted, 0, 32)
 	if err != nil {
-		return nil, fmt.Errorf(`wrapping mechanism %q is neither "auto", "aes-kwp" nor a number such as 0x8000016f`, wanted)
+		return nil, nil, fmt.Errorf(`wrapping mechanism %q is neither "auto", "aes-kwp" nor a number such as 0x8000016f`, wanted)
 	}
 	number := uint(n)
 	if !has[number] {
-		return nil, fmt.Errorf("%w: token in slot %d has no mechanism %#x; it has %s", hsm.ErrUnsupported, slot, number, numbers(list))
+		return nil, nil, fmt.Errorf("%w: token in slot %d has no mechanism %#x; it has %s", hsm.ErrUnsupported, slot, number, numbers(list))
 	}
 	ok, err := knownAnswer(c, number)
 	if ok {
-		return &profile{wrap: number, wrapName: mechanismKWP}, nil
+		return &profile{wrap: number, wrapName: mechanismKWP}, has, nil
 	}
 	// The self-test proves that it wraps and unwraps; only other software will
 	// not understand the blobs, so they get a name of their own.
 	log.Warn("hsm: the configured wrapping mechanism is not RFC 5649", "mechanism", wanted, "cause", err)
-	return &profile{wrap: number, wrapName: vendorName(number)}, nil
+	return &profile{wrap: number, wrapName: vendorName(number)}, has, nil
 }
 
 // unwrapMechanism is the mechanism that a stored seed was wrapped by.

@@ -93,11 +93,16 @@ func (k *Keystore) wrapSlice(ctx context.Context, g *generation, seeds []hsm.See
 // digest's, because modules refuse shorter ones, and a multiple of eight, on
 // which all that call themselves key wrap with padding agree.
 func keyLen(s hsm.Seed) int {
-	n := max(len(s.Bytes), s.Hash.Size())
-	if len(s.Bytes) > s.Hash.BlockSize() {
+	n := len(s.Bytes)
+	if n > s.Hash.BlockSize() {
 		n = s.Hash.Size()
 	}
-	return (n + 7) &^ 7
+	return paddedLen(s.Hash, n)
+}
+
+// paddedLen is how long a key of n bytes is once it was padded.
+func paddedLen(h hsm.Hash, n int) int {
+	return (max(n, h.Size()) + 7) &^ 7
 }
 
 // hmacKey writes the HMAC key of s to key, which is keyLen long and zero: the

@@ -1,0 +1,370 @@
+package pkcs11
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"math/big"
+	"slices"
+	"time"
+
+	"github.com/miekg/pkcs11"
+
+	"watchword/hsm"
+)
+
+const (
+	// rewrapSlice is how many seeds a task takes over: an RSA operation takes
+	// milliseconds, and between two tasks other work gets its turn.
+	rewrapSlice = 4
+
+	// rewrapGrain is what the time of a task with a failed RSA-1_5 ciphertext is
+	// rounded up to. It is far more than the task takes whatever the ciphertext,
+	// so that the time does not tell one failure from another.
+	rewrapGrain = 250 * time.Millisecond
+)
+
+// pkcs1Lens are the lengths of seeds that RSA-1_5 is believed to hold. A module
+// that resists Bleichenbacher's attack answers a wrong ciphertext with random
+// bytes of any length that fits; of those, one in fifty is taken for a seed.
+var pkcs1Lens = []int{10, 16, 20, 24, 32, 48, 64}
+
+// A rewrapping is the work of one task. It holds copies of all it needs, since
+// the caller may leave before it is done.
+type rewrapping struct {
+	k       *Keystore
+	version uint32 // of the transport key
+	options hsm.TransportOptions
+	items   []hsm.Transported
+	done    []hsm.Rewrapped
+}
+
+// Rewrap takes over seeds that were encrypted to a transport key.
+func (k *Keystore) Rewrap(ctx context.Context, items []hsm.Transported, options hsm.TransportOptions) ([]hsm.Rewrapped, error) {
+	g, err := k.current(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("take over seeds: %w", err)
+	}
+	version, err := g.keys.transportTo(options.To)
+	if err != nil {
+		return nil, fmt.Errorf("take over seeds: %w", err)
+	}
+	options.To = nil
+	all := make([]hsm.Rewrapped, 0, len(items))
+	for part := range slices.Chunk(items, rewrapSlice) {
+		r := &rewrapping{k: k, version: version, options: options, items: cloneTransported(part)}
+		began := time.Now()
+		if _, err := k.do(ctx, g, r.do); err != nil {
+			return nil, fmt.Errorf("take over seeds: %w", err)
+		}
+		if r.failedPKCS1() {
+			if err := k.roundUp(ctx, began); err != nil {
+				return nil, fmt.Errorf("take over seeds: %w", err)
+			}
+		}
+		all = append(all, r.done...)
+	}
+	return all, nil
+}
+
+// transportTo is the version of the transport key that public belongs to, or
+// that of the newest if it is nil.
+func (ks *keyset) transportTo(public *rsa.PublicKey) (uint32, error) {
+	if len(ks.transport) == 0 {
+		return 0, hsm.ErrNoTransportKey
+	}
+	if public == nil {
+		return ks.transport[0].version, nil
+	}
+	for _, t := range ks.transport {
+		if t.public.Equal(public) {
+			return t.version, nil
+		}
+	}
+	return 0, fmt.Errorf("%w: they were encrypted to another key than the transport key", hsm.ErrKeyMismatch)
+}
+
+func cloneTransported(items []hsm.Transported) []hsm.Transported {
+	items = slices.Clone(items)
+	for i := range items {
+		items[i].Label = bytes.Clone(items[i].Label)
+		items[i].Ciphertext = bytes.Clone(items[i].Ciphertext)
+	}
+	return items
+}
+
+func (r *rewrapping) failedPKCS1() bool {
+	for i := range r.done {
+		if r.items[i].Mechanism == hsm.TransportPKCS1 && errors.Is(r.done[i].Err, hsm.ErrTransport) {
+			return true
+		}
+	}
+	return false
+}
+
+// roundUp waits until a whole number of grains has passed since began.
+func (k *Keystore) roundUp(ctx context.Context, began time.Time) error {
+	spent := time.Since(began)
+	timer := time.NewTimer((spent/rewrapGrain+1)*rewrapGrain - spent)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-k.stop:
+		return errClosed
+	}
+}
+
+// do takes over all items on one session. An error ends it: then nothing of it
+// counts.
+func (r *rewrapping) do(c conn, g *generation) error {
+	t, ok := g.keys.transportVersion(r.version)
+	if !ok {
+		return hsm.ErrNoTransportKey
+	}
+	r.done = make([]hsm.Rewrapped, 0, len(r.items))
+	for i := range r.items {
+		w, path, err := r.one(c, g, t, &r.items[i])
+		if isLost(err) {
+			return err
+		}
+		if err != nil {
+			w, path = hsm.Wrapped{}, ""
+		}
+		r.done = append(r.done, hsm.Rewrapped{Wrapped: w, Path: path, Err: err})
+	}
+	return nil
+}
+
+// one takes over one item. An error that is a loss ends all.
+func (r *rewrapping) one(c conn, g *generation, t *transportKey, item *hsm.Transported) (hsm.Wrapped, hsm.TransportPath, error) {
+	if item.Hash.Size() == 0 {
+		return hsm.Wrapped{}, "", fmt.Errorf("unknown digest %d", item.Hash)
+	}
+	in, err := r.admit(c, g, t, item)
+	if err != nil {
+		return hsm.Wrapped{}, "", err
+	}
+	if item.Mechanism != hsm.TransportPKCS1 {
+		return r.open(c, g, t, in, item)
+	}
+	if err := r.k.attempts.Begin(); err != nil {
+		return hsm.Wrapped{}, "", err
+	}
+	w, path, err := r.open(c, g, t, in, item)
+	if isLost(err) {
+		r.k.attempts.End(false) // no answer about the ciphertext
+		return hsm.Wrapped{}, "", err
+	}
+	r.k.attempts.End(err != nil)
+	if err != nil {
+		err = hsm.ErrTransport
+	}
+	return w, path, err
+}
+
+// admit judges what does not depend on the ciphertext: whether the mechanism is
+// allowed, and whether the HSM has it.
+func (r *rewrapping) admit(c conn, g *generation, t *transportKey, item *hsm.Transported) (rsaWrap, error) {
+	switch item.Mechanism {
+	case hsm.TransportPKCS1:
+		if !r.options.AllowPKCS1 {
+			return rsaWrap{}, hsm.ErrPKCS1
+		}
+		if !g.profile.pkcs1 {
+			return rsaWrap{}, fmt.Errorf("%w: it does not unwrap by RSA-1_5; ask the vendor for RSA-OAEP", hsm.ErrUnsupported)
+		}
+		return rsaWrap{}, nil
+	case hsm.TransportOAEP:
+		kind := oaepKind{hash: item.OAEPHash, mgf: item.MGFHash, labelled: len(item.Label) > 0}
+		if kind.hash == 0 {
+			kind.hash = crypto.SHA1
+		}
+		if kind.mgf == 0 {
+			kind.mgf = crypto.SHA1
+		}
+		in, ok := kind.wrapOf(item.Label)
+		if ok {
+			var err error
+			if ok, err = t.supports(c, kind); err != nil {
+				return rsaWrap{}, err
+			}
+		}
+		if !ok {
+			return rsaWrap{}, fmt.Errorf("%w: it does not unwrap by %v; ask the vendor for SHA-1 in both and no label, which every HSM has", hsm.ErrUnsupported, kind)
+		}
+		return in, nil
+	}
+	return rsaWrap{}, fmt.Errorf("%w: seeds encrypted by %q are unknown", hsm.ErrUnsupported, string(item.Mechanism))
+}
+
+// open unwraps the seed and wraps it under the KEK.
+func (r *rewrapping) open(c conn, g *generation, t *transportKey, in rsaWrap, item *hsm.Transported) (w hsm.Wrapped, path hsm.TransportPath, err error) {
+	if len(item.Ciphertext) != t.public.Size() || new(big.Int).SetBytes(item.Ciphertext).Cmp(t.public.N) >= 0 {
+		return w, "", hsm.ErrTransport
+	}
+	object, err := r.take(c, g, t, in, item.Ciphertext, false)
+	if err != nil {
+		return w, "", err
+	}
+	defer func() {
+		if err2 := c.destroy(object); err == nil {
+			err = err2
+		}
+	}()
+	n, err := seedLen(c, object, t.public.Size())
+	if isLost(err) {
+		return w, "", err
+	}
+	if err == nil {
+		if !r.plausible(item, n) {
+			return w, "", hsm.ErrTransport
+		}
+		if w, err = r.inside(c, g, object, item.Hash, n); err == nil || isLost(err) {
+			return w, hsm.PathHSM, err
+		}
+	}
+	if !r.options.AllowHost {
+		return w, "", fmt.Errorf("%w: %w; it could only travel through this server's memory, if that is allowed", hsm.ErrUnsupported, err)
+	}
+	w, err = r.outside(c, g, t, in, item)
+	return w, hsm.PathHost, err
+}
+
+func (r *rewrapping) plausible(item *hsm.Transported, n int) bool {
+	if item.Mechanism == hsm.TransportPKCS1 {
+		return slices.Contains(pkcs1Lens, n)
+	}
+	return n > 0
+}
+
+// take unwraps a ciphertext. Whatever the module answers to one that it does not
+// unwrap, the ciphertext is to blame if the HSM is well, and only if it fails
+// again then; otherwise the HSM is lost.
+func (r *rewrapping) take(c conn, g *generation, t *transportKey, in rsaWrap, ciphertext []byte, readable bool) (handle, error) {
+	for attempt := 1; ; attempt++ {
+		object, err := c.take(in, t.key, ciphertext, readable)
+		if err == nil {
+			return object, nil
+		}
+		if isFull(err) {
+			for _, old := range g.cache.shrink() {
+				if err := c.destroy(old); err != nil {
+					return 0, err
+				}
+			}
+		}
+		if err := t.well(c); err != nil {
+			return 0, ill(err)
+		}
+		if attempt == 2 {
+			return 0, hsm.ErrTransport
+		}
+	}
+}
+
+// inside wraps a seed of n bytes that is in the HSM, padded if the HSM can pad
+// it, and proves that what comes of it computes the same HMAC.
+func (r *rewrapping) inside(c conn, g *generation, object handle, hash hsm.Hash, n int) (w hsm.Wrapped, err error) {
+	seed := object
+	if pad := paddedLen(hash, n) - n; pad > 0 && n < hash.BlockSize() {
+		// It is tried whether or not the module lists it: softokn has it and does
+		// not say so.
+		longer, err := c.concatenate(object, make([]byte, pad))
+		if isLost(err) && !isOtherKey(err) && !isRV(err, pkcs11.CKR_FUNCTION_NOT_SUPPORTED) {
+			return w, err
+		}
+		if err == nil {
+			seed = longer
+			defer func() {
+				if err2 := c.destroy(longer); err == nil {
+					err = err2
+				}
+			}()
+		}
+	}
+	kek := g.keys.kek[g.keys.kekVersion]
+	blob, err := c.wrapObject(g.profile.wrap, kek, seed, make([]byte, paddedLen(hash, n)+32))
+	if err != nil {
+		return w, err
+	}
+	key, err := c.unwrap(g.profile.wrap, kek, blob)
+	if err != nil {
+		return w, err
+	}
+	defer func() {
+		if err2 := c.destroy(key); err == nil {
+			err = err2
+		}
+	}()
+	same, err := sameMAC(c, hash, seed, key)
+	if err == nil && seed != object {
+		// Where the HSM takes the short seed as it came, that too must agree.
+		if same2, err2 := sameMAC(c, hash, object, key); isLost(err2) {
+			err = err2
+		} else if err2 == nil {
+			same = same && same2
+		}
+	}
+	if isLost(err) {
+		return w, err
+	}
+	if err != nil {
+		return w, fmt.Errorf("it computes no HMAC-%v with a seed of %d bytes and cannot pad it (%v)", hash, n, err)
+	}
+	if !same {
+		return w, fmt.Errorf("it does not wrap a seed of %d bytes as it is", n)
+	}
+	return hsm.Wrapped{Mechanism: g.profile.wrapName, KEK: g.keys.kekVersion, Hash: hash, SeedLen: uint16(n), Blob: blob}, nil
+}
+
+// sameMAC says whether two keys compute the same HMAC of something random.
+func sameMAC(c conn, hash hsm.Hash, a, b handle) (bool, error) {
+	challenge := make([]byte, 16)
+	rand.Read(challenge)
+	macs := make([]byte, 2*hash.Size())
+	for i, key := range []handle{a, b} {
+		if err := c.sign(macMechanism(hash), key, challenge, macs[i*hash.Size():(i+1)*hash.Size()]); err != nil {
+			return false, err
+		}
+	}
+	return bytes.Equal(macs[:hash.Size()], macs[hash.Size():]), nil
+}
+
+// outside does what inside cannot, through this process's memory.
+func (r *rewrapping) outside(c conn, g *generation, t *transportKey, in rsaWrap, item *hsm.Transported) (w hsm.Wrapped, err error) {
+	room := make([]byte, t.public.Size())
+	defer clear(room)
+	object, err := r.take(c, g, t, in, item.Ciphertext, true)
+	if err != nil {
+		return w, err
+	}
+	value, err := c.value(object, room)
+	if err2 := c.destroy(object); err == nil {
+		err = err2
+	}
+	if isLost(err) {
+		return w, err
+	}
+	if err != nil {
+		return w, fmt.Errorf("%w: it does not let a seed out either (%v)", hsm.ErrUnsupported, err)
+	}
+	if !r.plausible(item, len(value)) {
+		return w, hsm.ErrTransport
+	}
+	seed := hsm.Seed{Hash: item.Hash, Bytes: value}
+	key := make([]byte, keyLen(seed))
+	defer clear(key)
+	hmacKey(key, seed)
+	blob, err := c.wrap(g.profile.wrap, g.keys.kek[g.keys.kekVersion], key, make([]byte, len(key)+32))
+	if err != nil {
+		return w, err
+	}
+	return hsm.Wrapped{Mechanism: g.profile.wrapName, KEK: g.keys.kekVersion, Hash: item.Hash, SeedLen: uint16(len(value)), Blob: blob}, nil
+}
