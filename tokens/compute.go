@@ -23,20 +23,14 @@ type trial struct {
 	decoyed bool // cands holds the decoy: the user has no token, or there is no such user
 }
 
-// decide loads, computes and judges a batch. Attempts on the same user are
-// judged one after another, each on the state that the one before left. It
-// answers nil if no attempt is left to commit.
-func (e *engine) decide(ctx context.Context, batch []*pending) *decided {
-	s := e.s
-	subjects, err := s.load(ctx, batch)
-	if err != nil {
-		for _, x := range batch {
-			x.fail(err)
-		}
-		return nil
-	}
+// decide computes and judges a batch. Attempts on the same user are judged one
+// after another, each on the state that the one before left. It answers nil if
+// no attempt is left to commit.
+func (e *engine) decide(ctx context.Context, l *loaded) *decided {
+	s, batch, subjects := e.s, l.attempts, l.subjects
 	now := s.cfg.Now()
 	d := &decided{
+		gathered: batch,
 		attempts: make([]*pending, 0, len(batch)),
 		verdicts: make([]verdict, 0, len(batch)),
 		events:   make([]audit.Event, 0, len(batch)),
@@ -50,9 +44,10 @@ func (e *engine) decide(ctx context.Context, batch []*pending) *decided {
 		}
 		rest = append(rest, i)
 	}
-	// The time is the whole batch's: with an HSM that hangs, each further
-	// attempt on the same user would have others wait that long again.
-	ctx, cancel := context.WithTimeout(ctx, computeTimeout)
+	// The time is the whole batch's, and what it waited for the batch before is
+	// part of it: with an HSM that hangs, each further attempt would have others
+	// wait that long again.
+	ctx, cancel := context.WithDeadline(ctx, l.deadline)
 	defer cancel()
 	writes := make(map[*Subject]*write, len(batch))
 	for len(rest) > 0 {

@@ -11,10 +11,12 @@ import (
 	"watchword/tokens/audit"
 )
 
-// engine takes attempts through the hot path: gather, load, compute, decide,
-// commit. Two goroutines overlap: while one batch is committed, the next is
-// gathered and computed. A user whose change is being committed waits for the
-// batch after, so that no decision is taken on state that is about to move.
+// engine takes attempts through the hot path in three stages that overlap, each
+// one goroutine: gather and load, compute and decide, commit. A stage takes what
+// the one before has for it as soon as it is free: a slow disk makes larger
+// commits, not idle processors. From gathering to commit a user belongs to one
+// batch; further attempts on the user wait, so that no decision is taken on state
+// that is about to move.
 type engine struct {
 	s     *Service
 	queue chan *pending
@@ -23,13 +25,58 @@ type engine struct {
 	closed bool
 
 	// The fields below belong to the gathering goroutine.
-	waiting  []*pending      // taken from the queue, their user being committed
-	inflight map[Ref]bool    // whose attempts are being committed
-	busy     bool            // a batch is being committed
-	work     chan *decided   // to the committing goroutine
-	back     chan []*pending // from it: done, and what must be decided anew
+	waiting  []*pending   // taken from the queue, their user being worked on
+	inflight map[Ref]bool // whose attempts are being worked on
+	under    int          // batches being worked on
+
+	loaded chan *loaded // from gathering to computing
+	ready  pile[*decided]
+	back   pile[ended] // from computing and committing to gathering
 
 	took time.Duration // what a commit usually takes; belongs to the committing goroutine
+}
+
+// loaded is a batch with what it will be judged on.
+type loaded struct {
+	attempts []*pending
+	subjects []*Subject // parallel to attempts, nil for unknown users
+	deadline time.Time  // for the HMACs
+}
+
+// ended is a batch that the engine is done with, but for what must be decided
+// anew.
+type ended struct {
+	batches  int        // how many were joined into it
+	attempts []*pending // all that were gathered
+	again    []*pending // of them, what met a conflict
+}
+
+// pile hands things from some goroutines to one, which is never waited for.
+type pile[T any] struct {
+	mu   sync.Mutex
+	list []T
+	some chan struct{} // holds a token when list may be other than empty
+}
+
+func newPile[T any]() pile[T] { return pile[T]{some: make(chan struct{}, 1)} }
+
+func (p *pile[T]) put(x ...T) {
+	p.mu.Lock()
+	p.list = append(p.list, x...)
+	p.mu.Unlock()
+	select {
+	case p.some <- struct{}{}:
+	default:
+	}
+}
+
+// take answers all there is.
+func (p *pile[T]) take() []T {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := p.list
+	p.list = nil
+	return list
 }
 
 func newEngine(s *Service) *engine {
@@ -37,8 +84,9 @@ func newEngine(s *Service) *engine {
 		s:        s,
 		queue:    make(chan *pending, s.cfg.Queue),
 		inflight: map[Ref]bool{},
-		work:     make(chan *decided),
-		back:     make(chan []*pending, 1),
+		loaded:   make(chan *loaded),
+		ready:    newPile[*decided](),
+		back:     newPile[ended](),
 	}
 }
 
@@ -70,13 +118,10 @@ func (e *engine) close() {
 // run is the gathering goroutine. It ends after close, when every attempt has
 // its answer.
 func (e *engine) run(ctx context.Context) {
-	var committer sync.WaitGroup
 	ctx = context.WithoutCancel(ctx) // close ends it, not the context
-	committer.Go(func() {
-		for d := range e.work {
-			e.back <- e.commit(ctx, d)
-		}
-	})
+	var stages sync.WaitGroup
+	stages.Go(func() { e.judge(ctx) })
+	stages.Go(func() { e.conclude(ctx) })
 	open := true
 	for {
 		var batch []*pending
@@ -84,21 +129,53 @@ func (e *engine) run(ctx context.Context) {
 		if len(batch) == 0 {
 			break
 		}
-		d := e.decide(ctx, batch)
-		if d == nil {
-			continue
-		}
-		if e.busy {
-			e.done(<-e.back)
-		}
-		for _, x := range d.attempts {
+		for _, x := range batch {
 			e.inflight[x.ref] = true
 		}
-		e.busy = true
-		e.work <- d
+		e.under++
+		deadline := time.Now().Add(computeTimeout)
+		subjects, err := e.s.load(ctx, batch)
+		if err != nil {
+			for _, x := range batch {
+				x.fail(err)
+			}
+			e.back.put(ended{batches: 1, attempts: batch})
+			continue
+		}
+		e.loaded <- &loaded{batch, subjects, deadline}
 	}
-	close(e.work)
-	committer.Wait()
+	close(e.loaded)
+	stages.Wait()
+}
+
+// judge is the computing goroutine.
+func (e *engine) judge(ctx context.Context) {
+	defer close(e.ready.some)
+	for l := range e.loaded {
+		if d := e.decide(ctx, l); d != nil {
+			e.ready.put(d)
+		} else {
+			e.back.put(ended{batches: 1, attempts: l.attempts})
+		}
+	}
+}
+
+// conclude is the committing goroutine: it commits in one all that was decided
+// meanwhile.
+func (e *engine) conclude(ctx context.Context) {
+	for range e.ready.some {
+		list := e.ready.take()
+		for len(list) > 0 {
+			d := list[0]
+			n := 1
+			for n < len(list) && len(d.attempts)+len(list[n].attempts) <= e.s.cfg.BatchSize && d.join(list[n]) {
+				n++
+			}
+			list = list[n:]
+			gathered := d.gathered
+			e.back.put(ended{batches: n, attempts: gathered, again: e.commit(ctx, d)})
+		}
+	}
 }
 
 // gather makes the next batch: at least one attempt, or none at the end. It
@@ -106,6 +183,7 @@ func (e *engine) run(ctx context.Context) {
 func (e *engine) gather(open bool) ([]*pending, bool) {
 	var batch []*pending
 	for {
+		e.done(e.back.take())
 		still := e.waiting[:0]
 		for _, x := range e.waiting {
 			if len(batch) < e.s.cfg.BatchSize && !e.inflight[x.ref] {
@@ -129,7 +207,7 @@ func (e *engine) gather(open bool) ([]*pending, bool) {
 			}
 			break
 		}
-		if len(batch) > 0 || (!open && !e.busy && len(e.waiting) == 0) {
+		if len(batch) > 0 || (!open && e.under == 0 && len(e.waiting) == 0) {
 			return batch, open
 		}
 		// Nothing can go now: wait for whatever comes first. With too many
@@ -145,8 +223,7 @@ func (e *engine) gather(open bool) ([]*pending, bool) {
 			} else {
 				batch = e.place(batch, x)
 			}
-		case again := <-e.back:
-			e.done(again)
+		case <-e.back.some:
 		}
 	}
 }
@@ -159,21 +236,32 @@ func (e *engine) place(batch []*pending, x *pending) []*pending {
 	return append(batch, x)
 }
 
-// done notes that the batch was committed; again are those of its attempts
-// that met a conflict. They come before all that came later.
-func (e *engine) done(again []*pending) {
-	e.busy = false
-	clear(e.inflight)
-	e.waiting = append(again, e.waiting...)
+// done frees the users of batches that ended. What is to be decided anew comes
+// before all that came later.
+func (e *engine) done(list []ended) {
+	var again []*pending
+	for _, b := range list {
+		e.under -= b.batches
+		for _, x := range b.attempts {
+			delete(e.inflight, x.ref)
+		}
+		again = append(again, b.again...)
+	}
+	if len(again) > 0 {
+		e.waiting = append(again, e.waiting...)
+	}
 }
 
 // decided is a batch with its outcome, not yet durable.
 type decided struct {
+	gathered []*pending // all of the batch, also those that were answered already
 	attempts []*pending
 	verdicts []verdict     // parallel to attempts
 	events   []audit.Event // parallel to attempts; Action is empty where the crowd keeps the event
 	subjects []*Subject    // parallel to attempts, nil for unknown users
 	writes   []*write      // one for each subject that moves
+
+	users map[int64]bool // whom writes are for; nil until a batch joins
 }
 
 // write is one subject's change.
@@ -182,6 +270,32 @@ type write struct {
 	expect   int64
 	standing Standing
 	moved    []int64 // tokens, by ID
+}
+
+// join adds another batch, unless both write the same user: that one was decided
+// on state that the first will have moved.
+func (d *decided) join(o *decided) bool {
+	if d.users == nil {
+		d.users = make(map[int64]bool, len(d.writes)+len(o.writes))
+		for _, w := range d.writes {
+			d.users[w.subject.User.ID] = true
+		}
+	}
+	for _, w := range o.writes {
+		if d.users[w.subject.User.ID] {
+			return false
+		}
+	}
+	for _, w := range o.writes {
+		d.users[w.subject.User.ID] = true
+	}
+	d.gathered = append(d.gathered, o.gathered...)
+	d.attempts = append(d.attempts, o.attempts...)
+	d.verdicts = append(d.verdicts, o.verdicts...)
+	d.events = append(d.events, o.events...)
+	d.subjects = append(d.subjects, o.subjects...)
+	d.writes = append(d.writes, o.writes...)
+	return true
 }
 
 // maxPretence bounds how long an answer without a commit is held back.

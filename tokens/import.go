@@ -67,11 +67,12 @@ type Import struct {
 
 // Seeds shorter than this are refused: 80 bits is the shortest that vendors
 // ship (RFC 4226, section 4, asks for 128). A token's clock may be ahead or
-// behind by so many steps, which is more than any is.
+// behind by so many steps, which is more than any is, also of those that count
+// from another year than 1970.
 const (
 	minSeed  = 10
 	maxSeed  = 128
-	maxDrift = 10_000_000
+	maxDrift = 1_000_000_000
 )
 
 // BeginImport begins an import. Nothing is visible before Publish; an import
