@@ -48,6 +48,10 @@ type Choices struct {
 	Digits int         // --digits
 	Period int         // --period, seconds
 
+	// Encoding is how seeds are written, where the file's format leaves it open
+	// (--encoding).
+	Encoding Encoding
+
 	// TimeOrigin is what times in a SafeWord file count from (--time-origin);
 	// zero: 2000-01-01 00:00 UTC.
 	TimeOrigin time.Time

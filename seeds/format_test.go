@@ -208,7 +208,7 @@ func TestNotesOfAContainerReachTheReport(t *testing.T) {
 func TestReadersWipeSeeds(t *testing.T) {
 	seed := []byte("12345678901234567890")
 	for _, end := range []bool{true, false} {
-		c := newCSVReader(strings.NewReader(csvOf("A1", "A2")))
+		c := oathLayout.reader(strings.NewReader(csvOf("A1", "A2")), Choices{})
 		rec, err := c.Next()
 		if err != nil || !bytes.Equal(rec.Seed, seed) {
 			t.Fatal(err)

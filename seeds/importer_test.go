@@ -435,7 +435,7 @@ func TestImportStreamsAMillionTokensInLittleMemory(t *testing.T) {
 }
 
 func BenchmarkOATHCSV(b *testing.B) {
-	r := newCSVReader(&generator{n: b.N})
+	r := oathLayout.reader(&generator{n: b.N}, Choices{})
 	b.ReportAllocs()
 	for range b.N {
 		if _, err := r.Next(); err != nil {

@@ -73,6 +73,21 @@ func (l *lines) fill() {
 		clear(l.buf[n:l.end])
 		l.start, l.end, l.given = 0, n, 0
 	}
+	l.more()
+}
+
+// ahead answers what follows the line handed out last, as far as the buffer has
+// room for it; the last line of it may lack its end. It is not to be written to,
+// and is valid until the next call of next.
+func (l *lines) ahead() []byte {
+	for l.err == nil && l.end < len(l.buf) {
+		l.more()
+	}
+	return l.buf[l.start:l.end]
+}
+
+// more reads on, behind what is there.
+func (l *lines) more() {
 	for tries := 0; tries < 100; tries++ {
 		n, err := l.r.Read(l.buf[l.end:])
 		l.end += n

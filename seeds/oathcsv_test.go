@@ -147,9 +147,13 @@ func TestOATHCSVHeaderRow(t *testing.T) {
 		t.Errorf("a token named token: %v, %v", got, err)
 	}
 	for _, c := range []struct{ file, says string }{
-		{"serial,seed,digits,type\n", "line 1: column 3 of the header row"},
 		{"serial,seed,type,digits,period,hash,owner\n", "line 1: column 7 of the header row"},
-		{"# version: 2\nalice,x,y\n", "line 1: the file says that it is of another version"},
+		{"serial,seed,digits,what\n", "line 1: column 4 of the header row"},
+		{"serial,seed,secret key\n", "line 1: column 3 of the header row"},
+		{"serial,seed,type,digits,period|counter,counter\n", "line 1: column 6 of the header row"},
+		{"serial,seed,type,hash,algorithm\n", "line 1: column 5 of the header row"},
+		{"# version: 3\nalice,x,y\n", "line 1: the file says that it is of a version of the format that is not known"},
+		{"A1," + rfcSeed + "\n# version: 2\n", "line 2: the version of the format changes within the file"},
 	} {
 		_, err := readAll(&oathCSV, strings.NewReader(c.file), OpenOptions{})
 		if err == nil || !strings.HasPrefix(err.Error(), c.says) || !errors.Is(err, tokens.ErrInvalid) {
