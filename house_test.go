@@ -21,8 +21,9 @@ var rooms = map[string][]string{
 	"scripts/bench":    {},
 	"api":              {"tokens", "tokens/audit", "tokens/policy", "webauthn", "seeds", "api/console"},
 	"radius":           {"tokens", "tokens/audit"},
-	"seeds":            {"tokens", "tokens/audit", "hsm", "seeds/pskc"},
-	"seeds/pskc":       {"hsm"},
+	"seeds":            {"tokens", "tokens/audit", "hsm", "seeds/pskc", "seeds/xmlinput"},
+	"seeds/pskc":       {"hsm", "seeds/xmlinput"},
+	"seeds/xmlinput":   {},
 	"tokens":           {"hsm", "tokens/audit", "tokens/policy"},
 	"tokens/policy":    {},
 	"tokens/store":     {"tokens", "tokens/audit", "tokens/policy", "webauthn", "migrations", "hsm"},
@@ -49,7 +50,7 @@ var outside = map[string][]string{
 	"github.com/spf13/cobra":              {"cmd/watchword"},
 	"github.com/cedar-policy/cedar-go":    {"tokens/policy"},
 	"golang.org/x/text":                   {"tokens"},
-	"encoding/xml":                        {"seeds", "seeds/pskc"},
+	"encoding/xml":                        {"seeds", "seeds/pskc", "seeds/xmlinput"},
 	"github.com/prometheus/client_golang": {"cmd/watchword", "radius", "api"},
 }
 

@@ -57,7 +57,7 @@ func (c *chunk) add(r *Record) {
 	c.items = append(c.items, it)
 	c.tokens = append(c.tokens, tokens.NewToken{
 		Serial: r.Serial, Type: r.Type, Algorithm: r.Algorithm, Digits: r.Digits, Period: r.Period,
-		Counter: r.Counter, Drift: r.Drift, Model: r.Model,
+		Counter: r.Counter, Drift: r.drift(), Model: r.Model,
 		Seed: c.arena[start:len(c.arena):len(c.arena)],
 	})
 }

@@ -122,5 +122,5 @@ func foreign(prefix []byte) string {
 			return k.says
 		}
 	}
-	return ""
+	return refuseSDTID(bytes.TrimPrefix(prefix, bom))
 }

@@ -34,6 +34,7 @@ type Record struct {
 	Period    int    // TOTP: seconds of a time step; zero for HOTP
 	Counter   uint64 // HOTP: next counter expected; zero for TOTP
 	Drift     int    // TOTP: time steps that the token's clock is ahead
+	Origin    int64  // TOTP: Unix time that its time steps count from, on a multiple of Period; zero as RFC 6238 has it
 	Model     string // what the file says of manufacturer and model; may be empty
 
 	// User is whom the file names as the owner, and UserRealm where; they are a
@@ -120,6 +121,10 @@ func (r *Record) check() error {
 		return errors.New("an HOTP token with a clock drift")
 	case r.Drift < -MaxDrift || r.Drift > MaxDrift:
 		return fmt.Errorf("a clock drift of %d time steps; at most %d are possible", r.Drift, MaxDrift)
+	case r.Origin != 0 && (r.Type != tokens.TOTP || r.Origin%int64(r.Period) != 0):
+		return errors.New("a time origin that is not one of a TOTP token, or not on the beginning of a time step")
+	case r.Origin < -maxOrigin || r.Origin > maxOrigin || r.Origin/int64(max(r.Period, 1)) > maxSteps || r.Origin/int64(max(r.Period, 1)) < -maxSteps:
+		return errors.New("a time origin that is too far from 1970")
 	case len(r.Seed) < MinSeed:
 		return fmt.Errorf("a seed of %d bytes; %d are the least (RFC 4226 wants 16 or more)", len(r.Seed), MinSeed)
 	case len(r.Seed) > MaxSeed:
@@ -127,6 +132,22 @@ func (r *Record) check() error {
 	}
 	return nil
 }
+
+// drift is how many time steps the token's clock is ahead of one that counts
+// from 1970.
+func (r *Record) drift() int {
+	if r.Origin == 0 {
+		return r.Drift
+	}
+	return r.Drift - int(r.Origin/int64(r.Period))
+}
+
+// The farthest that a time origin may be from 1970: seconds (to 2106), and what
+// the core takes as a drift, in time steps.
+const (
+	maxOrigin = 1 << 32
+	maxSteps  = 999_000_000
+)
 
 // maxCounter leaves room for look-ahead below the largest signed number.
 const maxCounter = 1<<62 - 1

@@ -205,8 +205,8 @@ func (y *yubicoReader) hotp(row *yubicoRow) error {
 	if rec.Counter, err = strconv.ParseUint(string(row.movingFactor), 10, 64); err != nil {
 		return errors.New("the moving factor is not a number")
 	}
-	if err := seedHex(rec, row.key); err != nil {
-		return err
+	if err := decodeHex(rec, row.key); err != nil {
+		return fmt.Errorf("the key: %w", err)
 	}
 	return rec.check()
 }
@@ -293,26 +293,6 @@ func isDecimal(s []byte) bool {
 
 func isHexText(s []byte) bool {
 	return !slices.ContainsFunc(s, func(b byte) bool { return !isHex(b) })
-}
-
-// seedHex reads a seed in hex into rec. Its errors say what is wrong with it,
-// never what it is.
-func seedHex(rec *Record, digits []byte) error {
-	if len(digits) == 0 {
-		return errors.New("there is no seed")
-	}
-	if i := slices.IndexFunc(digits, func(b byte) bool { return !isHex(b) }); i >= 0 {
-		return fmt.Errorf("character %d of the seed is not a hex digit", i+1)
-	}
-	if len(digits)%2 != 0 {
-		return errors.New("the seed has an odd number of hex digits")
-	}
-	if n := len(digits) / 2; n > MaxSeed {
-		return fmt.Errorf("a seed of %d bytes; %d are the most", n, MaxSeed)
-	}
-	rec.Seed = rec.Seed[:len(digits)/2]
-	_, err := hex.Decode(rec.Seed, digits)
-	return err
 }
 
 // yubicoSplit takes a row apart. Its error says that the row is of neither

@@ -82,7 +82,7 @@ func TestYubicoRowsThatAreRefused(t *testing.T) {
 		{"7654321,,1x," + rfcSeed + iso, Choices{Digits: 6}, "7654321", "the moving factor is not a number"},
 		{"7654321,,16," + rfcSeed[1:] + iso, Choices{Digits: 6}, "7654321", "an odd number of hex digits"},
 		{"7654321,,16," + rfcSeed[:10] + iso, Choices{Digits: 6}, "7654321", "a seed of 5 bytes"},
-		{"7654321,,16,x" + rfcSeed[1:] + iso, Choices{Digits: 6}, "7654321", "character 1 of the seed is not a hex digit"},
+		{"7654321,,16,x" + rfcSeed[1:] + iso, Choices{Digits: 6}, "7654321", "character 1 is not a hex digit"},
 		{"7654321,,16," + strings.Repeat("ab", MaxSeed+1) + iso, Choices{Digits: 6}, "7654321", "128 are the most"},
 		{"A654321,,16," + rfcSeed + iso, Choices{Digits: 6}, "", "column 1 (serial): it is not a number"},
 		{strings.Replace(good, ",ubhvcccccccd,", ",,", 1), Choices{}, "", "names no serial for this key"},
