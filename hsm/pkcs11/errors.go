@@ -87,10 +87,20 @@ func isLost(err error) bool {
 	return true
 }
 
-// isNoDigest says that a module does not digest keys.
-func isNoDigest(err error) bool {
-	return isRV(err, pkcs11.CKR_FUNCTION_NOT_SUPPORTED, pkcs11.CKR_KEY_INDIGESTIBLE, pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED,
-		pkcs11.CKR_MECHANISM_INVALID, pkcs11.CKR_ATTRIBUTE_SENSITIVE)
+// unable says that err is about what the module can do with a key, and about
+// nothing that may pass. Return values that otherwise put handles in doubt may
+// be named beside.
+func unable(err error, beside ...pkcs11.Error) bool {
+	return isRV(err, beside...) || !isLost(err) && !isFull(err)
+}
+
+// ill makes sure that an error after which the HSM is not to be trusted counts
+// as a loss of it.
+func ill(err error) error {
+	if isLost(err) {
+		return err
+	}
+	return fmt.Errorf("the HSM does not do what it did before (%v): %w", err, pkcs11.Error(pkcs11.CKR_KEY_CHANGED))
 }
 
 // unavailable is what callers get while the HSM cannot answer.

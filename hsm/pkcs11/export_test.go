@@ -1,9 +1,12 @@
 package pkcs11
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/miekg/pkcs11"
+
+	"watchword/hsm"
 )
 
 // SessionKeys counts the session objects in the HSM: the seeds that are
@@ -80,4 +83,11 @@ func (k *Keystore) Generation() uint64 {
 		return g.number
 	}
 	return 0
+}
+
+// Records are those of the keys that are attached.
+func (k *Keystore) Records() []hsm.KeyRecord {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.records)
 }

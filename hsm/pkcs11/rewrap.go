@@ -30,7 +30,7 @@ const (
 
 // pkcs1Lens are the lengths of seeds that RSA-1_5 is believed to hold. A module
 // that resists Bleichenbacher's attack answers a wrong ciphertext with random
-// bytes of any length that fits; of those, one in fifty is taken for a seed.
+// bytes of any length that fits; of those, about one in fifty passes for a seed.
 var pkcs1Lens = []int{10, 16, 20, 24, 32, 48, 64}
 
 // A rewrapping is the work of one task. It holds copies of all it needs, since
@@ -158,12 +158,8 @@ func (r *rewrapping) one(c conn, g *generation, t *transportKey, item *hsm.Trans
 		return hsm.Wrapped{}, "", err
 	}
 	w, path, err := r.open(c, g, t, in, item)
-	if isLost(err) {
-		r.k.attempts.End(false) // no answer about the ciphertext
-		return hsm.Wrapped{}, "", err
-	}
 	r.k.attempts.End(err != nil)
-	if err != nil {
+	if err != nil && !isLost(err) {
 		err = hsm.ErrTransport
 	}
 	return w, path, err
@@ -213,11 +209,7 @@ func (r *rewrapping) open(c conn, g *generation, t *transportKey, in rsaWrap, it
 	if err != nil {
 		return w, "", err
 	}
-	defer func() {
-		if err2 := c.destroy(object); err == nil {
-			err = err2
-		}
-	}()
+	defer func() { err = dropped(c, object, err) }()
 	n, err := seedLen(c, object, t.public.Size())
 	if isLost(err) {
 		return w, "", err
@@ -254,6 +246,9 @@ func (r *rewrapping) take(c conn, g *generation, t *transportKey, in rsaWrap, ci
 			return object, nil
 		}
 		if isFull(err) {
+			if attempt == 2 {
+				return 0, ill(err)
+			}
 			for _, old := range g.cache.shrink() {
 				if err := c.destroy(old); err != nil {
 					return 0, err
@@ -269,6 +264,15 @@ func (r *rewrapping) take(c conn, g *generation, t *transportKey, in rsaWrap, ci
 	}
 }
 
+// dropped destroys a temporary object. If that fails the HSM counts as lost, since
+// that ends the sessions, and with them all that they made.
+func dropped(c conn, object handle, err error) error {
+	if err2 := c.destroy(object); err2 != nil && !isLost(err) {
+		return ill(err2)
+	}
+	return err
+}
+
 // inside wraps a seed of n bytes that is in the HSM, padded if the HSM can pad
 // it, and proves that what comes of it computes the same HMAC.
 func (r *rewrapping) inside(c conn, g *generation, object handle, hash hsm.Hash, n int) (w hsm.Wrapped, err error) {
@@ -276,52 +280,49 @@ func (r *rewrapping) inside(c conn, g *generation, object handle, hash hsm.Hash,
 	if pad := paddedLen(hash, n) - n; pad > 0 && n < hash.BlockSize() {
 		// It is tried whether or not the module lists it: softokn has it and does
 		// not say so.
-		longer, err := c.concatenate(object, make([]byte, pad))
-		if isLost(err) && !isOtherKey(err) && !isRV(err, pkcs11.CKR_FUNCTION_NOT_SUPPORTED) {
-			return w, err
-		}
-		if err == nil {
+		longer, err2 := c.concatenate(object, make([]byte, pad))
+		switch {
+		case err2 == nil:
 			seed = longer
-			defer func() {
-				if err2 := c.destroy(longer); err == nil {
-					err = err2
-				}
-			}()
+			defer func() { err = dropped(c, longer, err) }()
+		case !unable(err2, pkcs11.CKR_FUNCTION_NOT_SUPPORTED, pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED, pkcs11.CKR_KEY_TYPE_INCONSISTENT):
+			return w, ill(err2)
 		}
 	}
 	kek := g.keys.kek[g.keys.kekVersion]
 	blob, err := c.wrapObject(g.profile.wrap, kek, seed, make([]byte, paddedLen(hash, n)+32))
 	if err != nil {
-		return w, err
+		return w, cannot("wrap", hash, n, err)
 	}
 	key, err := c.unwrap(g.profile.wrap, kek, blob)
 	if err != nil {
-		return w, err
+		return w, cannot("unwrap again", hash, n, err)
 	}
-	defer func() {
-		if err2 := c.destroy(key); err == nil {
-			err = err2
-		}
-	}()
+	defer func() { err = dropped(c, key, err) }()
 	same, err := sameMAC(c, hash, seed, key)
 	if err == nil && seed != object {
 		// Where the HSM takes the short seed as it came, that too must agree.
-		if same2, err2 := sameMAC(c, hash, object, key); isLost(err2) {
-			err = err2
-		} else if err2 == nil {
+		if same2, err2 := sameMAC(c, hash, object, key); err2 == nil {
 			same = same && same2
+		} else if !unable(err2) {
+			err = err2
 		}
 	}
-	if isLost(err) {
-		return w, err
-	}
 	if err != nil {
-		return w, fmt.Errorf("it computes no HMAC-%v with a seed of %d bytes and cannot pad it (%v)", hash, n, err)
+		return w, cannot("pad", hash, n, err)
 	}
 	if !same {
 		return w, fmt.Errorf("it does not wrap a seed of %d bytes as it is", n)
 	}
 	return hsm.Wrapped{Mechanism: g.profile.wrapName, KEK: g.keys.kekVersion, Hash: hash, SeedLen: uint16(n), Blob: blob}, nil
+}
+
+// cannot says what the HSM cannot do with a seed of n bytes, if err is about that.
+func cannot(do string, hash hsm.Hash, n int, err error) error {
+	if !unable(err) {
+		return ill(err)
+	}
+	return fmt.Errorf("it cannot %s a seed of %d bytes for HMAC-%v (%v)", do, n, hash, err)
 }
 
 // sameMAC says whether two keys compute the same HMAC of something random.
@@ -346,11 +347,8 @@ func (r *rewrapping) outside(c conn, g *generation, t *transportKey, in rsaWrap,
 		return w, err
 	}
 	value, err := c.value(object, room)
-	if err2 := c.destroy(object); err == nil {
-		err = err2
-	}
-	if isLost(err) {
-		return w, err
+	if err = dropped(c, object, err); err != nil && !unable(err) {
+		return w, ill(err)
 	}
 	if err != nil {
 		return w, fmt.Errorf("%w: it does not let a seed out either (%v)", hsm.ErrUnsupported, err)
@@ -364,7 +362,7 @@ func (r *rewrapping) outside(c conn, g *generation, t *transportKey, in rsaWrap,
 	hmacKey(key, seed)
 	blob, err := c.wrap(g.profile.wrap, g.keys.kek[g.keys.kekVersion], key, make([]byte, len(key)+32))
 	if err != nil {
-		return w, err
+		return w, ill(err)
 	}
 	return hsm.Wrapped{Mechanism: g.profile.wrapName, KEK: g.keys.kekVersion, Hash: item.Hash, SeedLen: uint16(len(value)), Blob: blob}, nil
 }

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+
+	"github.com/miekg/pkcs11"
 )
 
 // commonLens are tried first.
@@ -20,8 +22,8 @@ var commonLens = []int{20, 32, 64, 16, 10}
 // is the key's, and its bytes stay where they are.
 func seedLen(c conn, object handle, limit int) (int, error) {
 	n, err := c.valueLen(object)
-	if isLost(err) {
-		return 0, err
+	if err != nil && !unable(err) {
+		return 0, ill(err)
 	}
 	if err == nil && n > 0 && n <= limit {
 		return n, nil
@@ -30,15 +32,15 @@ func seedLen(c conn, object handle, limit int) (int, error) {
 	defer clear(sum[:])
 	defer clear(got[:])
 	if err := c.digestKey(object, nil, &sum); err != nil {
-		if isLost(err) && !isNoDigest(err) {
-			return 0, err
+		if !unable(err, pkcs11.CKR_FUNCTION_NOT_SUPPORTED, pkcs11.CKR_KEY_INDIGESTIBLE, pkcs11.CKR_KEY_FUNCTION_NOT_PERMITTED) {
+			return 0, ill(err)
 		}
 		return 0, fmt.Errorf("it does not tell how long an unwrapped seed is")
 	}
 	try := func(n int) (bool, error) {
 		more := append(shaPadding(n), 'x')
 		if err := c.digestKey(object, more, &got); err != nil {
-			return false, err
+			return false, ill(err) // it worked a moment ago
 		}
 		want, err := continued(sum, n, more)
 		return want == got, err

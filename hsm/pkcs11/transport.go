@@ -234,9 +234,7 @@ func (t *transportKey) try(c conn, in rsaWrap, ciphertext, proof []byte) error {
 	}
 	var mac [32]byte
 	err = c.sign(pkcs11.CKM_SHA256_HMAC, object, canaryText, mac[:])
-	if err2 := c.destroy(object); err == nil {
-		err = err2
-	}
+	err = dropped(c, object, err)
 	if err == nil && !bytes.Equal(mac[:], proof) {
 		err = fmt.Errorf("what was encrypted to the transport key is unwrapped to something else: %w", pkcs11.Error(pkcs11.CKR_KEY_CHANGED))
 	}
@@ -266,13 +264,4 @@ func (t *transportKey) supports(c conn, kind oaepKind) (bool, error) {
 	defer t.mu.Unlock()
 	t.can[kind] = err == nil
 	return err == nil, nil
-}
-
-// ill makes sure that an error after which the HSM is not to be trusted counts
-// as a loss of it.
-func ill(err error) error {
-	if isLost(err) {
-		return err
-	}
-	return fmt.Errorf("the transport key does not work any more (%v): %w", err, pkcs11.Error(pkcs11.CKR_KEY_CHANGED))
 }

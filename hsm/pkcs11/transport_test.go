@@ -1,0 +1,272 @@
+package pkcs11_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	p11 "github.com/miekg/pkcs11"
+
+	"watchword/hsm"
+	"watchword/hsm/hsmtest"
+	"watchword/hsm/pkcs11"
+)
+
+func encrypted(t *testing.T, public *rsa.PublicKey, m hsm.TransportMechanism, h hsm.Hash, seed []byte) hsm.Transported {
+	t.Helper()
+	return hsmtest.EncryptTo(t, public, hsm.Transported{Mechanism: m, Hash: h}, seed)
+}
+
+// Another program, logged in with the PIN, sees what the key is and can use it
+// for nothing but unwrapping.
+func TestTheTransportKeyOnlyUnwraps(t *testing.T) {
+	config := hsmtest.Token(t)
+	k, records := hsmtest.OpenNew(t, config)
+	public, _ := hsmtest.Transport(t, k, records)
+	pin, err := config.PIN()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tool := func(args ...string) (string, error) {
+		out, err := exec.Command("pkcs11-tool", append([]string{
+			"--module", config.Module, "--token-label", config.TokenLabel, "--login", "--pin", string(pin),
+		}, args...)...).CombinedOutput()
+		return string(out), err
+	}
+	list, err := tool("--list-objects", "--type", "privkey")
+	if err != nil {
+		t.Fatalf("pkcs11-tool (of the package opensc): %v\n%s", err, list)
+	}
+	_, about, found := strings.Cut(list, "watchword transport 1")
+	if !found {
+		t.Fatalf("there is no transport key:\n%s", list)
+	}
+	about, _, _ = strings.Cut(about, "Private Key Object")
+	for _, want := range []string{"Usage:      unwrap\n", "sensitive", "always sensitive", "never extractable"} {
+		if !strings.Contains(about, want) {
+			t.Errorf("the transport key is not said to be %q:\n%s", want, about)
+		}
+	}
+	item := encrypted(t, public, hsm.TransportPKCS1, hsm.SHA1, []byte("12345678901234567890"))
+	dir := t.TempDir()
+	write(t, dir+"/ciphertext", item.Ciphertext)
+	for _, args := range [][]string{
+		{"--decrypt", "--mechanism", "RSA-PKCS"},
+		{"--decrypt", "--mechanism", "RSA-X-509"},
+		{"--sign", "--mechanism", "RSA-PKCS"},
+	} {
+		out, err := tool(append(args, "--label", "watchword transport 1", "--input-file", dir+"/ciphertext", "--output-file", dir+"/out")...)
+		if err == nil || !strings.Contains(out, "CKR_KEY_FUNCTION_NOT_PERMITTED") {
+			t.Errorf("pkcs11-tool %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+}
+
+func TestRewrapLeavesNothingInTheHSM(t *testing.T) {
+	for name, config := range map[string]func(testing.TB) pkcs11.Config{"SoftHSM": hsmtest.Token, "softokn": hsmtest.NSSToken} {
+		t.Run(name, func(t *testing.T) {
+			k, records := hsmtest.OpenNew(t, config(t))
+			public, _ := hsmtest.Transport(t, k, records)
+			if n := k.SessionKeys(t); n != 0 {
+				t.Fatalf("%d objects at first", n)
+			}
+			var items []hsm.Transported
+			for _, m := range []hsm.TransportMechanism{hsm.TransportOAEP, hsm.TransportPKCS1} {
+				for _, h := range []hsm.Hash{hsm.SHA1, hsm.SHA512, 9} {
+					for _, n := range []int{0, 10, 20, 65, 64} {
+						items = append(items, encrypted(t, public, m, h, random(n)))
+					}
+				}
+				bad := encrypted(t, public, m, hsm.SHA1, random(20))
+				bad.Ciphertext[50] ^= 1
+				items = append(items, bad)
+			}
+			for _, o := range []hsm.TransportOptions{{}, {AllowPKCS1: true}, {AllowHost: true}, {AllowHost: true, AllowPKCS1: true}} {
+				all, err := k.Rewrap(t.Context(), items, o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !slices.ContainsFunc(all, func(r hsm.Rewrapped) bool { return r.Err == nil }) || !slices.ContainsFunc(all, func(r hsm.Rewrapped) bool { return r.Err != nil }) {
+					t.Error("not both, seeds that were taken over and some that were not")
+				}
+				if n := k.SessionKeys(t); n != 0 {
+					t.Errorf("with %+v %d objects stay in the HSM", o, n)
+				}
+			}
+		})
+	}
+}
+
+// Whatever the module answers: a seed is taken over as it is, or not at all.
+func TestFaultsWhileSeedsAreTakenOver(t *testing.T) {
+	k, control := open(t, nil)
+	public, _ := hsmtest.Transport(t, k, k.Records())
+	var items []hsm.Transported
+	var seeds, want [][]byte
+	for _, n := range []int{20, 16, 32} {
+		seed := random(n)
+		items, seeds = append(items, encrypted(t, public, hsm.TransportOAEP, hsm.SHA1, seed)), append(seeds, seed)
+		w, err := k.Wrap(t.Context(), []hsm.Seed{{Hash: hsm.SHA1, Bytes: seed}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, w[0].Blob)
+	}
+	paths := []hsm.TransportPath{hsm.PathHSM, hsm.PathHost, hsm.PathHSM}
+	// once says whether all went well.
+	once := func(what string) bool {
+		all, err := k.Rewrap(t.Context(), items, hsm.TransportOptions{AllowHost: true})
+		if err != nil {
+			if !errors.Is(err, hsm.ErrUnavailable) || all != nil {
+				t.Errorf("%s: %d answers and %v", what, len(all), err)
+			}
+			return false
+		}
+		well := true
+		for i, r := range all {
+			switch {
+			case errors.Is(r.Err, hsm.ErrTransport):
+				t.Errorf("%s: a fault of the HSM is blamed on a ciphertext", what)
+			case r.Err != nil:
+				well = false
+			case !bytes.Equal(r.Blob, want[i]) || r.SeedLen != uint16(len(seeds[i])):
+				t.Errorf("%s: seed %d was taken over as something else", what, i)
+			case r.Path != paths[i]:
+				t.Errorf("%s: seed %d travelled by %q", what, i, r.Path)
+			}
+		}
+		return well
+	}
+	back := func(what string) {
+		control.Clear()
+		for deadline := time.Now().Add(10 * time.Second); !once(what); {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: the HSM is not back: %v", what, k.Ready())
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		if n := k.SessionKeys(t); n != 0 {
+			t.Errorf("%s: %d objects stay in the HSM", what, n)
+		}
+	}
+	back("at first")
+	for name, rv := range map[string]uint{
+		"CKR_GENERAL_ERROR":          p11.CKR_GENERAL_ERROR,
+		"CKR_SESSION_HANDLE_INVALID": p11.CKR_SESSION_HANDLE_INVALID,
+		"CKR_DEVICE_MEMORY":          p11.CKR_DEVICE_MEMORY,
+		"a vendor's":                 0x80000123,
+	} {
+		for _, function := range []string{
+			"C_UnwrapKey", "C_WrapKey", "C_GetAttributeValue", "C_DigestInit", "C_DigestKey", "C_DigestFinal",
+			"C_SignInit", "C_Sign", "C_DestroyObject", "C_CreateObject",
+		} {
+			for _, every := range []int{1, 2, 5} {
+				control.FailEvery(every, rv, function)
+				once(fmt.Sprintf("every %dth %s is %s", every, function, name))
+				control.Clear()
+				back(fmt.Sprintf("after %s as every %dth %s", name, every, function))
+			}
+		}
+	}
+	for i := range 20 {
+		done := make(chan bool)
+		go func() { done <- once("while the HSM restarts") }()
+		time.Sleep(time.Duration(i) * time.Millisecond)
+		control.Restart()
+		<-done
+		back("after a restart")
+	}
+}
+
+// A caller who leaves learns nothing, and the seed does not stay.
+func TestWhoLeavesARewrapLeavesNothing(t *testing.T) {
+	k, control := open(t, nil)
+	public, _ := hsmtest.Transport(t, k, k.Records())
+	item := encrypted(t, public, hsm.TransportOAEP, hsm.SHA1, random(20))
+	control.Delay(100*time.Millisecond, "C_UnwrapKey")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	given := bytes.Clone(item.Ciphertext)
+	if all, err := k.Rewrap(ctx, []hsm.Transported{item}, hsm.TransportOptions{}); !errors.Is(err, context.DeadlineExceeded) || all != nil {
+		t.Errorf("left: %v", err)
+	}
+	clear(item.Ciphertext) // it is the caller's again
+	control.Clear()
+	item.Ciphertext = given
+	if all, err := k.Rewrap(t.Context(), []hsm.Transported{item}, hsm.TransportOptions{}); err != nil || all[0].Err != nil {
+		t.Errorf("afterwards: %v, %v", all, err)
+	}
+	if n := k.SessionKeys(t); n != 0 {
+		t.Errorf("%d objects stay in the HSM", n)
+	}
+}
+
+// Who sends wrong RSA-1_5 ciphertexts is answered after the same time for all.
+func TestWrongRSA15TakesTheSameTime(t *testing.T) {
+	k, records := hsmtest.SoftHSM(t)
+	public, _ := hsmtest.Transport(t, k, records)
+	good := encrypted(t, public, hsm.TransportPKCS1, hsm.SHA1, random(20))
+	altered, short := good, good
+	altered.Ciphertext = bytes.Clone(good.Ciphertext)
+	altered.Ciphertext[9] ^= 1
+	short.Ciphertext = good.Ciphertext[1:]
+	for name, item := range map[string]hsm.Transported{
+		"altered":                altered,
+		"too short":              short,
+		"a seed too long":        encrypted(t, public, hsm.TransportPKCS1, hsm.SHA1, random(150)),
+		"a seed of no bytes":     encrypted(t, public, hsm.TransportPKCS1, hsm.SHA1, nil),
+		"a seed for the host":    encrypted(t, public, hsm.TransportPKCS1, hsm.SHA1, random(16)),
+		"a seed for no tokens":   encrypted(t, public, hsm.TransportPKCS1, hsm.SHA1, random(19)),
+		"a seed for another way": encrypted(t, public, hsm.TransportOAEP, hsm.SHA1, random(20)),
+	} {
+		item.Mechanism = hsm.TransportPKCS1
+		began := time.Now()
+		all, err := k.Rewrap(t.Context(), []hsm.Transported{item}, hsm.TransportOptions{AllowPKCS1: true})
+		took := time.Since(began)
+		if err != nil || all[0].Err != hsm.ErrTransport {
+			t.Errorf("%s: %v, %v", name, all, err)
+		}
+		if late := took % (250 * time.Millisecond); took < 250*time.Millisecond || late > 100*time.Millisecond {
+			t.Errorf("%s: answered after %v", name, took)
+		}
+	}
+}
+
+// A turnover in the middle is not noticed.
+func TestTurnoverWhileSeedsAreTakenOver(t *testing.T) {
+	config := hsmtest.Token(t)
+	config.Turnover = 30
+	k, records := hsmtest.OpenNew(t, config)
+	public, _ := hsmtest.Transport(t, k, records)
+	item := encrypted(t, public, hsm.TransportOAEP, hsm.SHA1, random(20))
+	before := k.Generation()
+	for range 10 {
+		all, err := k.Rewrap(t.Context(), slices.Repeat([]hsm.Transported{item}, 20), hsm.TransportOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range all {
+			if r.Err != nil || !bytes.Equal(r.Blob, all[0].Blob) {
+				t.Fatalf("another answer: %v", r.Err)
+			}
+		}
+	}
+	if k.Generation() == before {
+		t.Error("there was no turnover")
+	}
+}
+
+func write(t *testing.T, file string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(file, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
