@@ -2,6 +2,7 @@ package seeds
 
 import (
 	"bytes"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"slices"
@@ -36,6 +37,14 @@ type OpenOptions struct {
 	Password []byte    // nil if none was given
 	Now      time.Time // what validity periods are judged by
 	Choices  Choices   // what the file leaves open
+
+	// Signer is whose signature the file must carry, where its format can carry
+	// one; nil if it need not be checked. See ParseSignerFile.
+	Signer *x509.Certificate
+
+	AllowExpired bool // read keys whose validity period is over, and note it
+	AllowRSA15   bool // read seeds that are encrypted by RSAES-PKCS1-v1_5
+	Transported  bool // the core takes over seeds that are encrypted to its transport key
 }
 
 // Choices are what the person who imports knows of the tokens and the file does

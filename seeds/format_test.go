@@ -43,7 +43,8 @@ func TestFormatIsToldFromContent(t *testing.T) {
 		{"A1," + rfcSeed + ",ocra\n", "", "column 3 is neither totp nor hotp"},
 		{"<html><body/></html>", "", `its root element is "html"`},
 		{"<!DOCTYPE a [<!ENTITY b \"c\">]><a/>", "", "document type declaration"},
-		{`<KeyContainer xmlns="urn:ietf:params:xml:ns:keyprov:pskc:1.0"/>`, "", "not in that of RFC 6030"},
+		{`<KeyContainer xmlns="urn:ietf:params:xml:ns:keyprov:pskc:1.0"/>`, "pskc", "in the namespace of a draft of RFC 6030"},
+		{`<KeyContainer xmlns="urn:ietf:params:xml:ns:keyprov:pskc:7.0"/>`, "", "not in that of RFC 6030 or of a draft"},
 	} {
 		prefix := []byte(c.file)
 		whole := len(prefix) <= prefixSize

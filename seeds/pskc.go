@@ -2,6 +2,9 @@ package seeds
 
 import (
 	"bytes"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -17,15 +20,31 @@ import (
 var pskcXML = Format{Name: "pskc", Title: "PSKC", Detect: detectPSKC, Open: openPSKC}
 
 type pskcReader struct {
-	r   *pskc.Reader
-	rec Record
+	r           *pskc.Reader
+	transported bool
+	rec         Record
 }
 
 func openPSKC(r io.Reader, o OpenOptions) Reader {
-	return &pskcReader{r: pskc.NewReader(r, pskc.Options{Key: o.Key, Password: o.Password, Now: o.Now})}
+	return &pskcReader{
+		r: pskc.NewReader(r, pskc.Options{
+			Key: o.Key, Password: o.Password, Now: o.Now,
+			Signer: o.Signer, AllowExpired: o.AllowExpired, AllowRSA15: o.AllowRSA15,
+		}),
+		transported: o.Transported,
+	}
 }
 
 func (p *pskcReader) Close() { p.r.Close() }
+
+// TransportKey is the public key that the file names for its seeds; nil if it
+// names none, or no record was read yet.
+func (p *pskcReader) TransportKey() *rsa.PublicKey {
+	if r := p.r.Recipient(); r != nil {
+		return r.PublicKey
+	}
+	return nil
+}
 
 // Notes says what else the container shows.
 func (p *pskcReader) Notes() []string { return p.r.Notes() }
@@ -43,7 +62,7 @@ func (p *pskcReader) Next() (*Record, error) {
 		return nil, fmt.Errorf("reading the file: %w", err)
 	}
 	rec := &p.rec
-	*rec = Record{Line: k.Line, Key: k.Number, Serial: k.Serial, Model: model(k), Err: k.Err}
+	*rec = Record{Line: k.Line, Key: k.Number, Serial: k.Serial, Model: model(k), User: k.User, Err: k.Err}
 	if k.Err == nil {
 		p.fill(k)
 	}
@@ -58,8 +77,13 @@ func (p *pskcReader) fill(k *pskc.Key) {
 	rec := &p.rec
 	rec.Digits, rec.Counter, rec.Period, rec.Drift, rec.Seed = k.Digits, k.Counter, k.Interval, k.Drift, k.Secret
 	rec.Type, rec.Algorithm = tokens.TOTP, hsm.SHA1
-	if k.Algorithm == pskc.HOTP {
+	switch k.Algorithm {
+	case pskc.HOTP:
 		rec.Type = tokens.HOTP
+	case pskc.YubiKeyAES:
+		rec.PublicID, rec.PrivateID = k.PublicID, k.PrivateID[:]
+		rec.fail("it is programmed for Yubico OTP, which is not imported yet")
+		return
 	}
 	if k.Suite != "" {
 		hash, ok := parseHash(k.Suite[strings.LastIndexAny(k.Suite, "#:")+1:])
@@ -69,9 +93,40 @@ func (p *pskcReader) fill(k *pskc.Key) {
 		}
 		rec.Algorithm = hash
 	}
+	if e := k.Encrypted; e != nil {
+		rec.Transported = transported(e, rec.Algorithm)
+	}
 	if err := rec.check(); err != nil {
 		rec.fail("%w", err)
+	} else if rec.Transported != nil && !p.transported {
+		rec.fail("the seed is encrypted to a public key, and there is no transport key here that it could be taken over with")
 	}
+}
+
+// transported is a seed as the HSM takes it over.
+func transported(e *pskc.Encrypted, hash hsm.Hash) *hsm.Transported {
+	t := &hsm.Transported{Mechanism: hsm.TransportOAEP, OAEPHash: e.OAEPHash, MGFHash: e.MGFHash, Label: e.Label, Hash: hash, Ciphertext: e.Ciphertext}
+	if e.PKCS1 {
+		t.Mechanism = hsm.TransportPKCS1
+	}
+	return t
+}
+
+// ParseSignerFile reads the certificate whose signature a file must carry: in
+// PEM or in DER. The error wraps tokens.ErrInvalid.
+func ParseSignerFile(file []byte) (*x509.Certificate, error) {
+	der := file
+	if block, _ := pem.Decode(file); block != nil {
+		if block.Type != "CERTIFICATE" {
+			return nil, fmt.Errorf("%w: the signer's file has a PEM block %.40q, not a CERTIFICATE", tokens.ErrInvalid, block.Type)
+		}
+		der = block.Bytes
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the signer's file is not an X.509 certificate in PEM or DER", tokens.ErrInvalid)
+	}
+	return cert, nil
 }
 
 // model is how a container names the kind of device, within 255 bytes.
@@ -105,13 +160,16 @@ func detectPSKC(prefix []byte, _ bool) (bool, string) {
 		case xml.Directive:
 			return false, "it is XML with a document type declaration (DTD), which no seed file needs"
 		case xml.StartElement:
+			is, draft := pskc.Root(t.Name)
 			switch {
+			case is && draft:
+				return true, "root element " + t.Name.Local + " in the namespace of a draft of RFC 6030"
+			case is:
+				return true, "root element KeyContainer in the namespace of RFC 6030"
 			case t.Name.Local != "KeyContainer":
 				return false, fmt.Sprintf("it is XML, but its root element is %.40q, not KeyContainer", t.Name.Local)
-			case t.Name.Space != pskc.Namespace:
-				return false, fmt.Sprintf("its KeyContainer is in the namespace %.80q, not in that of RFC 6030", t.Name.Space)
 			}
-			return true, "root element KeyContainer in the namespace of RFC 6030"
+			return false, fmt.Sprintf("its KeyContainer is in the namespace %.80q, not in that of RFC 6030 or of a draft", t.Name.Space)
 		}
 	}
 }

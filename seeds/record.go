@@ -49,6 +49,11 @@ type Record struct {
 
 	Seed []byte // in the clear; nil if Err is set
 
+	// Transported is the seed as the vendor encrypted it to the transport key,
+	// instead of Seed; only where OpenOptions allow it. Its length is not known
+	// before it is in the HSM.
+	Transported *hsm.Transported
+
 	// Err says why this record cannot be imported, in words for people and
 	// without any secret. The other fields are then what could be read.
 	Err error
@@ -93,7 +98,7 @@ func (r *Record) reset() {
 func (r *Record) fail(format string, args ...any) {
 	clear(r.Seed)
 	clear(r.PrivateID)
-	r.Seed, r.PrivateID = r.Seed[:0], r.PrivateID[:0]
+	r.Seed, r.PrivateID, r.Transported = r.Seed[:0], r.PrivateID[:0], nil
 	r.Err = fmt.Errorf(format, args...)
 }
 
@@ -125,6 +130,8 @@ func (r *Record) check() error {
 		return errors.New("a time origin that is not one of a TOTP token, or not on the beginning of a time step")
 	case r.Origin < -maxOrigin || r.Origin > maxOrigin || r.Origin/int64(max(r.Period, 1)) > maxSteps || r.Origin/int64(max(r.Period, 1)) < -maxSteps:
 		return errors.New("a time origin that is too far from 1970")
+	case r.Transported != nil && len(r.Seed) == 0:
+		return nil
 	case len(r.Seed) < MinSeed:
 		return fmt.Errorf("a seed of %d bytes; %d are the least (RFC 4226 wants 16 or more)", len(r.Seed), MinSeed)
 	case len(r.Seed) > MaxSeed:

@@ -18,8 +18,27 @@ const (
 	nsDS     = "http://www.w3.org/2000/09/xmldsig#"
 	nsXEnc   = "http://www.w3.org/2001/04/xmlenc#"
 	nsXEnc11 = "http://www.w3.org/2009/xmlenc11#"
+	nsDS11   = "http://www.w3.org/2009/xmldsig11#"
 	nsPKCS5  = "http://www.rsasecurity.com/rsalabs/pkcs/schemas/pkcs-5v2-0#"
 )
+
+// drafts are the namespaces of what became RFC 6030, in files that are still
+// shipped. Their elements are read as if they were in the RFC's.
+var drafts = map[string]bool{
+	nsPSKC + ":1.0": true, // draft-hoyer-keyprov-pskc-algorithm-profiles
+	"urn:ietf:params:xml:ns:keyprov:container":            true, // draft-hoyer-keyprov-portable-symmetric-key-container-01
+	"urn:ietf:params:xml:ns:keyprov:container:1.0":        true,
+	"http://www.openauthentication.org/OATH/2006/08/PSKC": true, // draft-hoyer-keyprov-portable-symmetric-key-container-00
+	"http://www.openauthentication.org/OATH/2006/10/PSKC": true,
+}
+
+// Root says whether an element is one that a container begins with, and
+// whether it is that of a draft of RFC 6030.
+func Root(name xml.Name) (is, draft bool) {
+	draft = drafts[name.Space] || name.Local == "SecretContainer"
+	is = name.Local == "KeyContainer" || name.Local == "SecretContainer" && drafts[name.Space]
+	return is && (draft || name.Space == nsPSKC), draft
+}
 
 // The bounds of one key package and of the elements above it.
 const (
@@ -36,17 +55,21 @@ type node struct {
 	attrs []xml.Attr
 	kids  []*node
 	line  int
+	at    int64 // where it begins, in bytes from the beginning of the file
 	text  []byte
 }
 
-// attr answers an attribute in no namespace, or empty.
-func (n *node) attr(local string) string {
+// attr answers the first of the named attributes, in no namespace, that is
+// there; or empty. The drafts of RFC 6030 had names of their own.
+func (n *node) attr(locals ...string) string {
 	if n == nil {
 		return ""
 	}
-	for _, a := range n.attrs {
-		if a.Name.Local == local && a.Name.Space == "" {
-			return a.Value
+	for _, local := range locals {
+		for _, a := range n.attrs {
+			if a.Name.Local == local && a.Name.Space == "" {
+				return a.Value
+			}
 		}
 	}
 	return ""
@@ -84,16 +107,38 @@ func (n *node) one(local string, spaces ...string) (*node, error) {
 }
 
 // value answers the text of a child without white space around it; empty if
-// there is no such child.
+// there is no such child. It is not for secrets: a string cannot be wiped.
 func (n *node) value(local string) (string, error) {
 	k, err := n.one(local, nsPSKC)
 	if k == nil || err != nil {
 		return "", err
 	}
-	if len(k.kids) > 0 {
-		return "", fmt.Errorf("the %s element holds elements, not text", local)
+	return k.content()
+}
+
+// content is the text of n without white space around it.
+func (n *node) content() (string, error) {
+	if len(n.kids) > 0 {
+		return "", fmt.Errorf("the %s element holds elements, not text", n.name.Local)
 	}
-	return string(bytes.TrimSpace(k.text)), nil
+	return string(bytes.TrimSpace(n.text)), nil
+}
+
+// clone copies n out of the parser, with its children.
+func (n *node) clone() *node {
+	c := &node{name: n.name, attrs: n.attrs, line: n.line, text: bytes.Clone(n.text)}
+	for _, k := range n.kids {
+		c.kids = append(c.kids, k.clone())
+	}
+	return c
+}
+
+// wipe clears the text of n and its children.
+func (n *node) wipe() {
+	clear(n.text)
+	for _, k := range n.kids {
+		k.wipe()
+	}
 }
 
 // parser reads XML as tokens and as bounded trees.
@@ -104,6 +149,8 @@ type parser struct {
 	nodes []node // of the tree; reused
 	used  int
 	depth int
+	at    int64 // where the last token began
+	draft bool  // an element was in the namespace of a draft
 }
 
 func newParser(r io.Reader) *parser {
@@ -149,6 +196,7 @@ func (a *asciiOnly) ReadByte() (byte, error) {
 // attacks are made of: document types, entities, deep nesting.
 func (p *parser) token() (xml.Token, error) {
 	p.in.given = 0
+	p.at = p.dec.InputOffset() - int64(len(prelude))
 	t, err := p.dec.Token()
 	if err != nil {
 		return nil, p.wrong(err)
@@ -170,6 +218,10 @@ func (p *parser) token() (xml.Token, error) {
 				}
 			}
 		}
+		if drafts[t.Name.Space] {
+			t.Name.Space, p.draft = nsPSKC, true
+		}
+		return t, nil
 	case xml.EndElement:
 		p.depth--
 	}
@@ -272,7 +324,7 @@ func (p *parser) node(start xml.StartElement) (*node, error) {
 	}
 	n := &p.nodes[p.used]
 	p.used++
-	*n = node{name: start.Name, attrs: start.Attr, kids: n.kids[:0], line: p.line()}
+	*n = node{name: start.Name, attrs: start.Attr, kids: n.kids[:0], line: p.line(), at: p.at}
 	return n, nil
 }
 

@@ -2,7 +2,6 @@ package pskc
 
 import (
 	"bytes"
-	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/sha1"
@@ -36,31 +35,38 @@ var hashes = map[string]func() hash.Hash{
 	"hmac-sha512": sha512.New,
 }
 
-// ciphers are the key lengths, in bytes, of what values are encrypted with.
-var ciphers = map[string]int{
-	nsXEnc + "aes128-cbc": 16,
-	nsXEnc + "aes192-cbc": 24,
-	nsXEnc + "aes256-cbc": 32,
+// hashNamed finds the digest of an HMAC by the URI, or the bare name, of that;
+// nil if it is not known.
+func hashNamed(uri string) func() hash.Hash {
+	return hashes[strings.Replace(fragment(uri), "sha-", "sha", 1)]
 }
 
 // vault is what opens the encrypted values of one file.
 type vault struct {
-	given    Options
-	declared bool     // there is an EncryptionKey
-	keyName  string   // of the pre-shared key; may be empty
-	derive   *kdf     // set if the key comes from a password
-	key      []byte   // the encryption key, once it was needed
-	mac      *macInfo // nil if the file has no MACMethod
-	macKey   []byte   // once it was needed
-	proven   bool     // a MAC was right, so the key is
-	scratch  [maxCipher]byte
+	given     Options
+	declared  bool       // the file says under which key its values are encrypted
+	keyName   string     // of the pre-shared key; may be empty
+	derive    *kdf       // set if the key comes from a password
+	recipient *Recipient // set if the values are encrypted to a public key
+	legacy    *algorithm // drafts: how every Value is encrypted; nil if in clear
+	iv        []byte     // drafts: the IV of every value; nil if each has its own
+	key       []byte     // the encryption key, once it was needed
+	mac       *macInfo   // nil if the file has no MACMethod
+	macKey    []byte     // once it was needed
+	hmac      hash.Hash  // under macKey
+	proven    bool       // a MAC or the check of a key wrap was right, so the key is
+	overPlain int        // values whose MAC is over the plaintext
+	unchecked int        // values with a MAC that nobody here can check
+	blocks    map[*algorithm]cipher.Block
+	scratch   [maxCipher]byte
+	trial     [maxCipher]byte
 }
 
 // macInfo is a MACMethod: the hash, and the MAC key as it is encrypted.
 type macInfo struct {
-	hash   func() hash.Hash
-	cipher string // URI; empty: the MAC key is the encryption key
-	value  []byte
+	hash  func() hash.Hash
+	by    *algorithm // nil: the MAC key is the encryption key
+	value []byte
 }
 
 // readEncryptionKey reads the element that names the encryption key (RFC 6030,
@@ -79,19 +85,77 @@ func (v *vault) readEncryptionKey(n *node) error {
 			if v.derive, err = readDerivedKey(k); err != nil {
 				return err
 			}
-		case k.is("X509Data", nsDS), k.is("KeyValue", nsDS), k.is("EncryptedKey", nsXEnc), k.is("RetrievalMethod", nsDS):
-			return fmt.Errorf("the encryption key is given by %s, so the seeds are encrypted to a public key; a pre-shared key or a password is needed: ask the vendor for one of these", k.name.Local)
+		case k.is("X509Data", nsDS), k.is("KeyValue", nsDS):
+			if v.recipient == nil {
+				v.recipient = new(Recipient)
+			}
+			if err := v.recipient.read(k); err != nil {
+				return err
+			}
+		case k.is("EncryptedKey", nsXEnc), k.is("RetrievalMethod", nsDS):
+			return fmt.Errorf("the encryption key is given by %s, which is not supported: ask the vendor for seeds encrypted to your certificate itself, or under a pre-shared key or a password", k.name.Local)
 		default:
 			return fmt.Errorf("the encryption key is given by %s, which is not known here", quoted(k.name.Local))
+		}
+	}
+	if v.recipient != nil {
+		v.recipient.KeyName = v.keyName
+		if v.derive != nil {
+			return errors.New("the encryption key is given both by a password and by a public key")
 		}
 	}
 	return nil
 }
 
-// readMACMethod reads the element of that name (RFC 6030, section 6.1.1).
+// readEncryptionMethod reads the element of that name, by which the early
+// drafts say how every Value is encrypted.
+func (v *vault) readEncryptionMethod(n *node) error {
+	uri := n.attr("Algorithm", "algorithm")
+	if strings.EqualFold(uri, "none") {
+		return nil
+	}
+	v.declared = true
+	name, password := uri, false
+	if len(uri) > 4 && strings.EqualFold(uri[:4], "pbe-") {
+		name, password = uri[4:], true
+	}
+	if v.legacy = algorithmNamed(name); v.legacy == nil || v.legacy.mode == rsaWrap {
+		return fmt.Errorf("the seeds are encrypted by %s, which is not known here", quoted(uri))
+	}
+	for _, k := range n.kids {
+		var err error
+		switch {
+		case k.is("KeyName", nsDS, nsPSKC):
+			v.keyName = string(bytes.TrimSpace(k.text))
+		case k.is("IV", nsPSKC, nsXEnc):
+			if v.iv != nil {
+				return errors.New("there are two IV elements")
+			}
+			if v.iv, err = decodeBase64(make([]byte, 64), k); err != nil {
+				return fmt.Errorf("the IV %w", err)
+			}
+		case password && (k.is("PBESalt", kdfSpaces...) || k.is("PBEIterationCount", kdfSpaces...)):
+		default:
+			return fmt.Errorf("the encryption has a parameter %s, which is not known here", quoted(k.name.Local))
+		}
+	}
+	if password {
+		var err error
+		if v.derive, err = readPBE(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readMACMethod reads the element of that name (RFC 6030, section 6.1.1), or
+// the DigestMethod or MACAlgorithm of a draft.
 func (v *vault) readMACMethod(n *node) error {
-	uri := n.attr("Algorithm")
-	m := &macInfo{hash: hashes[fragment(uri)]}
+	uri := n.attr("Algorithm", "algorithm")
+	if n.name.Local == "MACAlgorithm" {
+		uri = n.uri()
+	}
+	m := &macInfo{hash: hashNamed(uri)}
 	if m.hash == nil {
 		return fmt.Errorf("the MAC is made by %s; HMAC with SHA-1 or SHA-2 can be read", quoted(uri))
 	}
@@ -100,8 +164,7 @@ func (v *vault) readMACMethod(n *node) error {
 		return err
 	}
 	if key != nil {
-		buf := make([]byte, maxCipher)
-		if m.cipher, m.value, err = readEncrypted(key, buf); err != nil {
+		if m.by, m.value, err = v.readEncrypted(key, make([]byte, maxCipher)); err != nil {
 			return fmt.Errorf("the MAC key %w", err)
 		}
 	} else if ref, err := n.one("MACKeyReference", nsPSKC); err != nil {
@@ -113,71 +176,106 @@ func (v *vault) readMACMethod(n *node) error {
 	return nil
 }
 
-// readEncrypted reads an element of XML encryption's EncryptedDataType: the
-// URI of its cipher, and IV and ciphertext into buf. Its errors continue a
-// sentence.
-func readEncrypted(n *node, buf []byte) (uri string, value []byte, err error) {
-	method, err := n.one("EncryptionMethod", nsXEnc)
+// readEncrypted reads an element of XML encryption's EncryptedDataType: how it
+// is encrypted, and IV and ciphertext into buf. Its errors continue a sentence.
+func (v *vault) readEncrypted(n *node, buf []byte) (by *algorithm, value []byte, err error) {
+	method, err := n.one("EncryptionMethod", nsXEnc, nsPSKC)
 	if err != nil {
-		return "", nil, fmt.Errorf("cannot be read: %w", err)
+		return nil, nil, fmt.Errorf("cannot be read: %w", err)
 	}
-	if uri = method.attr("Algorithm"); uri == "" {
-		return "", nil, errors.New("does not say how it is encrypted")
+	uri := method.attr("Algorithm")
+	// PKCS #5's PBES2 names the cipher one level deeper.
+	if scheme, err := method.one("EncryptionScheme", kdfSpaces...); err != nil {
+		return nil, nil, fmt.Errorf("cannot be read: %w", err)
+	} else if scheme != nil {
+		uri = scheme.attr("Algorithm")
 	}
-	if ciphers[uri] == 0 {
-		return "", nil, fmt.Errorf("is encrypted by %s; AES in CBC mode can be read", quoted(uri))
+	if uri == "" {
+		return nil, nil, errors.New("does not say how it is encrypted")
 	}
-	data, err := n.one("CipherData", nsXEnc)
+	if by = algorithmNamed(uri); by == nil {
+		return nil, nil, fmt.Errorf("is encrypted by %s; AES and 3DES, in CBC mode or as key wrap, and RSA can be read", quoted(uri))
+	}
+	data, err := n.one("CipherData", nsXEnc, nsPSKC)
 	if err != nil {
-		return "", nil, fmt.Errorf("cannot be read: %w", err)
+		return nil, nil, fmt.Errorf("cannot be read: %w", err)
 	}
-	text, err := data.one("CipherValue", nsXEnc)
+	text, err := data.one("CipherValue", nsXEnc, nsPSKC)
 	if err != nil {
-		return "", nil, fmt.Errorf("cannot be read: %w", err)
+		return nil, nil, fmt.Errorf("cannot be read: %w", err)
 	}
 	if text == nil {
-		return "", nil, errors.New("has no CipherValue")
+		return nil, nil, errors.New("has no CipherValue")
 	}
-	if value, err = decodeBase64(buf, text); err != nil {
-		return "", nil, err
-	}
-	// The IV is the first block (XML Encryption 1.0, section 5.2).
-	if len(value) < 2*aes.BlockSize || len(value)%aes.BlockSize != 0 {
-		return "", nil, errors.New("is not whole blocks of AES")
-	}
-	return uri, value, nil
+	value, err = v.ciphertext(by, text, buf)
+	return by, value, err
 }
 
-// unlock sets the encryption key. Its error is for the whole file.
-func (v *vault) unlock(uri string) error {
+// ciphertext reads IV and ciphertext into buf. The IV is the first block (XML
+// Encryption 1.0, section 5.2), unless a draft's file has one for all values.
+func (v *vault) ciphertext(by *algorithm, text *node, buf []byte) ([]byte, error) {
+	n := 0
+	if by.mode == cbc && v.iv != nil {
+		n = copy(buf, v.iv)
+	}
+	value, err := decodeBase64(buf[n:], text)
+	if err != nil {
+		return nil, err
+	}
+	if !by.whole(n + len(value)) {
+		return nil, fmt.Errorf("is not whole blocks of %s", by.name)
+	}
+	return buf[:n+len(value)], nil
+}
+
+// unlock sets the encryption key and answers the cipher with it. Its error is
+// for the whole file.
+func (v *vault) unlock(by *algorithm) (cipher.Block, error) {
+	if block := v.blocks[by]; block != nil {
+		return block, nil
+	}
 	if v.key == nil {
 		switch {
 		case !v.declared:
-			return errors.New("there are encrypted values, but no EncryptionKey that says under which key")
+			return nil, errors.New("there are encrypted values, but no EncryptionKey that says under which key")
 		case v.derive != nil && v.given.Password == nil:
-			return errors.New("the seeds are encrypted under a password; give it with --password-file")
+			return nil, errors.New("the seeds are encrypted under a password; give it with --password-file")
 		case v.derive != nil:
-			key, err := v.derive.key(v.given.Password)
-			if err != nil {
-				return fmt.Errorf("deriving the key: %w", err)
+			length := v.derive.length
+			if length == 0 {
+				length = by.keys[0]
 			}
-			v.key = key
+			v.key = v.derive.key(v.given.Password, length)
+		case v.recipient != nil:
+			return nil, errors.New("the file names a public key, but its values are encrypted by a symmetric cipher, under a key that it does not hold")
 		case v.given.Key == nil && v.keyName != "":
-			return fmt.Errorf("the seeds are encrypted under a pre-shared key, which the file calls %s; give it with --psk-file", quoted(v.keyName))
+			return nil, fmt.Errorf("the seeds are encrypted under a pre-shared key, which the file calls %s; give it with --psk-file", quoted(v.keyName))
 		case v.given.Key == nil:
-			return errors.New("the seeds are encrypted under a pre-shared key; give it with --psk-file")
+			return nil, errors.New("the seeds are encrypted under a pre-shared key; give it with --psk-file")
 		default:
 			v.key = bytes.Clone(v.given.Key)
 		}
 	}
-	if want := ciphers[uri]; len(v.key) != want {
+	if !by.fits(v.key) {
 		source := "the one in --psk-file"
 		if v.derive != nil {
 			source = "the one derived from the password"
 		}
-		return fmt.Errorf("the encryption is AES with a key of %d bits, but %s has %d", 8*want, source, 8*len(v.key))
+		want := strconv.Itoa(8 * by.keys[0])
+		if len(by.keys) > 1 {
+			want += " or " + strconv.Itoa(8*by.keys[1])
+		}
+		return nil, fmt.Errorf("the encryption is %s, with a key of %s bits, but %s has %d", by.name, want, source, 8*len(v.key))
 	}
-	return nil
+	block, err := by.block(v.key)
+	if err != nil {
+		return nil, fmt.Errorf("the key cannot be used: %w", err)
+	}
+	if v.blocks == nil {
+		v.blocks = make(map[*algorithm]cipher.Block)
+	}
+	v.blocks[by] = block
+	return block, nil
 }
 
 // unlockMAC sets the MAC key. Its error is for the whole file.
@@ -185,90 +283,137 @@ func (v *vault) unlockMAC() error {
 	if v.macKey != nil {
 		return nil
 	}
-	switch {
-	case v.mac == nil:
-		return errors.New("the values are encrypted in CBC mode, but there is no MACMethod; RFC 6030, section 6.1.1, requires a MAC, and without one an altered seed would go unnoticed")
-	case v.mac.cipher == "":
+	if v.mac.by == nil {
 		v.macKey = v.key
-		return nil
+	} else {
+		if v.mac.by.mode == rsaWrap {
+			return errors.New("the MAC key is encrypted to a public key, but the values are not")
+		}
+		block, err := v.unlock(v.mac.by)
+		if err != nil {
+			return err
+		}
+		key, ok := v.mac.by.open(block, v.mac.value)
+		if !ok || len(key) < minMACKey {
+			return errors.New(errWrongKey)
+		}
+		v.macKey = key
 	}
-	if err := v.unlock(v.mac.cipher); err != nil {
-		return err
-	}
-	key, ok := decryptCBC(v.key, v.mac.value)
-	if !ok || len(key) < minMACKey {
-		return errors.New(errWrongKey)
-	}
-	v.macKey = key
+	v.hmac = hmac.New(v.mac.hash, v.macKey)
 	return nil
 }
 
 // A fatal error ends the file, not only the record.
 type fatal struct{ error }
 
-// open checks the MAC of an encrypted value, and only if it is right decrypts
-// the value, into a buffer that the next call uses again. what names the value
-// in errors.
+// open checks and decrypts an encrypted value, into a buffer that the next call
+// uses again. what names the value in errors.
 func (v *vault) open(what string, n, mac *node) ([]byte, error) {
-	uri, value, err := readEncrypted(n, v.scratch[:])
+	by, value, err := v.readEncrypted(n, v.scratch[:])
 	if err != nil {
 		return nil, fmt.Errorf("%s %w", what, err)
 	}
-	if err := v.unlock(uri); err != nil {
+	return v.decrypt(what, by, value, mac)
+}
+
+// openLegacy is open for the Value of a draft.
+func (v *vault) openLegacy(what string, text, mac *node) ([]byte, error) {
+	value, err := v.ciphertext(v.legacy, text, v.scratch[:])
+	if err != nil {
+		return nil, fmt.Errorf("%s %w", what, err)
+	}
+	return v.decrypt(what, v.legacy, value, mac)
+}
+
+// decrypt checks the MAC of IV and ciphertext, and only if it is right decrypts
+// them (RFC 6030, section 6.1.1). Where the MAC is not right for them it may be
+// one over the plaintext, as the drafts had it. Key wrap has a check of its own
+// and needs no MAC.
+func (v *vault) decrypt(what string, by *algorithm, value []byte, mac *node) ([]byte, error) {
+	if by.mode == rsaWrap {
+		return nil, fmt.Errorf("%s is encrypted to a public key, which only a seed can be", what)
+	}
+	block, err := v.unlock(by)
+	if err != nil {
 		return nil, fatal{err}
 	}
-	if err := v.unlockMAC(); err != nil {
-		return nil, fatal{err}
+	if by.mode == cbc && v.mac == nil {
+		return nil, fatal{errors.New("the values are encrypted in CBC mode, but there is no MACMethod; RFC 6030, section 6.1.1, requires a MAC, and without one an altered seed would go unnoticed")}
 	}
-	if mac == nil {
+	var buf, trial []byte
+	switch {
+	case mac != nil && v.mac == nil:
+		return nil, fmt.Errorf("%s has a MAC, but there is no MACMethod that says how to check it", what)
+	case mac != nil:
+		if err := v.unlockMAC(); err != nil {
+			return nil, fatal{err}
+		}
+		var given [maxMAC]byte
+		if buf, err = decodeBase64(given[:], mac); err != nil {
+			return nil, fmt.Errorf("the MAC of %s %w", what, err)
+		}
+		sealed := value
+		if by.mode == cbc && v.iv != nil {
+			sealed = value[len(v.iv):]
+		}
+		if !v.verify(sealed, buf) {
+			trial = append(v.trial[:0], value...)
+			defer clear(trial)
+			plain, ok := by.open(block, trial)
+			if !ok || !v.verify(plain, buf) {
+				return nil, v.wrong("the MAC of "+what+" is wrong", what+" was altered or damaged, and is not imported")
+			}
+			v.overPlain++
+		}
+		v.proven = true
+	case by.mode == cbc:
 		return nil, fmt.Errorf("%s is encrypted but has no ValueMAC, which RFC 6030, section 6.1.1, requires", what)
 	}
-	var buf [maxMAC]byte
-	given, err := decodeBase64(buf[:], mac)
-	if err != nil {
-		return nil, fmt.Errorf("the MAC of %s %w", what, err)
-	}
-	// Over IV and ciphertext, before anything is decrypted (section 6.1.1).
-	h := hmac.New(v.mac.hash, v.macKey)
-	h.Write(value)
-	if !hmac.Equal(h.Sum(nil), given) {
-		if !v.proven {
-			return nil, fatal{fmt.Errorf("the MAC of %s is wrong: %s", what, errWrongKey)}
-		}
-		return nil, fmt.Errorf("the MAC of %s is wrong: it was altered or damaged, and is not decrypted", what)
-	}
-	v.proven = true
-	plain, ok := decryptCBC(v.key, value)
-	if !ok {
+	plain, ok := by.open(block, value)
+	switch {
+	case ok:
+		v.proven = true
+		return plain, nil
+	case by.mode == cbc:
 		return nil, fmt.Errorf("%s has a right MAC but is not padded as XML encryption has it", what)
 	}
-	return plain, nil
+	return nil, v.wrong("the check of "+what+" is wrong", what+" was altered or damaged, and is not imported")
+}
+
+// wrong is the error of a MAC, or of a key wrap's check, that is not right.
+// Before anything was right it is the file's, as the key may be the wrong one;
+// afterwards it is only that value's.
+func (v *vault) wrong(finding, otherwise string) error {
+	if !v.proven {
+		return fatal{errors.New(finding + ": " + errWrongKey)}
+	}
+	return errors.New(finding + ": " + otherwise)
+}
+
+// verify says whether mac is the MAC of data.
+func (v *vault) verify(data, mac []byte) bool {
+	var sum [sha512.Size]byte
+	v.hmac.Reset()
+	v.hmac.Write(data)
+	return hmac.Equal(v.hmac.Sum(sum[:0]), mac)
 }
 
 // maxMAC is room for the longest MAC, in bytes.
 const maxMAC = sha512.Size + 3
 
-// decryptCBC decrypts IV and ciphertext in place and takes the padding off: the
-// last byte counts it, the others may be anything (XML Encryption 1.0, section
-// 5.2).
-func decryptCBC(key, value []byte) ([]byte, bool) {
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, false
-	}
-	iv, text := value[:aes.BlockSize], value[aes.BlockSize:]
-	cipher.NewCBCDecrypter(block, iv).CryptBlocks(text, text)
-	pad := int(text[len(text)-1])
-	if pad < 1 || pad > aes.BlockSize {
-		return nil, false
-	}
-	return text[:len(text)-pad], true
-}
-
 func (v *vault) wipe() {
 	clear(v.scratch[:])
+	clear(v.trial[:])
 	clear(v.key)
 	clear(v.macKey)
+	if v.mac != nil {
+		clear(v.mac.value)
+	}
+	if v.hmac != nil { // a hash holds back what it was given last
+		var zero [sha512.BlockSize]byte
+		v.hmac.Reset()
+		v.hmac.Write(zero[:])
+	}
 }
 
 // decodeBase64 decodes an element's text, with white space anywhere, into buf.
