@@ -26,6 +26,7 @@ type ShimControl struct {
 	mu       sync.Mutex
 	lines    []string
 	restarts int
+	written  time.Time
 }
 
 // Shim builds a PKCS#11 module around SoftHSM that fails on command. SoftHSM
@@ -140,6 +141,15 @@ func (c *ShimControl) write() {
 	if err := os.WriteFile(tmp, []byte(text), 0o600); err != nil {
 		c.t.Error(err)
 		return
+	}
+	// The module knows a new file by its number and time, of which a file system
+	// may give both a second time within one tick of the clock.
+	if now := time.Now(); now.After(c.written) {
+		c.written = now
+	}
+	c.written = c.written.Add(time.Microsecond)
+	if err := os.Chtimes(tmp, c.written, c.written); err != nil {
+		c.t.Error(err)
 	}
 	if err := os.Rename(tmp, c.path); err != nil {
 		c.t.Error(err)

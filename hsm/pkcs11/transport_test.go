@@ -171,7 +171,6 @@ func TestFaultsWhileSeedsAreTakenOver(t *testing.T) {
 			for _, every := range []int{1, 2, 5} {
 				control.FailEvery(every, rv, function)
 				once(fmt.Sprintf("every %dth %s is %s", every, function, name))
-				control.Clear()
 				back(fmt.Sprintf("after %s as every %dth %s", name, every, function))
 			}
 		}
