@@ -23,6 +23,7 @@ type chunk struct {
 type item struct {
 	line, key int
 	serial    string
+	user      string // that the file names
 	token     int    // index into tokens; -1 for a bad record
 	reason    string // of a bad record
 }
@@ -45,7 +46,7 @@ func (c *chunk) wipe() {
 
 // add takes a record over; its seed is copied.
 func (c *chunk) add(r *Record) {
-	it := item{line: r.Line, key: r.Key, serial: r.Serial, token: -1}
+	it := item{line: r.Line, key: r.Key, serial: r.Serial, user: r.User, token: -1}
 	if r.Err != nil {
 		it.reason = r.Err.Error()
 		c.items = append(c.items, it)

@@ -31,6 +31,12 @@ var entraLayout = layout{
 
 func detectEntra(prefix []byte, whole bool) (bool, string) {
 	return entraLayout.detect(prefix, whole, func(columns []column) bool {
+		// With more than this it is not Entra's, but says so much that it is OATH CSV.
+		for _, c := range []column{colType, colDigits, colCounter, colMoving, colResolver, colRealm, colEpoch} {
+			if slices.Contains(columns, c) {
+				return false
+			}
+		}
 		for _, c := range []column{colSerial, colSeed, colPeriod, colMaker, colModel} {
 			if !slices.Contains(columns, c) {
 				return false

@@ -200,7 +200,7 @@ func (u *run) work(ctx context.Context, c *chunk) error {
 		}
 	}
 	for _, it := range c.items {
-		o := Outcome{Line: it.line, Key: it.key, Serial: it.serial, Outcome: tokens.OutcomeRejected, Reason: it.reason}
+		o := Outcome{Line: it.line, Key: it.key, Serial: it.serial, User: it.user, Outcome: tokens.OutcomeRejected, Reason: it.reason}
 		if it.token >= 0 {
 			o.Outcome, o.Reason = tokens.OutcomeCreated, ""
 			if added != nil {

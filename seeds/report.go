@@ -42,6 +42,7 @@ type Outcome struct {
 	Line    int            `json:"line"`             // in the file, from 1
 	Key     int            `json:"key,omitempty"`    // number of the key package, from 1, in formats that have them
 	Serial  string         `json:"serial,omitempty"` // empty if it could not be read
+	User    string         `json:"user,omitempty"`   // whom the file names as the owner
 	Outcome tokens.Outcome `json:"outcome"`
 	Reason  string         `json:"reason,omitempty"` // why it was not created
 }
