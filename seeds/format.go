@@ -103,6 +103,15 @@ func Detect(prefix []byte, whole bool) (f *Format, reason string, err error) {
 	if what := foreign(prefix); what != "" {
 		return nil, "", &FileError{Reason: what}
 	}
+	for _, w := range wrappers {
+		is, refuse := w.is(prefix)
+		if is {
+			refuse = "this is a " + w.title + "; a format is that of the file inside"
+		}
+		if refuse != "" {
+			return nil, "", &FileError{Reason: refuse}
+		}
+	}
 	prefix = bytes.TrimPrefix(prefix, bom)
 	if whole && len(bytes.TrimSpace(prefix)) == 0 {
 		return nil, "", &FileError{Reason: "the file is empty"}
@@ -121,7 +130,6 @@ func Detect(prefix []byte, whole bool) (f *Format, reason string, err error) {
 // foreign names files that are certainly no seed file as it stands.
 func foreign(prefix []byte) string {
 	for _, k := range []struct{ magic, says string }{
-		{"PK\x03\x04", "this is a zip archive; unpack it and import the file inside"},
 		{"\x1f\x8b", "this is compressed with gzip; unpack it first"},
 		{"-----BEGIN PGP", "this is encrypted or signed with PGP; decrypt it first"},
 		{"\xff\xfe", "the text is in UTF-16; convert it to UTF-8 first"},

@@ -96,7 +96,10 @@ func (im *Importer) Import(ctx context.Context, p tokens.Principal, o Options, r
 	defer func() { clear(open.Key); clear(open.Password) }()
 	src := &source{ctx: ctx, r: r, hash: sha256.New(), max: im.maxBytes}
 	defer src.wipe()
-	format, reason, err := open.prepare(&o, src)
+	file, format, reason, err := open.prepare(&o, src)
+	if file != nil {
+		defer file.Close()
+	}
 	if err != nil {
 		return nil, im.core.RefuseImport(ctx, p, tokens.NewImport{Realm: o.Realm, Name: o.Name, Format: o.Format, DryRun: o.DryRun}, err)
 	}
@@ -105,10 +108,10 @@ func (im *Importer) Import(ctx context.Context, p tokens.Principal, o Options, r
 		return nil, err
 	}
 	run := &run{
-		batch: batch, options: &o, src: src, tally: tally{all: o.All},
+		batch: batch, options: &o, src: src, file: file, tally: tally{all: o.All},
 		report: &Report{Format: format.Name, Detected: reason, Name: o.Name, DryRun: o.DryRun, Partial: o.Partial},
 	}
-	if err := run.do(ctx, format.Open(src, open)); err != nil {
+	if err := run.do(ctx, format.Open(file, open)); err != nil {
 		if left := run.discard(ctx, "the import failed"); left != nil {
 			err = errors.Join(err, left)
 		}
@@ -117,20 +120,21 @@ func (im *Importer) Import(ctx context.Context, p tokens.Principal, o Options, r
 	return run.report, nil
 }
 
-// prepare parses the secrets and tells the file's format.
-func (open *OpenOptions) prepare(o *Options, src *source) (*Format, string, error) {
+// prepare parses the secrets, opens the containers around the file, and tells
+// its format.
+func (open *OpenOptions) prepare(o *Options, src *source) (*content, *Format, string, error) {
 	var err error
 	if o.PSK != nil {
 		if open.Key, err = ParseKeyFile(o.PSK); err != nil {
-			return nil, "", err
+			return nil, nil, "", err
 		}
 	}
 	if o.Password != nil {
 		if open.Password, err = ParsePasswordFile(o.Password); err != nil {
-			return nil, "", err
+			return nil, nil, "", err
 		}
 	}
-	return src.format(o.Format)
+	return openContent(src, o.Format, open)
 }
 
 // exists is why a duplicate was not created.
@@ -141,6 +145,7 @@ type run struct {
 	batch     Batch
 	options   *Options
 	src       *source
+	file      *content
 	tally     tally
 	report    *Report
 	records   int
@@ -177,8 +182,13 @@ func (u *run) do(ctx context.Context, reader Reader) error {
 			return err
 		}
 		if c.err == io.EOF {
+			// A container is certain to be intact only at its end.
+			if err := u.file.drain(); err != nil {
+				return err
+			}
+			u.report.Notes = u.file.Notes()
 			if n, ok := reader.(interface{ Notes() []string }); ok {
-				u.report.Notes = n.Notes()
+				u.report.Notes = append(u.report.Notes, n.Notes()...)
 			}
 			return u.finish(ctx)
 		}
@@ -276,46 +286,20 @@ func (u *run) discard(ctx context.Context, reason string) error {
 type source struct {
 	ctx    context.Context
 	r      io.Reader
-	prefix []byte // read for detection
-	used   int    // of prefix
-	err    error  // after prefix
+	err    error // that r ended with
 	hash   hash.Hash
 	n, max int64
-}
-
-// format tells the file's format, and how.
-func (s *source) format(name string) (*Format, string, error) {
-	s.prefix = make([]byte, prefixSize)
-	n, err := io.ReadFull(s.r, s.prefix)
-	s.prefix = s.prefix[:n]
-	whole := err == io.EOF || err == io.ErrUnexpectedEOF
-	if err != nil && !whole {
-		return nil, "", fmt.Errorf("reading the file: %w", err)
-	}
-	if whole {
-		s.err = io.EOF
-	}
-	if name == "" || name == Auto {
-		return Detect(s.prefix, whole)
-	}
-	f, err := FormatNamed(name)
-	return f, "named by --format", err
 }
 
 func (s *source) Read(p []byte) (n int, err error) {
 	if err := context.Cause(s.ctx); err != nil {
 		return 0, err
 	}
-	switch {
-	case s.used < len(s.prefix):
-		n = copy(p, s.prefix[s.used:])
-		s.used += n
-	case s.err != nil:
+	if s.err != nil {
 		return 0, s.err
-	default:
-		if n, err = s.r.Read(p); err != nil {
-			s.err = err
-		}
+	}
+	if n, err = s.r.Read(p); err != nil {
+		s.err = err
 	}
 	s.hash.Write(p[:n])
 	if s.n += int64(n); s.n > s.max {
@@ -327,11 +311,10 @@ func (s *source) Read(p []byte) (n int, err error) {
 
 func (s *source) sum() string { return hex.EncodeToString(s.hash.Sum(nil)) }
 
-// wipe clears what is kept of the file's bytes. A hash holds back up to a block
+// wipe clears what is kept of the file's bytes: a hash holds back up to a block
 // of what was written last, and so a seed, or two; writing octet by octet goes
 // through that block wholly, and the last Sum over a copy of it, on the stack.
 func (s *source) wipe() {
-	clear(s.prefix)
 	var zero [1]byte
 	for range s.hash.BlockSize() {
 		s.hash.Write(zero[:])
