@@ -138,18 +138,19 @@ type signature struct {
 	whole []byte
 	by    *x509.Certificate
 
-	at    int64 // where the Signature element begins
-	line  int
-	root  int64    // where the root element begins
-	ids   []string // what the root element can be referred to by
-	info  int64    // where the SignedInfo begins
-	c14n  form     // of the SignedInfo
-	made  *signatureMethod
-	value []byte
-	data  form // of the container
-	sum   []byte
-	hash  crypto.Hash // of sum
-	all   bool        // the reference is to the document, not to its root element
+	at     int64 // where the Signature element begins
+	line   int
+	rooted bool
+	root   int64    // where the root element begins
+	ids    []string // what the root element can be referred to by
+	info   int64    // where the SignedInfo begins
+	c14n   form     // of the SignedInfo
+	made   *signatureMethod
+	value  []byte
+	data   form // of the container
+	sum    []byte
+	hash   crypto.Hash // of sum
+	all    bool        // the reference is to the document, not to its root element
 }
 
 // form is a canonical form of XML, with its parameter.
@@ -202,9 +203,17 @@ func (s *signature) find() error {
 		}
 		switch t := t.(type) {
 		case xml.CharData:
+			blank := len(bytes.TrimSpace(t)) == 0
 			clear(t)
+			if p.depth == 0 && !blank {
+				return p.errorf("there is text outside of the KeyContainer")
+			}
 		case xml.StartElement:
 			if p.depth == 1 {
+				if s.rooted {
+					return p.errorf("something follows the end of the KeyContainer")
+				}
+				s.rooted = true
 				s.root = p.at
 				for _, a := range t.Attr {
 					if strings.EqualFold(a.Name.Local, "id") {

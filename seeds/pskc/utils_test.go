@@ -2,11 +2,13 @@ package pskc
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -105,52 +107,112 @@ func TestContainersOfPSKCUtilsAreReadAsWritten(t *testing.T) {
 	checkShipment(t, keys)
 }
 
-// make writes a container by pskc-utils' library, which can do more than its
-// programs; setup protects p.
-func makePSKC(t *testing.T, setup string) string {
-	return run(t, `import sys
-from pskc import PSKC
-p = PSKC()
-p.add_key(serial='T1', manufacturer='ACME', secret=b'12345678901234567890', algorithm='urn:ietf:params:xml:ns:keyprov:pskc:totp',
-    algorithm_suite='HMAC-SHA256', response_length=8, response_encoding='DECIMAL', time_interval=60, time_drift=3)
-p.add_key(serial='H1', manufacturer='ACME', secret=b'12345678901234567890', algorithm='urn:ietf:params:xml:ns:keyprov:pskc:hotp',
-    response_length=6, response_encoding='DECIMAL', counter=100000)
-`+setup+`
-p.write(sys.stdout.buffer)
-`, "/usr/bin/python3", "-")
+// protection is one way in which pskc-utils can write a container.
+type protection struct {
+	name, setup string
+	o           Options
+	plain       string // the secret; some key wraps take whole blocks only
 }
 
-func TestEachProtectionOfPSKCUtilsIsRead(t *testing.T) {
-	fields := "fields=['secret', 'counter', 'time_interval', 'time_drift']"
-	keys := map[string]string{"aes128-cbc": figureKey, "aes192-cbc": figureKey + figureKey[:16], "aes256-cbc": figureKey + figureKey}
-	for cipher, key := range keys {
+// protections are all of them: each cipher with each MAC it needs, each key
+// wrap with and without padding, each PRF.
+func protections() (list []protection) {
+	const fields = "fields=['secret', 'counter', 'time_interval', 'time_drift']"
+	key := func(n int) string { return strings.Repeat(figureKey, 2)[:2*n] }
+	preshared := func(name, algorithm string, length int, plain, before string) {
+		list = append(list, protection{
+			fmt.Sprintf("%s, key of %d, secret of %d", name, length, len(plain)),
+			before + fmt.Sprintf("p.encryption.setup_preshared_key(key=bytes.fromhex('%s'), algorithm='%s', key_name='ours', %s)", key(length), algorithm, fields),
+			Options{Key: mustHex(key(length))}, plain,
+		})
+	}
+	for algorithm, length := range map[string]int{
+		"aes128-cbc": 16, "aes192-cbc": 24, "aes256-cbc": 32, "tripledes-cbc": 24, "camellia128-cbc": 16, "camellia192-cbc": 24, "camellia256-cbc": 32,
+	} {
 		for _, mac := range []string{"sha1", "sha224", "sha256", "sha384", "sha512"} {
-			t.Run(cipher+" hmac-"+mac, func(t *testing.T) {
-				file := makePSKC(t, fmt.Sprintf("p.mac.setup(algorithm='hmac-%s')\np.encryption.setup_preshared_key(key=bytes.fromhex('%s'), algorithm='%s', key_name='ours', %s)", mac, key, cipher, fields))
-				got, err := readAll(strings.NewReader(file), Options{Key: mustHex(key)})
-				checkTwo(t, got, err)
+			preshared(algorithm+" hmac-"+mac, algorithm, length, figureSeed, "p.mac.setup(algorithm='hmac-"+mac+"')\n")
+		}
+	}
+	preshared("tripledes-cbc hmac-sha1", "tripledes-cbc", 16, figureSeed, "")
+	preshared("the encryption key as MAC key", "aes128-cbc", 16, figureSeed, "p.mac.setup(key=bytes.fromhex('"+key(16)+"'))\n")
+	for algorithm, length := range map[string]int{
+		"kw-aes128": 16, "kw-aes192": 24, "kw-aes256": 32, "kw-camellia128": 16, "kw-camellia192": 24, "kw-camellia256": 32,
+	} {
+		preshared(algorithm+" (RFC 3394)", algorithm, length, figureSeed+"1234", "")
+		preshared(algorithm+" (RFC 5649)", algorithm, length, figureSeed, "")
+		preshared(algorithm+" with a MAC", algorithm, length, figureSeed, "p.mac.setup(algorithm='hmac-sha256', key=b'0123456789abcdef')\n")
+	}
+	for _, length := range []int{16, 24} {
+		list = append(list, protection{
+			fmt.Sprintf("kw-tripledes, key of %d", length),
+			fmt.Sprintf("p.encryption.setup_preshared_key(key=bytes.fromhex('%s'), algorithm='kw-tripledes', fields=['secret'])", key(length)),
+			Options{Key: mustHex(key(length))}, figureSeed + "1234",
+		})
+	}
+	for _, prf := range []string{"None", "'hmac-sha1'", "'hmac-sha224'", "'hmac-sha256'", "'hmac-sha384'", "'hmac-sha512'"} {
+		for _, algorithm := range []string{"aes128-cbc", "aes256-cbc", "tripledes-cbc", "kw-aes256"} {
+			list = append(list, protection{
+				"PBKDF2 " + prf + " " + algorithm,
+				fmt.Sprintf("p.encryption.setup_pbkdf2('grün', algorithm='%s', iterations=1234, prf=%s, %s)", algorithm, prf, fields),
+				Options{Password: []byte("grün")}, figureSeed,
 			})
 		}
 	}
-	for _, prf := range []string{"None", "'hmac-sha1'", "'hmac-sha256'", "'hmac-sha512'"} {
-		t.Run("PBKDF2 "+prf, func(t *testing.T) {
-			file := makePSKC(t, fmt.Sprintf("p.encryption.setup_pbkdf2('grün', algorithm='aes256-cbc', iterations=1234, prf=%s, %s)", prf, fields))
-			got, err := readAll(strings.NewReader(file), Options{Password: []byte("grün")})
-			checkTwo(t, got, err)
-		})
-	}
+	list = append(list, protection{"none", "", Options{}, figureSeed})
+	slices.SortFunc(list, func(a, b protection) int { return strings.Compare(a.name, b.name) })
+	return list
 }
 
-func checkTwo(t *testing.T, got []Key, err error) {
-	t.Helper()
-	if err != nil || len(got) != 2 {
-		t.Fatalf("%d keys, %v", len(got), err)
+func TestEachProtectionOfPSKCUtilsIsRead(t *testing.T) {
+	// One run of its library writes them all: it takes long to start.
+	dir := t.TempDir()
+	var script strings.Builder
+	script.WriteString("from pskc import PSKC\n")
+	list := protections()
+	for i, c := range list {
+		fmt.Fprintf(&script, `
+p = PSKC()
+p.add_key(serial='T1', manufacturer='ACME', secret=b'%[1]s', algorithm='urn:ietf:params:xml:ns:keyprov:pskc:totp',
+    algorithm_suite='HMAC-SHA256', response_length=8, response_encoding='DECIMAL', time_interval=60, time_drift=3)
+p.add_key(serial='H1', manufacturer='ACME', secret=b'%[1]s', algorithm='urn:ietf:params:xml:ns:keyprov:pskc:hotp',
+    response_length=6, response_encoding='DECIMAL', counter=100000)
+%[2]s
+p.write('%[3]s')
+`, c.plain, c.setup, filepath.Join(dir, fmt.Sprint(i)))
 	}
-	totp, hotp := got[0], got[1]
-	if totp.Err != nil || totp.Serial != "T1" || string(totp.Secret) != figureSeed || totp.Algorithm != TOTP || totp.Suite != "HMAC-SHA256" || totp.Digits != 8 || totp.Interval != 60 || totp.Drift != 3 {
-		t.Errorf("TOTP: %+v", totp)
-	}
-	if hotp.Err != nil || hotp.Serial != "H1" || string(hotp.Secret) != figureSeed || hotp.Algorithm != HOTP || hotp.Digits != 6 || hotp.Counter != 100000 {
-		t.Errorf("HOTP: %+v", hotp)
+	run(t, script.String(), "/usr/bin/python3", "-")
+	for i, c := range list {
+		file, err := os.ReadFile(filepath.Join(dir, fmt.Sprint(i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.name != "none" && bytes.Contains(file, []byte(base64.StdEncoding.EncodeToString([]byte(c.plain)))) {
+			t.Fatalf("%s: the test writes the seed in clear", c.name)
+		}
+		got, err := readAll(bytes.NewReader(file), c.o)
+		if err != nil || len(got) != 2 {
+			t.Errorf("%s: %d keys, %v", c.name, len(got), err)
+			continue
+		}
+		totp, hotp := got[0], got[1]
+		if totp.Err != nil || totp.Serial != "T1" || string(totp.Secret) != c.plain || totp.Algorithm != TOTP || totp.Suite != "HMAC-SHA256" || totp.Digits != 8 || totp.Interval != 60 || totp.Drift != 3 {
+			t.Errorf("%s: TOTP: %+v", c.name, totp)
+		}
+		if hotp.Err != nil || hotp.Serial != "H1" || string(hotp.Secret) != c.plain || hotp.Algorithm != HOTP || hotp.Digits != 6 || hotp.Counter != 100000 {
+			t.Errorf("%s: HOTP: %+v", c.name, hotp)
+		}
+		// A wrong key is called that, whatever the mode.
+		wrong := Options{Key: bytes.Clone(c.o.Key), Password: bytes.Clone(c.o.Password)}
+		if c.o.Key != nil {
+			wrong.Key[3] ^= 0x10
+		} else if c.o.Password != nil {
+			wrong.Password[3] ^= 0x10
+		} else {
+			continue
+		}
+		got, err = readAll(bytes.NewReader(file), wrong)
+		if err == nil || !strings.Contains(err.Error(), errWrongKey) || len(got) > 0 {
+			t.Errorf("%s: under a wrong key: %d keys, %v", c.name, len(got), err)
+		}
 	}
 }

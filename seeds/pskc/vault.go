@@ -51,7 +51,8 @@ type vault struct {
 	legacy    *algorithm // drafts: how every Value is encrypted; nil if in clear
 	iv        []byte     // drafts: the IV of every value; nil if each has its own
 	key       []byte     // the encryption key, once it was needed
-	mac       *macInfo   // nil if the file has no MACMethod
+	mac       *macInfo   // nil if the file has no MACMethod that says anything
+	unnamed   bool       // the MACMethod names no algorithm
 	macKey    []byte     // once it was needed
 	hmac      hash.Hash  // under macKey
 	proven    bool       // a MAC or the check of a key wrap was right, so the key is
@@ -154,6 +155,12 @@ func (v *vault) readMACMethod(n *node) error {
 	uri := n.attr("Algorithm", "algorithm")
 	if n.name.Local == "MACAlgorithm" {
 		uri = n.uri()
+	}
+	if uri == "" {
+		// As pskc-utils writes it beside key wrap. A value that has a MAC, or
+		// needs one, is refused when it comes.
+		v.unnamed = true
+		return nil
 	}
 	m := &macInfo{hash: hashNamed(uri)}
 	if m.hash == nil {
@@ -338,12 +345,16 @@ func (v *vault) decrypt(what string, by *algorithm, value []byte, mac *node) ([]
 		return nil, fatal{err}
 	}
 	if by.mode == cbc && v.mac == nil {
-		return nil, fatal{errors.New("the values are encrypted in CBC mode, but there is no MACMethod; RFC 6030, section 6.1.1, requires a MAC, and without one an altered seed would go unnoticed")}
+		why := "there is no MACMethod"
+		if v.unnamed {
+			why = "the MACMethod names no algorithm"
+		}
+		return nil, fatal{errors.New("the values are encrypted in CBC mode, but " + why + "; RFC 6030, section 6.1.1, requires a MAC, and without one an altered seed would go unnoticed")}
 	}
 	var buf, trial []byte
 	switch {
 	case mac != nil && v.mac == nil:
-		return nil, fmt.Errorf("%s has a MAC, but there is no MACMethod that says how to check it", what)
+		return nil, fmt.Errorf("%s has a MAC, but no MACMethod says how to check it", what)
 	case mac != nil:
 		if err := v.unlockMAC(); err != nil {
 			return nil, fatal{err}
