@@ -50,7 +50,7 @@ func IssueTransport(ctx context.Context, signer Signer, key TransportKey, name s
 	fail := func(err error) (TransportCertificate, error) {
 		return TransportCertificate{}, fmt.Errorf("certify transport key %d: %w", key.Version, err)
 	}
-	if err := checkIssuerName(name); err != nil {
+	if err := CheckIssuerName(name); err != nil {
 		return fail(err)
 	}
 	if !until.After(from) {
@@ -90,7 +90,8 @@ func IssueTransport(ctx context.Context, signer Signer, key TransportKey, name s
 	return c, nil
 }
 
-func checkIssuerName(name string) error {
+// CheckIssuerName says what keeps name from being one for IssueTransport.
+func CheckIssuerName(name string) error {
 	if len(name) < 1 || len(name) > maxIssuerName {
 		return fmt.Errorf("its name has %d characters; 1 to %d are possible", len(name), maxIssuerName)
 	}

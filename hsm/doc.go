@@ -22,6 +22,24 @@
 // To check a code the wrapped seed is unwrapped inside the HSM and the HMAC is
 // computed there; the server sees the HMAC's result, which is worth one code.
 //
+// A seed that its vendor encrypted to the transport key (see Transporter) is not
+// even in the server's memory once: it is unwrapped inside the HSM and wrapped
+// under the KEK there.
+//
+//	vendor's file                     HSM
+//	+----------------------------+    +---------------------------------------------+
+//	| RSA-OAEP(transport, seed)  |    | transport  RSA, UNWRAP only                 |
+//	+----------------------------+    |                                             |
+//	              |                   |  session key: SENSITIVE, PRIVATE, and for   |
+//	              +--- C_UnwrapKey ---+  one task EXTRACTABLE: padded, wrapped by   |
+//	                                  |  the KEK, compared by HMAC, destroyed       |
+//	              +---- C_WrapKey ----+                                             |
+//	              |                   +---------------------------------------------+
+//	database row: Wrapped
+//
+// An HSM that cannot pad it inside gives it to the server for a moment, if that
+// was allowed, or refuses it; the answer says which way it took.
+//
 // # What this protects from
 //
 // Memory disclosure, core dumps, backups, stolen disks and a copied database:

@@ -49,8 +49,9 @@ func newRoot() *cobra.Command {
 		Long: `Watchword takes a vendor's seed file, puts every seed under an HSM, hands tokens
 to people, and from then on answers VPNs and applications over RADIUS and HTTP.
 
-'watchword serve' is the server. All other commands speak to one over HTTP, with
-an API key; a new server writes the first key to admin.key in its data directory.
+'watchword serve' is the server, and 'watchword hsm' works in its place while it
+is stopped. All other commands speak to a server over HTTP, with an API key; a new
+server writes the first key to admin.key in its data directory.
 
   WATCHWORD_URL           where the server is (http://127.0.0.1:8080)
   WATCHWORD_API_KEY_FILE  file with the API key (./var/admin.key)
@@ -72,6 +73,7 @@ Exit codes: 0 done, 1 the answer is no (reject, not intact), 2 an error.`,
 		serveCommand(), configCommand(), versionCommand(), completionCommand(),
 		importCommand(c), userCommand(c), whyCommand(c), tokenCommand(c),
 		verifyCommand(c), auditCommand(c), clientCommand(c), keyCommand(c),
+		hsmCommand(),
 	)
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"})

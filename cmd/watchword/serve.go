@@ -113,7 +113,15 @@ func newLog(c *LogConfig) *slog.Logger {
 }
 
 // open opens everything, from the data directory to the sockets.
-func (a *appliance) open(ctx context.Context) (err error) {
+func (a *appliance) open(ctx context.Context) error {
+	if err := a.openCore(ctx); err != nil {
+		return err
+	}
+	return a.listen(ctx)
+}
+
+// openCore opens data directory, HSM and database, and starts the core on them.
+func (a *appliance) openCore(ctx context.Context) (err error) {
 	c := a.config
 	if a.dir, err = openDataDir(c.DataDir, c.sqlite()); err != nil {
 		return err
@@ -146,7 +154,7 @@ func (a *appliance) open(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return a.listen(ctx)
+	return nil
 }
 
 func (a *appliance) databaseFailure(err error) error {
