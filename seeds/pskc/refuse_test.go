@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 var figure6Options = Options{Key: mustHex(figureKey)}
@@ -130,6 +131,15 @@ func TestKeysThatAreRefusedAlone(t *testing.T) {
 		{"check digit", keyPackage("A2", hotpURI, `<AlgorithmParameters><ResponseFormat Length="8" Encoding="DECIMAL" CheckDigits="true"/></AlgorithmParameters>`, data), "check digit"},
 		{"length", keyPackage("A2", hotpURI, `<AlgorithmParameters><ResponseFormat Length="eight"/></AlgorithmParameters>`, data), "length of its codes"},
 		{"two suites", keyPackage("A2", hotpURI, `<AlgorithmParameters Suite="SHA1"><Suite>SHA256</Suite></AlgorithmParameters>`, data), "two suites"},
+		{"suite and attribute", keyPackage("A2", hotpURI, `<AlgorithmParameters Suite="HMAC-SHA256"><Suite>HMAC-SHA512</Suite></AlgorithmParameters>`, data), "two suites"},
+		{"empty suite", keyPackage("A2", hotpURI, `<AlgorithmParameters><Suite/></AlgorithmParameters>`, data), "a suite, but without a name"},
+		{"parameter", keyPackage("A2", hotpURI, `<AlgorithmParameters><Hash>SHA256</Hash></AlgorithmParameters>`, data), `the parameter "Hash", which is not understood`},
+		{"attribute", keyPackage("A2", hotpURI, `<AlgorithmParameters Hash="SHA256"/>`, data), `the parameter "Hash", which is not understood`},
+		{"foreign parameter", keyPackage("A2", hotpURI, `<AlgorithmParameters><x:Suite xmlns:x="urn:x">SHA256</x:Suite></AlgorithmParameters>`, data), `the parameter "Suite", which is not understood`},
+		{"unknown data", keyPackage("A2", hotpURI, eight, data+"<Offset><PlainValue>1</PlainValue></Offset>"), `data named "Offset"`},
+		{"unknown value", keyPackage("A2", hotpURI, eight, counter0+"<Secret><HexValue>00</HexValue></Secret>"), `the element "HexValue"`},
+		{"counter without value", keyPackage("A2", hotpURI, eight, plainSeed+"<Counter/>"), "Counter has no value"},
+		{"counter with MAC", keyPackage("A2", hotpURI, eight, plainSeed+"<Counter><PlainValue>1</PlainValue><ValueMAC>AAAA</ValueMAC></Counter>"), "Counter is in clear but has a MAC"},
 		{"no seed", keyPackage("A2", hotpURI, eight, counter0), "no seed in it"},
 		{"reference", keyPackage("A2", hotpURI, "<KeyProfileId>p</KeyProfileId><KeyReference>MasterKeyLabel</KeyReference>", counter0), "only a reference"},
 		{"two seeds", keyPackage("A2", hotpURI, eight, plainSeed+plainSeed), "two Secret elements"},
@@ -147,6 +157,8 @@ func TestKeysThatAreRefusedAlone(t *testing.T) {
 		{"uses", keyPackage("A2", hotpURI, eight, data+policy("<NumberOfTransactions>5</NumberOfTransactions>")+"<Data>"), "limited number of uses"},
 		{"usage", keyPackage("A2", hotpURI, eight, data+policy("<KeyUsage>Encrypt</KeyUsage>")+"<Data>"), "does not allow the key to be used for one-time"},
 		{"PIN", keyPackage("A2", hotpURI, eight, data+policy(`<PINPolicy PINUsageMode="Append"/>`)+"<Data>"), "a PIN checked by the server"},
+		{"rule for the PIN", keyPackage("A2", hotpURI, eight, data+policy(`<PINPolicy PINUsageMode="Local" WeekDays="1"/>`)+"<Data>"), `the rule "WeekDays" for the PIN`},
+		{"rules for the PIN", keyPackage("A2", hotpURI, eight, data+policy(`<PINPolicy PINUsageMode="Local"><Month/></PINPolicy>`)+"<Data>"), "rules for the PIN that are not understood"},
 		{"expired", keyPackage("A2", hotpURI, eight, data+policy("<ExpiryDate>2026-11-20T00:00:00Z</ExpiryDate>")+"<Data>"), "the key expired on 2026-11-20; --partial imports it all the same"},
 		{"early", keyPackage("A2", hotpURI, eight, data+policy("<StartDate>2026-11-22T00:00:00+01:00</StartDate>")+"<Data>"), "may not be used before 2026-11-21"},
 		{"no date", keyPackage("A2", hotpURI, eight, data+policy("<ExpiryDate>soon</ExpiryDate>")+"<Data>"), "ExpiryDate is not a date"},
@@ -196,6 +208,55 @@ func TestMACThatIsWrongLaterRejectsOnlyItsKey(t *testing.T) {
 	}
 }
 
+// Under an option a key whose validity period is over is read, and noted; one
+// whose period is still to come is not.
+func TestExpiredKeyIsReadIfAllowed(t *testing.T) {
+	key := func(serial, rule string) string {
+		return strings.Replace(keyPackage(serial, hotpURI, eight, plainSeed), "</Data>", "</Data><Policy>"+rule+"</Policy>", 1)
+	}
+	file := wrapXML("", key("A1", "<ExpiryDate>2006-05-31T00:00:00Z</ExpiryDate>"), key("A2", "<StartDate>2030-01-01T00:00:00Z</StartDate>"), key("A3", "<ExpiryDate>2030-01-01T00:00:00Z</ExpiryDate>"))
+	for allowed, want := range map[bool]string{false: "[false false true]", true: "[true false true]"} {
+		r := NewReader(strings.NewReader(file), Options{Now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC), AllowExpired: allowed})
+		var good []bool
+		for {
+			k, err := r.Next()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			good = append(good, k.Err == nil)
+		}
+		notes := fmt.Sprint(r.Notes())
+		if fmt.Sprint(good) != want || strings.Contains(notes, `1, the first of them of serial "A1", the key expired on 2006-05-31`) != allowed {
+			t.Errorf("allowed: %v: %v, %s", allowed, good, notes)
+		}
+		r.Close()
+	}
+}
+
+func TestPINIsLeftOutAndNamed(t *testing.T) {
+	var list []string
+	for i := range 15 {
+		list = append(list, strings.Replace(keyPackage("A1", Namespace+":pin", "", `<Secret><PlainValue>MTIzNA==</PlainValue></Secret>`), "12345678", fmt.Sprint("pin", i), 1))
+	}
+	otp := strings.Replace(keyPackage("A1", hotpURI, eight, plainSeed), "</Data>", `</Data><Policy><PINPolicy PINKeyId="pin1" PINUsageMode="Local"/></Policy>`, 1)
+	r := NewReader(strings.NewReader(wrapXML("", append([]string{otp}, list...)...)), Options{})
+	defer r.Close()
+	if k, err := r.Next(); err != nil || k.Err != nil || string(k.Secret) != figureSeed {
+		t.Fatalf("%+v, %v", k, err)
+	}
+	if k, err := r.Next(); err != io.EOF {
+		t.Fatalf("%+v, %v", k, err)
+	}
+	notes := r.Notes()
+	if len(notes) != maxPINs+1 || notes[0] != `Key package 2, key "pin0", is the PIN of another key, not a token; it was left out.` ||
+		notes[1] != `Key package 3, key "pin1", is the PIN of key "12345678", not a token; it was left out.` || notes[maxPINs] != "Further key packages that are PINs of other keys and were left out: 5." {
+		t.Errorf("%q", notes)
+	}
+}
+
 func TestContainersThatAreReadAllTheSame(t *testing.T) {
 	plain := wrapXML("", keyPackage("A1", hotpURI, eight, plainSeed+counter0))
 	totp := wrapXML("", keyPackage("A1", "urn:ietf:params:xml:ns:keyprov:pskc#TOTP", eight, plainSeed+"<Time><PlainValue>0</PlainValue></Time><TimeInterval><PlainValue>60</PlainValue></TimeInterval><TimeDrift><PlainValue>-4</PlainValue></TimeDrift>"))
@@ -203,18 +264,24 @@ func TestContainersThatAreReadAllTheSame(t *testing.T) {
 		file string
 		want func(Key) bool
 	}{
-		"byte order mark":     {"\xef\xbb\xbf" + plain, nil},
-		"CRLF":                {strings.ReplaceAll(plain, "\n", "\r\n"), nil},
-		"no declaration":      {plain[strings.Index(plain, "<KeyContainer"):], nil},
-		"ASCII":               {edit(t, plain, "UTF-8", "US-ASCII"), nil},
-		"comment at the end":  {plain + "<!-- end --> \n<?pi?>", nil},
-		"comment in the seed": {edit(t, plain, "MTIz", "MTI<!-- x -->z"), nil},
-		"CDATA":               {edit(t, plain, "MTIzNDU2", "<![CDATA[MTIzNDU2]]>"), nil},
-		"extensions":          {edit(t, plain, "<KeyPackage>", `<Extensions><x:a xmlns:x="urn:x">text<x:b/></x:a></Extensions><KeyPackage>`), nil},
-		"totp":                {totp, func(k Key) bool { return k.Algorithm == TOTP && k.Interval == 60 && k.Drift == -4 }},
-		"no length":           {edit(t, plain, eight, ""), func(k Key) bool { return k.Digits == 6 }},
-		"suite":               {edit(t, plain, "<ResponseFormat", "<Suite>HMAC-SHA512</Suite><ResponseFormat"), func(k Key) bool { return k.Suite == "HMAC-SHA512" }},
-		"serial from the key": {edit(t, plain, "<SerialNo>A1</SerialNo>", ""), func(k Key) bool { return k.Serial == "12345678" }},
+		"byte order mark":       {"\xef\xbb\xbf" + plain, nil},
+		"CRLF":                  {strings.ReplaceAll(plain, "\n", "\r\n"), nil},
+		"no declaration":        {plain[strings.Index(plain, "<KeyContainer"):], nil},
+		"ASCII":                 {edit(t, plain, "UTF-8", "US-ASCII"), nil},
+		"comment at the end":    {plain + "<!-- end --> \n<?pi?>", nil},
+		"comment in the seed":   {edit(t, plain, "MTIz", "MTI<!-- x -->z"), nil},
+		"CDATA":                 {edit(t, plain, "MTIzNDU2", "<![CDATA[MTIzNDU2]]>"), nil},
+		"extensions":            {edit(t, plain, "<KeyPackage>", `<Extensions><x:a xmlns:x="urn:x">text<x:b/></x:a></Extensions><KeyPackage>`), nil},
+		"totp":                  {totp, func(k Key) bool { return k.Algorithm == TOTP && k.Interval == 60 && k.Drift == -4 }},
+		"no length":             {edit(t, plain, eight, ""), func(k Key) bool { return k.Digits == 6 }},
+		"suite as an attribute": {edit(t, plain, "<AlgorithmParameters>", `<AlgorithmParameters Suite="HMAC-SHA256">`), func(k Key) bool { return k.Suite == "HMAC-SHA256" }},
+		"suite of the key":      {edit(t, plain, "<Key ", `<Key Suite="hmac-sha256" `), func(k Key) bool { return k.Suite == "hmac-sha256" }},
+		"suite named twice":     {edit(t, plain, "<AlgorithmParameters>", `<AlgorithmParameters Suite="SHA256"><Suite> SHA256 </Suite>`), func(k Key) bool { return k.Suite == "SHA256" }},
+		"user of the key":       {edit(t, plain, "</Data>", "</Data><UserId>UID=jsmith,DC=net</UserId>"), func(k Key) bool { return k.User == "jsmith" }},
+		"user of the device":    {edit(t, edit(t, plain, "</Data>", "</Data><UserId>DC=net</UserId>"), "</SerialNo>", "</SerialNo><UserId>carol</UserId>"), func(k Key) bool { return k.User == "carol" }},
+		"foreign elements":      {edit(t, plain, "</Data>", `<x:More xmlns:x="urn:x">1</x:More></Data><x:More xmlns:x="urn:x">1</x:More>`), nil},
+		"suite":                 {edit(t, plain, "<ResponseFormat", "<Suite>HMAC-SHA512</Suite><ResponseFormat"), func(k Key) bool { return k.Suite == "HMAC-SHA512" }},
+		"serial from the key":   {edit(t, plain, "<SerialNo>A1</SerialNo>", ""), func(k Key) bool { return k.Serial == "12345678" }},
 	} {
 		keys, err := readAll(strings.NewReader(c.file), Options{})
 		if err != nil || len(keys) != 1 || keys[0].Err != nil || string(keys[0].Secret) != figureSeed || c.want != nil && !c.want(keys[0]) {
