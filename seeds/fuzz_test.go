@@ -43,8 +43,12 @@ func (m *metered) check() {
 
 // readable checks what every reader promises of every file.
 func readable(t *testing.T, f *Format, file []byte) {
+	readableWith(t, f, file, OpenOptions{Now: time.Unix(1_800_000_000, 0)})
+}
+
+func readableWith(t *testing.T, f *Format, file []byte, o OpenOptions) {
 	in := meter(t, file)
-	rd := f.Open(in, OpenOptions{Now: time.Unix(1_800_000_000, 0)})
+	rd := f.Open(in, o)
 	defer rd.Close()
 	for place := -1; ; {
 		rec, err := rd.Next()
@@ -82,7 +86,7 @@ func readable(t *testing.T, f *Format, file []byte) {
 func FuzzCSV(f *testing.F) {
 	for _, file := range []string{
 		"", "\n", "A1", "A1,", csvOf("A1", "A2"), "serial,seed\r\n" + csvOf("A1"), "\xef\xbb\xbf# version: 1\n" + csvOf("A1"),
-		`"A""1","` + rfcSeed + `",hotp,8,17,sha256`, "A1," + rfcSeed + ",totp,8,60,sha512", `"A1`, `A"1,x`, "A1," + rfcSeed + ",,,,,,,,,,", "# version: 2\n",
+		`"A""1","` + rfcSeed + `",hotp,8,17,sha256`, "A1," + rfcSeed + ",totp,8,60,sha512", `"A1`, `A"1,x`, "A1," + rfcSeed + ",,,,,,,,,,", "# version: 2\n", "# version: 2\nalice,ldap,corp,A1," + rfcSeed + ",hotp,6,5\n", "model,hash,seed,serial\nx,sha256," + rfcSeed + ",A1\n",
 		strings.Repeat("A", maxLine+10), strings.Repeat("\n", 100), "A1,\x00\xff", rfcSeed + "," + rfcSeed, "serial,seed,type,digits,period,hash\nA,B",
 	} {
 		f.Add([]byte(file))

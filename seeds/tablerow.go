@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 
@@ -128,7 +129,7 @@ func (t *tableReader) lookAhead() {
 		line, rest, ended := bytes.Cut(text, []byte("\n"))
 		text = rest
 		n++
-		if !ended || len(line) > len(row) {
+		if !ended && t.lines.err != io.EOF || len(line) > len(row) {
 			return
 		}
 		line = row[:copy(row, line)]
