@@ -225,12 +225,17 @@ func (t *transportKey) encrypt(kind oaepKind) (in rsaWrap, ciphertext, proof []b
 var canaryText = []byte("watchword transport check")
 
 // well has the HSM unwrap the canary. If that fails, the HSM is not well.
-func (t *transportKey) well(c conn) error { return t.try(c, t.in, t.canary, t.proof) }
+func (t *transportKey) well(c conn) error {
+	_, err := t.try(c, t.in, t.canary, t.proof)
+	return err
+}
 
-func (t *transportKey) try(c conn, in rsaWrap, ciphertext, proof []byte) error {
+// try has the HSM unwrap what encrypt made; unwrapped says whether it did, if
+// only to something else.
+func (t *transportKey) try(c conn, in rsaWrap, ciphertext, proof []byte) (unwrapped bool, err error) {
 	object, err := c.take(in, t.key, ciphertext, false)
 	if err != nil {
-		return err
+		return false, err
 	}
 	var mac [32]byte
 	err = c.sign(pkcs11.CKM_SHA256_HMAC, object, canaryText, mac[:])
@@ -238,10 +243,10 @@ func (t *transportKey) try(c conn, in rsaWrap, ciphertext, proof []byte) error {
 	if err == nil && !bytes.Equal(mac[:], proof) {
 		err = fmt.Errorf("what was encrypted to the transport key is unwrapped to something else: %w", pkcs11.Error(pkcs11.CKR_KEY_CHANGED))
 	}
-	return err
+	return true, err
 }
 
-// supports says whether the HSM unwraps by OAEP of this kind. It is tried once,
+// supports says whether the HSM unwraps by OAEP of this kind. That is tried out
 // with something of our own: what a vendor's ciphertext meets says nothing about
 // the module, and what the module lacks says nothing about a ciphertext.
 func (t *transportKey) supports(c conn, kind oaepKind) (bool, error) {
@@ -255,7 +260,15 @@ func (t *transportKey) supports(c conn, kind oaepKind) (bool, error) {
 	if err != nil {
 		return false, nil // a digest that nobody knows, or too long for the key
 	}
-	if err = t.try(c, in, ciphertext, proof); err != nil {
+	// Twice, so that a fault that passed is not remembered.
+	for range 2 {
+		var unwrapped bool
+		if unwrapped, err = t.try(c, in, ciphertext, proof); err == nil {
+			break
+		}
+		if unwrapped {
+			return false, ill(err)
+		}
 		if err := t.well(c); err != nil {
 			return false, ill(err)
 		}

@@ -30,7 +30,7 @@ func encrypted(t *testing.T, public *rsa.PublicKey, m hsm.TransportMechanism, h 
 func TestTheTransportKeyOnlyUnwraps(t *testing.T) {
 	config := hsmtest.Token(t)
 	k, records := hsmtest.OpenNew(t, config)
-	public, _ := hsmtest.Transport(t, k, records)
+	public, records := hsmtest.Transport(t, k, records)
 	pin, err := config.PIN()
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +63,7 @@ func TestTheTransportKeyOnlyUnwraps(t *testing.T) {
 		{"--decrypt", "--mechanism", "RSA-X-509"},
 		{"--sign", "--mechanism", "RSA-PKCS"},
 	} {
-		out, err := tool(append(args, "--label", "watchword transport 1", "--input-file", dir+"/ciphertext", "--output-file", dir+"/out")...)
+		out, err := tool(append(args, "--id", fmt.Sprintf("%x", records[len(records)-1].ID), "--input-file", dir+"/ciphertext", "--output-file", dir+"/out")...)
 		if err == nil || !strings.Contains(out, "CKR_KEY_FUNCTION_NOT_PERMITTED") {
 			t.Errorf("pkcs11-tool %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
