@@ -70,10 +70,15 @@ type Options struct {
 	Format   string // a format's name; empty or Auto: told from the content
 	PSK      []byte // content of the key file, see ParseKeyFile; nil if there is none
 	Password []byte // content of the password file, see ParsePasswordFile; nil if there is none
-	Partial  bool   // import the good records of a file that has bad ones
+	Signer   []byte // certificate whose signature the file must carry, see ParseSignerFile; nil if it need not be checked
+	Partial  bool   // import the good records of a file that has bad ones, and keys whose validity period is over
 	DryRun   bool   // change nothing; report what would happen
 	All      bool   // list the created tokens too
 	Choices  Choices
+
+	// AllowRSA15 lets seeds be read that are encrypted by RSAES-PKCS1-v1_5. Every
+	// answer about one, if only that it failed, helps to decrypt others.
+	AllowRSA15 bool
 
 	// Progress, if not nil, is called now and then with the bytes and records
 	// that were worked off, from the goroutine that called Import.
@@ -92,7 +97,7 @@ type Options struct {
 // tokens.ErrInvalid, if the file as a whole cannot be read, or what the core or
 // r failed with; then nothing of the file was imported either.
 func (im *Importer) Import(ctx context.Context, p tokens.Principal, o Options, r io.Reader) (*Report, error) {
-	open := OpenOptions{Now: im.now(), Choices: o.Choices}
+	open := OpenOptions{Now: im.now(), Choices: o.Choices, AllowExpired: o.Partial, AllowRSA15: o.AllowRSA15}
 	defer func() { clear(open.Key); clear(open.Password) }()
 	src := &source{ctx: ctx, r: r, hash: sha256.New(), max: im.maxBytes}
 	defer src.wipe()
@@ -131,6 +136,11 @@ func (open *OpenOptions) prepare(o *Options, src *source) (*content, *Format, st
 	}
 	if o.Password != nil {
 		if open.Password, err = ParsePasswordFile(o.Password); err != nil {
+			return nil, nil, "", err
+		}
+	}
+	if o.Signer != nil {
+		if open.Signer, err = ParseSignerFile(o.Signer); err != nil {
 			return nil, nil, "", err
 		}
 	}

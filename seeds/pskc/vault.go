@@ -17,11 +17,14 @@ import (
 
 // The bounds of what a file may ask for.
 const (
-	maxIterations = 10_000_000 // of PBKDF2; a few seconds
-	maxSalt       = 1024       // bytes
-	maxCipher     = 4 << 10    // bytes of one encrypted value
-	minMACKey     = 10         // bytes
+	maxSalt   = 1024    // bytes
+	maxCipher = 4 << 10 // bytes of one encrypted value
+	minMACKey = 10      // bytes
 )
+
+// maxIterations is how often PBKDF2 may be asked to iterate: a few seconds. A
+// variable for tests.
+var maxIterations = 10_000_000
 
 // errWrongKey cannot tell a wrong key from a damaged file, and must not.
 const errWrongKey = "the key or password is not the one that this file was encrypted with, or the file was altered or damaged"
