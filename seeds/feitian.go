@@ -1,5 +1,7 @@
 package seeds
 
+import "bytes"
+
 // feitianText is the plain list that Feitian and Hypersecu ship for their OTP
 // tokens, and makers who sell them under their own name (Swivel's knowledge base,
 // "OATH Seed Conversion", takes one apart):
@@ -24,6 +26,8 @@ func detectFeitian(prefix []byte, whole bool) (bool, string) {
 		switch {
 		case len(fields) != 2:
 			return "it is not a serial and a seed, separated by blanks"
+		case bytes.ContainsAny(fields[0], `,;"`):
+			return "there are commas, semicolons or quotes in it"
 		case !hexSeed(fields[1]):
 			return "what follows the blank is not a seed in hex"
 		}

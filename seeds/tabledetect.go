@@ -41,8 +41,10 @@ func (l *layout) detect(prefix []byte, whole bool, wanted func([]column) bool, r
 			continue
 		}
 		seen++
-		if seen == 1 && l.header {
-			if _, got := headerRow(line, copied, fields[:]); got > 0 {
+		if seen == 1 {
+			if _, got := headerRow(line, copied, fields[:]); got > 0 && !l.header {
+				return false, fmt.Sprintf("line %d: a header row, which it has not", n)
+			} else if got > 0 {
 				columns, strange := headerColumns(fields[:got], l.columns)
 				switch {
 				case wanted == nil, strange == 0 && wanted(columns):

@@ -109,6 +109,9 @@ func (t *tableReader) parseSeed() error {
 		}
 	}
 	if err := t.encoding.decode(&t.rec, text); err != nil {
+		if _, inBase32 := seedText(text); inBase32 && t.encoding == Hex && t.chosen.Encoding == "" {
+			return t.wrong(colSeed, err.Error()+" (it may be in base32: --encoding base32)")
+		}
 		return t.wrong(colSeed, err.Error())
 	}
 	return nil

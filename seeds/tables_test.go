@@ -87,6 +87,10 @@ func TestChoicesFillWhatATableLeavesOpenAndOverruleNothing(t *testing.T) {
 	}{
 		{&oathCSV, "A1," + rfcSeed, "hotp sha512 8 0 0"},
 		{&oathCSV, "A1," + rfcSeed + ",,,7", "hotp sha512 8 0 7"},
+		{&oathCSV, "alg,sn,key\nTOTP,A1," + rfcSeed, "totp sha512 8 90 0"},
+		{&oathCSV, "alg,sn,key\nHmacSHA256,A1," + rfcSeed, "hotp sha256 8 0 0"},
+		{&oathCSV, "alg,sn,key,type\nsha-1,A1," + rfcSeed + ",totp", "totp sha1 8 90 0"},
+		{&oathCSV, "alg,sn,key,hash\ntotp,A1," + rfcSeed + ",sha256", "totp sha256 8 90 0"},
 		{&oathCSV, "A1," + rfcSeed + ",totp", "totp sha512 8 90 0"},
 		{&oathCSV, "A1," + rfcSeed + ",totp,6,30,sha1", "totp sha1 6 30 0"},
 		{&pingID, "A1," + rfcSeed + ",9", "hotp sha512 8 0 9"},
@@ -131,7 +135,7 @@ func TestBadRowsOfTheFamilyNameTheColumn(t *testing.T) {
 		{&multiOTP, "M1;ACME;totp;" + rfcSeed + ";6", "line 1: column 6 (period|counter): there is nothing in it; a row has 6 columns"},
 		{&multiOTP, "M1;ACME;totp;" + rfcSeed + ";;30", "line 1: column 5 (digits): there is nothing in it"},
 		{&multiOTP, "M1;ACME;totp;" + rfcSeed + ";6;30;x", "line 1: column 7: there are 6 columns at most"},
-		{&multiOTP, "M1;ACME;totp;" + rfcBase32 + ";6;30", "line 1: column 4 (hexseed): character 1 is not a hex digit"},
+		{&multiOTP, "M1;ACME;totp;" + rfcBase32 + ";6;30", "line 1: column 4 (hexseed): character 1 is not a hex digit; the seed must be in hex, without blanks (it may be in base32: --encoding base32)"},
 		{&multiOTP, "M1;ACME;totp;" + rfcSeed + ";4;30", "line 1: column 5 (digits): 6, 7 and 8"},
 		{&multiOTP, "M1;ACME;totp;" + rfcSeed + ";6;0", "line 1: column 6 (period|counter): a time step has 1 to 86400 seconds"},
 		{&phenixID, "TOTP;T1;SHA1;" + rfcSeed + ";0;30", "line 1: column 7 (digits): there is nothing in it; a row has 7 columns"},
@@ -322,6 +326,9 @@ func TestFormatsOfTheFamilyAreToldWithAReason(t *testing.T) {
 		{"A1  " + rfcSeed + "\n", "feitian", "looks like Feitian or Hypersecu seed list: line 1"},
 		{"A1," + rfcSeed + ",5\n", "pingid", "looks like PingID seed file: line 1 is a serial, a seed in hex and a counter"},
 		{"A1," + rfcSeed + "\n", "oath-csv", ""},
+		{"A1, " + rfcSeed + "\n", "oath-csv", ""}, // a blank behind the comma
+		{"user,serial,seed\nalice," + "A1 " + rfcSeed + "\nA1 " + rfcSeed + "\n", "oath-csv", ""},
+		{"A1; " + rfcSeed + "\n", "", "not Feitian or Hypersecu seed list (line 1: there are commas"},
 		{"# mine\notpauth://totp/a?secret=x\n", "otpauth", "looks like list of otpauth URIs: line 2 begins with otpauth://"},
 		{"OTPAUTH-MIGRATION://offline?data=x", "otpauth-migration", "looks like export of Google Authenticator: line 1"},
 	} {
