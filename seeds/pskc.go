@@ -21,6 +21,7 @@ var pskcXML = Format{Name: "pskc", Title: "PSKC", Detect: detectPSKC, Open: open
 
 type pskcReader struct {
 	r           *pskc.Reader
+	hash        hsm.Hash // chosen, for keys that name none; zero: SHA-1
 	transported bool
 	rec         Record
 }
@@ -28,10 +29,10 @@ type pskcReader struct {
 func openPSKC(r io.Reader, o OpenOptions) Reader {
 	return &pskcReader{
 		r: pskc.NewReader(r, pskc.Options{
-			Key: o.Key, Password: o.Password, Now: o.Now,
+			Key: o.Key, Password: o.Password, Now: o.Now, Digits: o.Choices.Digits, Interval: o.Choices.Period,
 			Signer: o.Signer, AllowExpired: o.AllowExpired, AllowRSA15: o.AllowRSA15,
 		}),
-		transported: o.Transported,
+		hash: o.Choices.Hash, transported: o.Transported,
 	}
 }
 
@@ -84,6 +85,9 @@ func (p *pskcReader) fill(k *pskc.Key) {
 		rec.PublicID, rec.PrivateID = k.PublicID, k.PrivateID[:]
 		rec.fail("it is programmed for Yubico OTP, which is not imported yet")
 		return
+	}
+	if k.Suite == "" && p.hash != 0 {
+		rec.Algorithm = p.hash
 	}
 	if k.Suite != "" {
 		hash, ok := parseHash(k.Suite[strings.LastIndexAny(k.Suite, "#:")+1:])

@@ -97,8 +97,10 @@ func (r *Reader) data(k element) error {
 		return err
 	}
 	if key.Digits == 0 && key.Algorithm != YubiKeyAES {
-		key.Digits = 6
-		r.lengths++
+		if key.Digits = r.vault.given.Digits; key.Digits == 0 {
+			key.Digits = 6
+			r.lengths++
+		}
 	}
 	return nil
 }
@@ -118,6 +120,9 @@ func (r *Reader) clock(f fields) error {
 	}
 	if !there {
 		n = 30 // RFC 6238, section 4.1: the default
+		if chosen := r.vault.given.Interval; chosen != 0 {
+			n = int64(chosen)
+		}
 	}
 	r.key.Interval = int(min(n, math.MaxInt32))
 	if n, _, err = r.integer(f["TimeDrift"], "TimeDrift", math.MinInt32); err != nil {

@@ -129,6 +129,7 @@ func TestDraftsAreRefusedWhereTheyAreNotUnderstood(t *testing.T) {
 		{"unknown data", older("KeyContainer", space, "", device("A1", key, named("SECRET", seed64, "")+named("OFFSET", "AAAA", ""))), `data named "OFFSET"`},
 		{"two seeds", older("KeyContainer", space, "", device("A1", key, named("SECRET", seed64, "")+named("SECRET", seed64, ""))), "two Secret elements"},
 		{"not for codes", older("KeyContainer", space, "", strings.Replace(device("A1", key, named("SECRET", seed64, "")), `OTP="true"`, `CR="true"`, 1)), "does not allow the key to be used for one-time passwords"},
+		{"said not to be for codes", older("KeyContainer", space, "", strings.Replace(device("A1", key, named("SECRET", seed64, "")), `OTP="true"`, `OTP="false"`, 1)), "does not allow the key to be used for one-time passwords"},
 		{"unknown usage", older("KeyContainer", space, "", strings.Replace(device("A1", key, named("SECRET", seed64, "")), `<ResponseFormat`, `<Hash>SHA256</Hash><ResponseFormat`, 1)), `the parameter "Hash"`},
 		{"expiry that can be read in two ways", older("KeyContainer", space, "", strings.Replace(device("A1", key, named("SECRET", seed64, "")), `</DeviceId>`, `<Expiry>01/12/2026</Expiry></DeviceId>`, 1)), "expired on 2026-01-12"},
 		{"no KeyProperties", older("KeyContainer", space, "", device("A1", `<Key KeyPropertiesId="q"></Key>`, named("SECRET", seed64, ""))), `refers to KeyProperties "q"`},

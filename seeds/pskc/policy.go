@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 )
 
@@ -54,31 +53,26 @@ func (r *Reader) policy(k element) error {
 			return err
 		}
 	}
+	// A draft's Usage has an attribute for each use; without any it allows all.
 	usage, err := k.one("Usage")
 	if err != nil {
 		return err
 	}
-	for _, a := range usageFlags(usage) {
-		usages++
-		otp = otp || strings.EqualFold(a, "OTP")
+	if usage != nil {
+		for _, a := range usage.attrs {
+			switch a.Value {
+			case "true", "1":
+				usages++
+				otp = otp || a.Name.Local == "OTP" || a.Name.Local == "otp"
+			case "false", "0":
+				usages++
+			}
+		}
 	}
 	if usages > 0 && !otp {
 		return errors.New("its policy does not allow the key to be used for one-time passwords")
 	}
 	return nil
-}
-
-// usageFlags are the attributes of a draft's Usage that are set.
-func usageFlags(n *node) (set []string) {
-	if n == nil {
-		return nil
-	}
-	for _, a := range n.attrs {
-		if a.Name.Space == "" && (a.Value == "true" || a.Value == "1") {
-			set = append(set, a.Name.Local)
-		}
-	}
-	return set
 }
 
 // pinPolicy refuses a key whose PIN is not the device's own business.

@@ -17,6 +17,10 @@ type Options struct {
 	Password []byte    // nil if there is none
 	Now      time.Time // what validity periods are judged by
 
+	// What is taken for the length of codes and for TOTP's time step where the
+	// file does not say. Zero: 6 digits, which Notes tells, and 30 s.
+	Digits, Interval int
+
 	// Signer is whose signature the container must carry. With it the file is
 	// read whole before any key, into a buffer that is wiped, and may have 8 MB;
 	// without it a signature is not checked, which Notes tells.
@@ -282,8 +286,8 @@ func (r *Reader) element(start xml.StartElement) error {
 		return nil
 	case n.is("EncryptionKey", nsPSKC):
 		return r.header(start, v.declared || v.mac != nil, v.readEncryptionKey)
-	case n.is("EncryptionMethod", nsPSKC):
-		return r.header(start, v.declared || v.mac != nil, v.readEncryptionMethod)
+	case n.is("EncryptionMethod", nsPSKC): // of a draft
+		return r.header(start, v.legacy != nil || v.mac != nil, v.readEncryptionMethod)
 	case n.is("MACMethod", nsPSKC), n.is("DigestMethod", nsPSKC), n.is("MACAlgorithm", nsPSKC):
 		return r.header(start, v.mac != nil, v.readMACMethod)
 	case n.is("KeyProperties", nsPSKC):

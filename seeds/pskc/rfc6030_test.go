@@ -243,7 +243,7 @@ func TestReaderWipesSeedsAndKeys(t *testing.T) {
 			_, err = r.Next()
 		}
 		r.Close()
-		for _, held := range [][]byte{r.p.in.buf, r.p.text[:cap(r.p.text)], r.vault.scratch[:], r.vault.key, r.vault.macKey, secret} {
+		for _, held := range [][]byte{r.p.in.buf, r.p.text[:cap(r.p.text)], r.vault.scratch[:], r.vault.trial[:], r.vault.key, r.vault.macKey, secret} {
 			for _, text := range []string{figureSeed, "MTIzNDU2", string(mustHex(figureKey)), string(mustHex("1122334455667788990011223344556677889900"))} {
 				if bytes.Contains(held, []byte(text)) {
 					t.Errorf("%s: a seed or key stays behind", name)

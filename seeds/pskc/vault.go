@@ -144,6 +144,9 @@ func (v *vault) readEncryptionMethod(n *node) error {
 		}
 	}
 	if password {
+		if v.derive != nil {
+			return errors.New("the encryption key is given by a password in two ways")
+		}
 		var err error
 		if v.derive, err = readPBE(n); err != nil {
 			return err

@@ -1,0 +1,5 @@
+//go:build race
+
+package pskc
+
+const raceDetector = true
