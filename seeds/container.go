@@ -33,7 +33,7 @@ type wrapped interface {
 }
 
 // wrappers holds every container that is known.
-var wrappers = []*wrapper{&zipArchive}
+var wrappers = []*wrapper{&zipArchive, &pgpMessage}
 
 // peek reads a source, of which it shows the beginning first.
 type peek struct {
@@ -110,7 +110,7 @@ func openContent(file io.Reader, name string, o *OpenOptions) (c *content, f *Fo
 	if err != nil && len(c.layers) > 0 {
 		// It may be the wrong one of several files.
 		if bad := c.drain(); bad != nil {
-			err = bad
+			return c, nil, "", bad
 		}
 		return c, nil, "", c.inside(err)
 	}
@@ -137,6 +137,9 @@ func (c *content) unwrap(o *OpenOptions) (wrapped, error) {
 		if err != nil {
 			return nil, c.inside(c.reading(err))
 		}
+		if len(c.titles) > 0 {
+			inner = &placed{wrapped: inner, place: c.place()}
+		}
 		c.layers, c.titles = append(c.layers, inner), append(c.titles, k.title)
 		return inner, nil
 	}
@@ -152,16 +155,39 @@ func (c *content) reading(err error) error {
 	return fmt.Errorf("reading the file: %w", err)
 }
 
+// place says where the innermost file is: "in the zip archive, in the PGP
+// message: ".
+func (c *content) place() string { return "in the " + strings.Join(c.titles, ", in the ") + ": " }
+
 // inside says of an error that it is about what lies in a container.
 func (c *content) inside(err error) error {
-	var bad *FileError
-	if len(c.titles) == 0 || !errors.As(err, &bad) {
+	if len(c.titles) == 0 {
 		return err
 	}
-	if strings.HasPrefix(bad.Reason, "in the ") {
-		return bad
+	return within(c.place(), err)
+}
+
+// within says of an error where the file is that it is about.
+func within(place string, err error) error {
+	var bad *FileError
+	if !errors.As(err, &bad) || strings.HasPrefix(bad.Reason, "in the ") {
+		return err
 	}
-	return &FileError{Line: bad.Line, Reason: "in the " + strings.Join(c.titles, ", in the ") + ": " + bad.Reason}
+	return &FileError{Line: bad.Line, Reason: place + bad.Reason}
+}
+
+// placed is a container that lies in others: its errors say so.
+type placed struct {
+	wrapped
+	place string
+}
+
+func (p *placed) Read(b []byte) (int, error) {
+	n, err := p.wrapped.Read(b)
+	if err != nil && err != io.EOF {
+		err = within(p.place, err)
+	}
+	return n, err
 }
 
 func (c *content) Read(p []byte) (int, error) { return c.peek.Read(p) }

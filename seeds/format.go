@@ -36,7 +36,11 @@ type OpenOptions struct {
 	Key      []byte    // pre-shared key, see ParseKeyFile; nil if none was given
 	Password []byte    // nil if none was given
 	Now      time.Time // what validity periods are judged by
-	Choices  Choices   // what the file leaves open
+
+	PGPKey    []byte // private OpenPGP key, armoured or binary, protected by Password or not; nil if none was given
+	PGPSigner []byte // public OpenPGP keys, one of which a message must be signed by; nil if that need not be checked
+
+	Choices Choices // what the file leaves open
 
 	// Signer is whose signature the file must carry, where its format can carry
 	// one; nil if it need not be checked. See ParseSignerFile.
@@ -131,7 +135,6 @@ func Detect(prefix []byte, whole bool) (f *Format, reason string, err error) {
 func foreign(prefix []byte) string {
 	for _, k := range []struct{ magic, says string }{
 		{"\x1f\x8b", "this is compressed with gzip; unpack it first"},
-		{"-----BEGIN PGP", "this is encrypted or signed with PGP; decrypt it first"},
 		{"\xff\xfe", "the text is in UTF-16; convert it to UTF-8 first"},
 		{"\xfe\xff", "the text is in UTF-16; convert it to UTF-8 first"},
 	} {

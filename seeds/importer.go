@@ -70,11 +70,15 @@ type Options struct {
 	Format   string // a format's name; empty or Auto: told from the content
 	PSK      []byte // content of the key file, see ParseKeyFile; nil if there is none
 	Password []byte // content of the password file, see ParsePasswordFile; nil if there is none
-	Signer   []byte // certificate whose signature the file must carry, see ParseSignerFile; nil if it need not be checked
-	Partial  bool   // import the good records of a file that has bad ones, and keys whose validity period is over
-	DryRun   bool   // change nothing; report what would happen
-	All      bool   // list the created tokens too
-	Choices  Choices
+
+	PGPKey    []byte // content of a private OpenPGP key's file, see OpenOptions; nil if there is none
+	PGPSigner []byte // content of a file of public OpenPGP keys, see OpenOptions; nil if there is none
+
+	Signer  []byte // certificate whose signature the file must carry, see ParseSignerFile; nil if it need not be checked
+	Partial bool   // import the good records of a file that has bad ones, and keys whose validity period is over
+	DryRun  bool   // change nothing; report what would happen
+	All     bool   // list the created tokens too
+	Choices Choices
 
 	// AllowRSA15 lets seeds be read that are encrypted by RSAES-PKCS1-v1_5. Every
 	// answer about one, if only that it failed, helps to decrypt others.
@@ -97,7 +101,7 @@ type Options struct {
 // tokens.ErrInvalid, if the file as a whole cannot be read, or what the core or
 // r failed with; then nothing of the file was imported either.
 func (im *Importer) Import(ctx context.Context, p tokens.Principal, o Options, r io.Reader) (*Report, error) {
-	open := OpenOptions{Now: im.now(), Choices: o.Choices, AllowExpired: o.Partial, AllowRSA15: o.AllowRSA15}
+	open := OpenOptions{Now: im.now(), PGPKey: o.PGPKey, PGPSigner: o.PGPSigner, Choices: o.Choices, AllowExpired: o.Partial, AllowRSA15: o.AllowRSA15}
 	defer func() { clear(open.Key); clear(open.Password) }()
 	src := &source{ctx: ctx, r: r, hash: sha256.New(), max: im.maxBytes}
 	defer src.wipe()
@@ -321,13 +325,5 @@ func (s *source) Read(p []byte) (n int, err error) {
 
 func (s *source) sum() string { return hex.EncodeToString(s.hash.Sum(nil)) }
 
-// wipe clears what is kept of the file's bytes: a hash holds back up to a block
-// of what was written last, and so a seed, or two; writing octet by octet goes
-// through that block wholly, and the last Sum over a copy of it, on the stack.
-func (s *source) wipe() {
-	var zero [1]byte
-	for range s.hash.BlockSize() {
-		s.hash.Write(zero[:])
-	}
-	s.hash.Sum(nil)
-}
+// wipe makes the hash forget the file's last bytes.
+func (s *source) wipe() { wipeHash(s.hash) }
