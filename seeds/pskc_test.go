@@ -244,6 +244,39 @@ func TestSignedPSKCIsImportedOnlyAsItWasSigned(t *testing.T) {
 	}
 }
 
+// What the person who imports chooses counts where the container is silent, and
+// nowhere else.
+func TestChoicesFillInWhatPSKCLeavesOpen(t *testing.T) {
+	const open = `<KeyContainer Version="1.0" xmlns="urn:ietf:params:xml:ns:keyprov:pskc"><KeyPackage><Key Id="A1" Algorithm="urn:ietf:params:xml:ns:keyprov:pskc:totp">%s<Data><Secret><PlainValue>MTIzNDU2Nzg5MDEyMzQ1Njc4OTA=</PlainValue></Secret>%s</Data></Key></KeyPackage></KeyContainer>`
+	silent := fmt.Sprintf(open, "", "")
+	says := fmt.Sprintf(open, `<AlgorithmParameters Suite="HMAC-SHA256"><ResponseFormat Length="8" Encoding="DECIMAL"/></AlgorithmParameters>`, "<TimeInterval><PlainValue>60</PlainValue></TimeInterval>")
+	format, err := seeds.FormatNamed("pskc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	chosen := seeds.Choices{Hash: hsm.SHA512, Digits: 7, Period: 45}
+	for _, c := range []struct {
+		file   string
+		chosen seeds.Choices
+		want   string
+	}{
+		{silent, seeds.Choices{}, "sha1 6 30"},
+		{silent, chosen, "sha512 7 45"},
+		{says, seeds.Choices{}, "sha256 8 60"},
+		{says, chosen, "sha256 8 60"},
+	} {
+		rd := format.Open(strings.NewReader(c.file), seeds.OpenOptions{Choices: c.chosen})
+		rec, err := rd.Next()
+		if err != nil || rec.Err != nil {
+			t.Fatal(err, rec.Err)
+		}
+		if got := fmt.Sprint(rec.Algorithm, rec.Digits, rec.Period); got != c.want {
+			t.Errorf("chosen %+v: %s, want %s", c.chosen, got, c.want)
+		}
+		rd.Close()
+	}
+}
+
 // A seed that is encrypted to a public key goes on as it is, with all that the
 // HSM needs to take it over; without a transport key the record is bad.
 func TestPSKCSeedsEncryptedToAKeyGoOnAsTheyAre(t *testing.T) {

@@ -191,7 +191,7 @@ func TestMACThatIsWrongLaterRejectsOnlyItsKey(t *testing.T) {
 		"altered":      {edit(t, good, "2lef1V", "2lef1W"), "the MAC of the seed is wrong: the seed was altered or damaged, and is not imported"},
 		"no MAC":       {edit(t, good, "<ValueMAC>Su+NvtQfmvfJzF6bmQiJqoLRExc=\n  </ValueMAC>", ""), "has no ValueMAC, which RFC 6030"},
 		"in clear":     {keyPackage("A1", hotpURI, eight, plainSeed), "in clear in a file that says its seeds are encrypted"},
-		"other cipher": {edit(t, good, "#aes128-cbc", "#arcfour"), "AES and 3DES, in CBC mode or as key wrap, and RSA can be read"},
+		"other cipher": {edit(t, good, "#aes128-cbc", "#arcfour"), "AES, 3DES and Camellia, in CBC mode or as key wrap, and RSA can be read"},
 		"both":         {edit(t, good, "<Secret>", "<Secret><PlainValue>MTIz</PlainValue>"), "both in clear and encrypted"},
 	} {
 		keys, err := readAll(strings.NewReader(wrapXML(figure6Header, good, c.bad, good)), figure6Options)

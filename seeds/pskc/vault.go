@@ -7,7 +7,6 @@ import (
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"hash"
@@ -73,122 +72,6 @@ type macInfo struct {
 	value []byte
 }
 
-// readEncryptionKey reads the element that names the encryption key (RFC 6030,
-// section 6).
-func (v *vault) readEncryptionKey(n *node) error {
-	v.declared = true
-	for _, k := range n.kids {
-		switch {
-		case k.is("KeyName", nsDS, nsPSKC):
-			v.keyName = string(bytes.TrimSpace(k.text))
-		case k.is("DerivedKey", nsXEnc11, nsXEnc, nsPSKC):
-			if v.derive != nil {
-				return errors.New("there are two DerivedKey elements")
-			}
-			var err error
-			if v.derive, err = readDerivedKey(k); err != nil {
-				return err
-			}
-		case k.is("X509Data", nsDS), k.is("KeyValue", nsDS):
-			if v.recipient == nil {
-				v.recipient = new(Recipient)
-			}
-			if err := v.recipient.read(k); err != nil {
-				return err
-			}
-		case k.is("EncryptedKey", nsXEnc), k.is("RetrievalMethod", nsDS):
-			return fmt.Errorf("the encryption key is given by %s, which is not supported: ask the vendor for seeds encrypted to your certificate itself, or under a pre-shared key or a password", k.name.Local)
-		default:
-			return fmt.Errorf("the encryption key is given by %s, which is not known here", quoted(k.name.Local))
-		}
-	}
-	if v.recipient != nil {
-		v.recipient.KeyName = v.keyName
-		if v.derive != nil {
-			return errors.New("the encryption key is given both by a password and by a public key")
-		}
-	}
-	return nil
-}
-
-// readEncryptionMethod reads the element of that name, by which the early
-// drafts say how every Value is encrypted.
-func (v *vault) readEncryptionMethod(n *node) error {
-	uri := n.attr("Algorithm", "algorithm")
-	if strings.EqualFold(uri, "none") {
-		return nil
-	}
-	v.declared = true
-	name, password := uri, false
-	if len(uri) > 4 && strings.EqualFold(uri[:4], "pbe-") {
-		name, password = uri[4:], true
-	}
-	if v.legacy = algorithmNamed(name); v.legacy == nil || v.legacy.mode == rsaWrap {
-		return fmt.Errorf("the seeds are encrypted by %s, which is not known here", quoted(uri))
-	}
-	for _, k := range n.kids {
-		var err error
-		switch {
-		case k.is("KeyName", nsDS, nsPSKC):
-			v.keyName = string(bytes.TrimSpace(k.text))
-		case k.is("IV", nsPSKC, nsXEnc):
-			if v.iv != nil {
-				return errors.New("there are two IV elements")
-			}
-			if v.iv, err = decodeBase64(make([]byte, 64), k); err != nil {
-				return fmt.Errorf("the IV %w", err)
-			}
-		case password && (k.is("PBESalt", kdfSpaces...) || k.is("PBEIterationCount", kdfSpaces...)):
-		default:
-			return fmt.Errorf("the encryption has a parameter %s, which is not known here", quoted(k.name.Local))
-		}
-	}
-	if password {
-		if v.derive != nil {
-			return errors.New("the encryption key is given by a password in two ways")
-		}
-		var err error
-		if v.derive, err = readPBE(n); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// readMACMethod reads the element of that name (RFC 6030, section 6.1.1), or
-// the DigestMethod or MACAlgorithm of a draft.
-func (v *vault) readMACMethod(n *node) error {
-	uri := n.attr("Algorithm", "algorithm")
-	if n.name.Local == "MACAlgorithm" {
-		uri = n.uri()
-	}
-	if uri == "" {
-		// As pskc-utils writes it beside key wrap. A value that has a MAC, or
-		// needs one, is refused when it comes.
-		v.unnamed = true
-		return nil
-	}
-	m := &macInfo{hash: hashNamed(uri)}
-	if m.hash == nil {
-		return fmt.Errorf("the MAC is made by %s; HMAC with SHA-1 or SHA-2 can be read", quoted(uri))
-	}
-	key, err := n.one("MACKey", nsPSKC)
-	if err != nil {
-		return err
-	}
-	if key != nil {
-		if m.by, m.value, err = v.readEncrypted(key, make([]byte, maxCipher)); err != nil {
-			return fmt.Errorf("the MAC key %w", err)
-		}
-	} else if ref, err := n.one("MACKeyReference", nsPSKC); err != nil {
-		return err
-	} else if ref != nil {
-		return errors.New("the MAC key is only named, not held, by this file; ask the vendor for a file with a MACKey")
-	}
-	v.mac = m
-	return nil
-}
-
 // readEncrypted reads an element of XML encryption's EncryptedDataType: how it
 // is encrypted, and IV and ciphertext into buf. Its errors continue a sentence.
 func (v *vault) readEncrypted(n *node, buf []byte) (by *algorithm, value []byte, err error) {
@@ -207,7 +90,7 @@ func (v *vault) readEncrypted(n *node, buf []byte) (by *algorithm, value []byte,
 		return nil, nil, errors.New("does not say how it is encrypted")
 	}
 	if by = algorithmNamed(uri); by == nil {
-		return nil, nil, fmt.Errorf("is encrypted by %s; AES and 3DES, in CBC mode or as key wrap, and RSA can be read", quoted(uri))
+		return nil, nil, fmt.Errorf("is encrypted by %s; AES, 3DES and Camellia, in CBC mode or as key wrap, and RSA can be read", quoted(uri))
 	}
 	data, err := n.one("CipherData", nsXEnc, nsPSKC)
 	if err != nil {
@@ -431,46 +314,4 @@ func (v *vault) wipe() {
 		v.hmac.Reset()
 		v.hmac.Write(zero[:])
 	}
-}
-
-// decodeBase64 decodes an element's text, with white space anywhere, into buf.
-// The text is overwritten. Its errors continue a sentence.
-func decodeBase64(buf []byte, n *node) ([]byte, error) {
-	text := n.text[:0]
-	for _, b := range n.text {
-		switch b {
-		case ' ', '\t', '\r', '\n':
-		default:
-			text = append(text, b)
-		}
-	}
-	if len(text) == 0 || len(n.kids) > 0 {
-		return nil, errors.New("is empty")
-	}
-	if base64.StdEncoding.DecodedLen(len(text)) > len(buf) {
-		return nil, fmt.Errorf("is longer than %d bytes", len(buf)-3)
-	}
-	k, err := base64.StdEncoding.Decode(buf, text)
-	clear(text)
-	if err != nil {
-		clear(buf[:k])
-		return nil, errors.New("is not base64")
-	}
-	return buf[:k], nil
-}
-
-// fragment is what follows the # of a URI, in lower case.
-func fragment(uri string) string {
-	return strings.ToLower(uri[strings.LastIndexByte(uri, '#')+1:])
-}
-
-// quoted shows a name out of the file, shortened.
-func quoted(s string) string {
-	if s == "" {
-		return "an algorithm without a name"
-	}
-	if len(s) > 80 {
-		s = s[:80] + "..."
-	}
-	return strconv.Quote(s)
 }
