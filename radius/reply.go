@@ -1,15 +1,19 @@
 package radius
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"slices"
+)
 
 // reply makes the signed answer to the request: Message-Authenticator first,
 // so that no prefix of the packet can be chosen by someone who means to find an
 // MD5 collision (CVE-2024-3596), then each Proxy-State as it came, in order
-// (RFC 2865, section 5.33). parse made sure that it fits.
+// (RFC 2865, section 5.33). parse made sure that it fits. It is valid until the
+// request is used again.
 func (r *request) reply(code byte) []byte {
 	p := &r.packet
 	n := headerSize + 2 + authSize + p.proxyState
-	b := make([]byte, 0, n)
+	b := slices.Grow(r.out[:0], n)
 	b = append(b, code, p.identifier())
 	b = binary.BigEndian.AppendUint16(b, uint16(n))
 	b = append(b, p.authenticator()...)
@@ -23,6 +27,7 @@ func (r *request) reply(code byte) []byte {
 			}
 		}
 	}
+	r.out = b
 	r.digest.sign(r.client.Plain, b)
 	return b
 }

@@ -1,6 +1,7 @@
 package radius
 
 import (
+	"bytes"
 	"hash/maphash"
 	"net/netip"
 	"sync"
@@ -27,11 +28,20 @@ type replyCache struct {
 }
 
 type cacheShard struct {
-	mu         sync.Mutex
-	entries    map[cacheKey]*cacheEntry
-	oldest     *cacheEntry // of the answered ones, in the order of their answers
-	newest     *cacheEntry
-	answered   int
+	mu sync.Mutex
+
+	work map[cacheKey]*request
+
+	// The answered ones lie in a ring, in the order of their answers: the answers
+	// number oldest to next-1, each at its number modulo the ring's length. Neither
+	// the ring nor places holds a pointer: of a hundred thousand replies the garbage
+	// collector has nothing to look through.
+	places map[cacheKey]uint64
+	ring   []answered
+	oldest uint64
+	next   uint64
+	long   map[uint64][]byte // replies that are longer than their place
+
 	size       int // of the answered ones, bytes
 	maxEntries int
 	maxSize    int
@@ -41,20 +51,18 @@ type cacheShard struct {
 // cacheKey is address, port, identifier and authenticator.
 type cacheKey [16 + 2 + 1 + authSize]byte
 
-type cacheEntry struct {
-	key   cacheKey
-	sum   [32]byte      // SHA-256 of the packet
-	work  *request      // nil once answered
-	reply []byte        // nil until answered
-	until time.Duration // since the cache's start
-	next  *cacheEntry
+// answered is a request that was answered.
+type answered struct {
+	until  time.Duration // since the cache's start
+	sum    [32]byte      // SHA-256 of the packet
+	key    cacheKey
+	length uint16 // of the reply
+	reply  [64]byte
 }
 
 // entryOverhead is what an answered entry takes beside its reply, in bytes:
-// itself, its place in the map, and the allocator's rounding.
+// its place in the ring and in the map.
 const entryOverhead = 256
-
-func (e *cacheEntry) size() int { return entryOverhead + len(e.reply) }
 
 // standing is what the cache knows about a packet.
 type standing int
@@ -76,7 +84,9 @@ func newReplyCache(life time.Duration, maxEntries, maxSize int) *replyCache {
 	}
 	c := &replyCache{life: life, start: time.Now(), seed: maphash.MakeSeed(), shards: make([]cacheShard, n)}
 	for i := range c.shards {
-		c.shards[i].entries = make(map[cacheKey]*cacheEntry)
+		c.shards[i].work = make(map[cacheKey]*request)
+		c.shards[i].places = make(map[cacheKey]uint64)
+		c.shards[i].long = make(map[uint64][]byte)
 		c.shards[i].maxEntries = maxEntries / n
 		c.shards[i].maxSize = maxSize / n
 	}
@@ -95,84 +105,107 @@ func (c *replyCache) shard(k *cacheKey) *cacheShard {
 	return &c.shards[maphash.Bytes(c.seed, k[:])%uint64(len(c.shards))]
 }
 
-// begin looks a request up. A new one is put in work if there is room, and its
-// r.entry is set. Where the first is in work, its answer goes the way that r
-// came from then on, as that is where the gateway listens.
-func (c *replyCache) begin(k *cacheKey, sum *[32]byte, r *request, room bool, now time.Time) (standing, []byte) {
-	s := c.shard(k)
+// begin looks a request up by r.key and r.sum. A new one is put in work if there is
+// room. Where the first is in work, its answer goes the way that r came from then
+// on, as that is where the gateway listens.
+func (c *replyCache) begin(r *request, room bool, now time.Time) (standing, []byte) {
+	s := c.shard(&r.key)
 	at := now.Sub(c.start)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.expire(at)
-	if e := s.entries[*k]; e != nil && (e.work != nil || e.until > at) {
-		switch {
-		case e.sum != *sum:
+	if first := s.work[r.key]; first != nil {
+		if first.sum != r.sum {
 			return isImpostor, nil
-		case e.work != nil:
-			e.work.path = r.path
-			return isInWork, nil
+		}
+		first.path = r.path
+		return isInWork, nil
+	}
+	if n, ok := s.places[r.key]; ok {
+		switch a := s.place(n); {
+		case a.until <= at: // now went back since it was answered: it is too old all the same
+		case a.sum != r.sum:
+			return isImpostor, nil
 		default:
-			return isAnswered, e.reply
+			return isAnswered, bytes.Clone(s.reply(n, a))
 		}
 	}
 	if !room {
 		return isUnwelcome, nil
 	}
-	e := &cacheEntry{key: *k, sum: *sum, work: r}
-	s.entries[*k] = e
-	r.entry = e
+	s.work[r.key] = r
 	return isNew, nil
 }
 
-// finish notes the reply to a request in work and answers where to send it.
-func (c *replyCache) finish(e *cacheEntry, reply []byte, now time.Time) path {
-	s := c.shard(&e.key)
+// finish notes a copy of the reply to a request in work and answers where to send
+// it.
+func (c *replyCache) finish(r *request, reply []byte, now time.Time) path {
+	s := c.shard(&r.key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	to := e.work.path
-	e.work, e.reply, e.until = nil, reply, now.Sub(c.start)+c.life
-	if s.newest == nil {
-		s.oldest = e
-	} else {
-		s.newest.next = e
+	to := r.path
+	delete(s.work, r.key)
+	if s.next-s.oldest == uint64(len(s.ring)) {
+		s.grow()
 	}
-	s.newest = e
-	s.answered++
-	s.size += e.size()
-	for s.answered > s.maxEntries || s.size > s.maxSize {
+	a := s.place(s.next)
+	a.key, a.sum, a.until, a.length = r.key, r.sum, now.Sub(c.start)+c.life, uint16(len(reply))
+	if copy(a.reply[:], reply) < len(reply) {
+		s.long[s.next] = bytes.Clone(reply)
+	}
+	s.places[r.key] = s.next
+	s.next++
+	s.size += entryOverhead + len(reply)
+	for s.next-s.oldest > uint64(s.maxEntries) || s.size > s.maxSize {
 		s.forget()
 	}
 	return to
 }
 
 // abandon forgets a request in work: sent again, it will be new.
-func (c *replyCache) abandon(e *cacheEntry) {
-	s := c.shard(&e.key)
+func (c *replyCache) abandon(r *request) {
+	s := c.shard(&r.key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.work = nil
-	delete(s.entries, e.key)
+	delete(s.work, r.key)
+}
+
+func (s *cacheShard) place(n uint64) *answered { return &s.ring[n%uint64(len(s.ring))] }
+
+func (s *cacheShard) reply(n uint64, a *answered) []byte {
+	if int(a.length) > len(a.reply) {
+		return s.long[n]
+	}
+	return a.reply[:a.length]
+}
+
+// grow makes the ring larger, up to one place more than may stay held.
+func (s *cacheShard) grow() {
+	ring := make([]answered, min(max(2*len(s.ring), 16), s.maxEntries+1))
+	for n := s.oldest; n < s.next; n++ {
+		ring[n%uint64(len(ring))] = *s.place(n)
+	}
+	s.ring = ring
 }
 
 // expire forgets the replies that are too old.
 func (s *cacheShard) expire(at time.Duration) {
-	for s.oldest != nil && s.oldest.until <= at {
+	for s.oldest < s.next && s.place(s.oldest).until <= at {
 		s.forget()
 	}
 }
 
 // forget drops the oldest reply.
 func (s *cacheShard) forget() {
-	e := s.oldest
-	s.oldest, e.next = e.next, nil
-	if s.oldest == nil {
-		s.newest = nil
+	a := s.place(s.oldest)
+	s.size -= entryOverhead + int(a.length)
+	if s.places[a.key] == s.oldest { // else it had expired and the key was used anew
+		delete(s.places, a.key)
 	}
-	s.answered--
-	s.size -= e.size()
-	if s.entries[e.key] == e { // else it had expired and the key was used anew
-		delete(s.entries, e.key)
+	if int(a.length) > len(a.reply) {
+		delete(s.long, s.oldest)
 	}
+	s.oldest++
 }
 
 // sweep forgets what is too old everywhere.
@@ -190,7 +223,7 @@ func (c *replyCache) held() (replies, size int) {
 	for i := range c.shards {
 		s := &c.shards[i]
 		s.mu.Lock()
-		replies += s.answered
+		replies += int(s.next - s.oldest)
 		size += s.size
 		s.mu.Unlock()
 	}

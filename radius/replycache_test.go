@@ -224,7 +224,7 @@ func TestReplyCacheKeepsItsPromises(t *testing.T) {
 				sum[0] = byte(rapid.IntRange(0, 1).Draw(t, "body"))
 				room := rapid.IntRange(0, 4).Draw(t, "room") > 0
 				arrivals++
-				r := &request{path: pathOf(arrivals)}
+				r := &request{path: pathOf(arrivals), key: k, sum: sum}
 				want := isNew
 				var wantReply []byte
 				switch m := model[k]; {
@@ -239,7 +239,7 @@ func TestReplyCacheKeepsItsPromises(t *testing.T) {
 				default:
 					want, wantReply = isAnswered, m.reply
 				}
-				got, reply := c.begin(&k, &sum, r, room, now)
+				got, reply := c.begin(r, room, now)
 				if got != want || !bytes.Equal(reply, wantReply) {
 					t.Fatalf("standing %d with %q, want %d with %q", got, reply, want, wantReply)
 				}
@@ -255,8 +255,8 @@ func TestReplyCacheKeepsItsPromises(t *testing.T) {
 				k := rapid.SampledFrom(keys).Draw(t, "finished")
 				m := model[k]
 				r := m.work
-				reply := bytes.Repeat([]byte{byte(arrivals)}, rapid.IntRange(20, 60).Draw(t, "size"))
-				if to := c.finish(r.entry, reply, now); to != r.path {
+				reply := bytes.Repeat([]byte{byte(arrivals)}, rapid.IntRange(20, 100).Draw(t, "size"))
+				if to := c.finish(r, reply, now); to != r.path {
 					t.Fatal("the reply is sent elsewhere")
 				}
 				m.work, m.reply, m.until = nil, reply, now.Add(life)
@@ -271,7 +271,7 @@ func TestReplyCacheKeepsItsPromises(t *testing.T) {
 					t.Skip("nothing in work")
 				}
 				k := rapid.SampledFrom(keys).Draw(t, "abandoned")
-				c.abandon(model[k].work.entry)
+				c.abandon(model[k].work)
 				delete(model, k)
 			},
 			"time passes": func(t *rapid.T) {
@@ -288,8 +288,12 @@ func TestReplyCacheKeepsItsPromises(t *testing.T) {
 				if n, s := c.held(); n != len(order) || s != size() || n > maxEntries || s > maxSize {
 					t.Fatalf("%d replies of %d bytes held, want %d of %d", n, s, len(order), size())
 				}
-				if got, want := len(c.shards[0].entries), len(model); got != want {
+				shard := &c.shards[0]
+				if got, want := len(shard.work)+len(shard.places), len(model); got != want {
 					t.Fatalf("%d entries, want %d", got, want)
+				}
+				if len(shard.long) > len(order) || len(shard.ring) > maxEntries+1 {
+					t.Fatalf("%d long replies and a ring of %d for %d entries", len(shard.long), len(shard.ring), len(order))
 				}
 			},
 		})

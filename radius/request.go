@@ -22,9 +22,11 @@ type request struct {
 	source   string // the peer's address
 	from     netip.Addr
 	tally    *tally
-	entry    *cacheEntry
+	key      cacheKey
+	sum      [sha256.Size]byte // of the packet
 	received time.Time
 	digest   *digester
+	out      []byte // the reply
 }
 
 func newRequest() *request { return &request{digest: newDigester()} }
@@ -55,11 +57,10 @@ func (s *Server) receive(r *request, n int) (taken bool) {
 		return false
 	}
 
-	var key cacheKey
-	key.set(r.path.peer, &r.packet)
-	sum := sha256.Sum256(r.packet.wire)
+	r.key.set(r.path.peer, &r.packet)
+	r.sum = sha256.Sum256(r.packet.wire)
 	room := s.gate.enter()
-	standing, reply := s.cache.begin(&key, &sum, r, room, now)
+	standing, reply := s.cache.begin(r, room, now)
 	if standing == isNew {
 		s.work.Add(1)
 		go s.answer(r)
@@ -131,7 +132,7 @@ func (s *Server) answer(r *request) {
 	case rejected:
 		s.conclude(r, codeAccessReject)
 	default:
-		s.cache.abandon(r.entry)
+		s.cache.abandon(r)
 	}
 	s.recycle(r)
 }
@@ -140,13 +141,13 @@ func (s *Server) answer(r *request) {
 func (s *Server) conclude(r *request, code byte) {
 	reply := r.reply(code)
 	now := time.Now()
-	to := s.cache.finish(r.entry, reply, now)
+	to := s.cache.finish(r, reply, now)
 	s.metrics.seconds.Observe(now.Sub(r.received).Seconds())
 	s.send(reply, &to)
 }
 
 func (s *Server) recycle(r *request) {
-	r.client, r.entry, r.tally, r.packet = nil, nil, nil, packet{}
+	r.client, r.tally, r.packet = nil, nil, packet{}
 	s.requests.Put(r)
 }
 

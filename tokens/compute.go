@@ -23,19 +23,20 @@ type trial struct {
 	decoyed bool // cands holds the decoy: the user has no token, or there is no such user
 }
 
-// decide computes and judges a batch. Attempts on the same user are judged one
-// after another, each on the state that the one before left. It answers nil if
-// no attempt is left to commit.
-func (e *engine) decide(ctx context.Context, l *loaded) *decided {
-	s, batch, subjects := e.s, l.attempts, l.subjects
-	now := s.cfg.Now()
-	d := &decided{
-		gathered: batch,
-		attempts: make([]*pending, 0, len(batch)),
-		verdicts: make([]verdict, 0, len(batch)),
-		events:   make([]audit.Event, 0, len(batch)),
-		subjects: make([]*Subject, 0, len(batch)),
+// decide loads, computes and judges a batch. Attempts on the same user are judged
+// one after another, each on the state that the one before left. It answers nil
+// if no attempt is left to commit.
+func (e *engine) decide(ctx context.Context, batch []*pending) *decided {
+	s := e.s
+	subjects, err := s.load(ctx, batch)
+	if err != nil {
+		for _, x := range batch {
+			x.fail(err)
+		}
+		return nil
 	}
+	now := s.cfg.Now()
+	d := &decided{list: make([]judged, 0, len(batch)), writes: make([]*write, 0, len(batch))}
 	rest := make([]int, 0, len(batch))
 	for i, x := range batch {
 		if !s.live(x.principal) {
@@ -44,10 +45,9 @@ func (e *engine) decide(ctx context.Context, l *loaded) *decided {
 		}
 		rest = append(rest, i)
 	}
-	// The time is the whole batch's, and what it waited for the batch before is
-	// part of it: with an HSM that hangs, each further attempt would have others
-	// wait that long again.
-	ctx, cancel := context.WithDeadline(ctx, l.deadline)
+	// The time is the whole batch's: with an HSM that hangs, each further
+	// attempt on the same user would have others wait that long again.
+	ctx, cancel := context.WithTimeout(ctx, computeTimeout)
 	defer cancel()
 	writes := make(map[*Subject]*write, len(batch))
 	for len(rest) > 0 {
@@ -64,7 +64,7 @@ func (e *engine) decide(ctx context.Context, l *loaded) *decided {
 			s.apply(d, writes, t, &v, now)
 		}
 	}
-	if len(d.attempts) == 0 {
+	if len(d.list) == 0 {
 		return nil
 	}
 	return d
@@ -230,19 +230,17 @@ func translate(err error) error {
 // apply notes a verdict in the batch and in the state that the next attempt on
 // the same user is judged on.
 func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *verdict, now time.Time) {
-	event := t.event(now, v)
+	d.list = append(d.list, judged{t.pending, *v, audit.Event{}, t.subject})
+	event := &d.list[len(d.list)-1].event
+	t.event(event, now, v)
 	if t.subject == nil || v.err != nil && !v.counted {
 		if t.impossible {
 			event.User = ""
 		}
-		if !s.crowd.admit(&event, now) {
-			event = audit.Event{}
+		if !s.crowd.admit(event, now) {
+			*event = audit.Event{}
 		}
 	}
-	d.attempts = append(d.attempts, t.pending)
-	d.verdicts = append(d.verdicts, *v)
-	d.events = append(d.events, event)
-	d.subjects = append(d.subjects, t.subject)
 	if !v.accept && !v.counted || t.subject == nil {
 		return
 	}
@@ -254,8 +252,8 @@ func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *ver
 	}
 	if v.accept {
 		v.token.Motion = v.token.consume(v.factor, now)
-		if !slices.Contains(w.moved, v.token.ID) {
-			w.moved = append(w.moved, v.token.ID)
+		if !slices.Contains(w.moved, v.token) {
+			w.moved = append(w.moved, v.token)
 		}
 		t.subject.Standing = t.subject.clear()
 	} else {

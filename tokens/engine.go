@@ -1,22 +1,24 @@
 package tokens
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"watchword/tokens/audit"
 )
 
-// engine takes attempts through the hot path in three stages that overlap, each
-// one goroutine: gather and load, compute and decide, commit. A stage takes what
-// the one before has for it as soon as it is free: a slow disk makes larger
-// commits, not idle processors. From gathering to commit a user belongs to one
-// batch; further attempts on the user wait, so that no decision is taken on state
-// that is about to move.
+// engine takes attempts through the hot path: gather, load, compute, decide,
+// commit. One goroutine makes batches and decides them; while one batch is being
+// written, the next is gathered and computed, and where the Store lets it the ones
+// before wait for the disk meanwhile. From gathering until it is durable a user
+// belongs to one batch; further attempts on the user wait, so that no decision is
+// taken on state that is about to move.
 type engine struct {
 	s     *Service
 	queue chan *pending
@@ -27,26 +29,22 @@ type engine struct {
 	// The fields below belong to the gathering goroutine.
 	waiting  []*pending   // taken from the queue, their user being worked on
 	inflight map[Ref]bool // whose attempts are being worked on
-	under    int          // batches being worked on
+	under    int          // batches being committed
 
-	loaded chan *loaded // from gathering to computing
-	ready  pile[*decided]
-	back   pile[ended] // from computing and committing to gathering
+	turn chan struct{} // holds a token while a batch is being written
+	room chan struct{} // holds a token for each batch being committed
+	back pile[ended]   // from committing to gathering
 
-	took time.Duration // what a commit usually takes; belongs to the committing goroutine
+	took atomic.Int64 // nanoseconds that a commit usually takes
 }
 
-// loaded is a batch with what it will be judged on.
-type loaded struct {
-	attempts []*pending
-	subjects []*Subject // parallel to attempts, nil for unknown users
-	deadline time.Time  // for the HMACs
-}
+// maxUnderWay bounds how many batches are committed at once: one is written, the
+// others wait for the disk.
+const maxUnderWay = 3
 
 // ended is a batch that the engine is done with, but for what must be decided
 // anew.
 type ended struct {
-	batches  int        // how many were joined into it
 	attempts []*pending // all that were gathered
 	again    []*pending // of them, what met a conflict
 }
@@ -84,8 +82,8 @@ func newEngine(s *Service) *engine {
 		s:        s,
 		queue:    make(chan *pending, s.cfg.Queue),
 		inflight: map[Ref]bool{},
-		loaded:   make(chan *loaded),
-		ready:    newPile[*decided](),
+		turn:     make(chan struct{}, 1),
+		room:     make(chan struct{}, maxUnderWay),
 		back:     newPile[ended](),
 	}
 }
@@ -119,62 +117,36 @@ func (e *engine) close() {
 // its answer.
 func (e *engine) run(ctx context.Context) {
 	ctx = context.WithoutCancel(ctx) // close ends it, not the context
-	var stages sync.WaitGroup
-	stages.Go(func() { e.judge(ctx) })
-	stages.Go(func() { e.conclude(ctx) })
 	open := true
 	for {
 		var batch []*pending
 		batch, open = e.gather(open)
 		if len(batch) == 0 {
-			break
+			return
 		}
+		d := e.decide(ctx, batch)
+		if d == nil {
+			continue
+		}
+		e.room <- struct{}{}
+		e.turn <- struct{}{}
 		for _, x := range batch {
 			e.inflight[x.ref] = true
 		}
 		e.under++
-		deadline := time.Now().Add(computeTimeout)
-		subjects, err := e.s.load(ctx, batch)
-		if err != nil {
-			for _, x := range batch {
-				x.fail(err)
+		go func() {
+			made := false
+			follow := func() {
+				if !made {
+					made = true
+					<-e.turn
+				}
 			}
-			e.back.put(ended{batches: 1, attempts: batch})
-			continue
-		}
-		e.loaded <- &loaded{batch, subjects, deadline}
-	}
-	close(e.loaded)
-	stages.Wait()
-}
-
-// judge is the computing goroutine.
-func (e *engine) judge(ctx context.Context) {
-	defer close(e.ready.some)
-	for l := range e.loaded {
-		if d := e.decide(ctx, l); d != nil {
-			e.ready.put(d)
-		} else {
-			e.back.put(ended{batches: 1, attempts: l.attempts})
-		}
-	}
-}
-
-// conclude is the committing goroutine: it commits in one all that was decided
-// meanwhile.
-func (e *engine) conclude(ctx context.Context) {
-	for range e.ready.some {
-		list := e.ready.take()
-		for len(list) > 0 {
-			d := list[0]
-			n := 1
-			for n < len(list) && len(d.attempts)+len(list[n].attempts) <= e.s.cfg.BatchSize && d.join(list[n]) {
-				n++
-			}
-			list = list[n:]
-			gathered := d.gathered
-			e.back.put(ended{batches: n, attempts: gathered, again: e.commit(ctx, d)})
-		}
+			again := e.commit(ctx, d, follow)
+			follow()
+			<-e.room
+			e.back.put(ended{batch, again})
+		}()
 	}
 }
 
@@ -241,7 +213,7 @@ func (e *engine) place(batch []*pending, x *pending) []*pending {
 func (e *engine) done(list []ended) {
 	var again []*pending
 	for _, b := range list {
-		e.under -= b.batches
+		e.under--
 		for _, x := range b.attempts {
 			delete(e.inflight, x.ref)
 		}
@@ -254,14 +226,16 @@ func (e *engine) done(list []ended) {
 
 // decided is a batch with its outcome, not yet durable.
 type decided struct {
-	gathered []*pending // all of the batch, also those that were answered already
-	attempts []*pending
-	verdicts []verdict     // parallel to attempts
-	events   []audit.Event // parallel to attempts; Action is empty where the crowd keeps the event
-	subjects []*Subject    // parallel to attempts, nil for unknown users
-	writes   []*write      // one for each subject that moves
+	list   []judged
+	writes []*write // one for each subject that moves
+}
 
-	users map[int64]bool // whom writes are for; nil until a batch joins
+// judged is an attempt with its outcome.
+type judged struct {
+	*pending
+	verdict verdict
+	event   audit.Event // Action is empty where the crowd keeps the event
+	subject *Subject    // nil for an unknown user
 }
 
 // write is one subject's change.
@@ -269,71 +243,48 @@ type write struct {
 	subject  *Subject
 	expect   int64
 	standing Standing
-	moved    []int64 // tokens, by ID
-}
-
-// join adds another batch, unless both write the same user: that one was decided
-// on state that the first will have moved.
-func (d *decided) join(o *decided) bool {
-	if d.users == nil {
-		d.users = make(map[int64]bool, len(d.writes)+len(o.writes))
-		for _, w := range d.writes {
-			d.users[w.subject.User.ID] = true
-		}
-	}
-	for _, w := range o.writes {
-		if d.users[w.subject.User.ID] {
-			return false
-		}
-	}
-	for _, w := range o.writes {
-		d.users[w.subject.User.ID] = true
-	}
-	d.gathered = append(d.gathered, o.gathered...)
-	d.attempts = append(d.attempts, o.attempts...)
-	d.verdicts = append(d.verdicts, o.verdicts...)
-	d.events = append(d.events, o.events...)
-	d.subjects = append(d.subjects, o.subjects...)
-	d.writes = append(d.writes, o.writes...)
-	return true
+	moved    []*Token
 }
 
 // maxPretence bounds how long an answer without a commit is held back.
 const maxPretence = 50 * time.Millisecond
 
 // commit makes a batch durable and answers its attempts; what met a conflict
-// is handed back. The rest of the batch goes again unchanged.
-func (e *engine) commit(ctx context.Context, d *decided) (again []*pending) {
+// is handed back. The rest of the batch goes again unchanged. made is called when
+// the next batch may follow.
+func (e *engine) commit(ctx context.Context, d *decided, made func()) (again []*pending) {
 	for {
 		c, events := d.change()
+		c.Made = made
 		if len(events) == 0 {
 			// Only strangers, of whom enough is recorded. Nobody is to know
 			// that by a quicker answer.
-			time.Sleep(e.took)
+			made()
+			time.Sleep(time.Duration(e.took.Load()))
 			break
 		}
 		begin := time.Now()
 		err := e.s.ledger.commit(ctx, c, events)
 		if err == nil {
-			e.took = min((7*e.took+time.Since(begin))/8, maxPretence)
+			e.took.Store(min((7*e.took.Load()+int64(time.Since(begin)))/8, int64(maxPretence)))
 			e.s.noteDatabase(nil)
 			break
 		}
 		var conflict *ConflictError
 		if !errors.As(err, &conflict) {
 			e.s.noteDatabase(err)
-			for _, x := range d.attempts {
-				x.fail(err)
+			for i := range d.list {
+				d.list[i].fail(err)
 			}
 			return again
 		}
 		again = append(again, d.withdraw(conflict)...)
-		if len(d.attempts) == 0 {
+		if len(d.list) == 0 {
 			break
 		}
 	}
-	for i, x := range d.attempts {
-		v := &d.verdicts[i]
+	for i := range d.list {
+		x, v := d.list[i].pending, &d.list[i].verdict
 		switch {
 		case v.err != nil:
 			x.fail(unavailable(v.err))
@@ -365,19 +316,17 @@ func (d *decided) withdraw(conflict *ConflictError) (again []*pending) {
 		hit = func(*Subject) bool { return true }
 	}
 	var rest decided
-	for i, x := range d.attempts {
-		if !hit(d.subjects[i]) {
-			rest.attempts = append(rest.attempts, x)
-			rest.verdicts = append(rest.verdicts, d.verdicts[i])
-			rest.events = append(rest.events, d.events[i])
-			rest.subjects = append(rest.subjects, d.subjects[i])
+	for i := range d.list {
+		x := &d.list[i]
+		if !hit(x.subject) {
+			rest.list = append(rest.list, *x)
 			continue
 		}
 		if x.tries++; x.tries > maxTries {
 			x.fail(fmt.Errorf("%w: the user is changed elsewhere all the time", ErrUnavailable))
 			continue
 		}
-		again = append(again, x)
+		again = append(again, x.pending)
 	}
 	for _, w := range d.writes {
 		if !hit(w.subject) {
@@ -388,21 +337,24 @@ func (d *decided) withdraw(conflict *ConflictError) (again []*pending) {
 	return again
 }
 
-// change is what the batch writes.
+// change is what the batch writes, in the order in which a Store locks rows.
 func (d *decided) change() (*Change, []audit.Event) {
-	c := &Change{Standings: make([]StandingWrite, 0, len(d.writes))}
+	slices.SortFunc(d.writes, func(a, b *write) int { return cmp.Compare(a.subject.User.ID, b.subject.User.ID) })
+	c := &Change{
+		Standings: make([]StandingWrite, 0, len(d.writes)),
+		Motions:   make([]MotionWrite, 0, len(d.writes)),
+	}
 	for _, w := range d.writes {
 		c.Standings = append(c.Standings, StandingWrite{UserID: w.subject.User.ID, Expect: w.expect, Next: w.standing})
-		for i := range w.subject.Tokens {
-			if t := &w.subject.Tokens[i]; slices.Contains(w.moved, t.ID) {
-				c.Motions = append(c.Motions, MotionWrite{TokenID: t.ID, UserID: w.subject.User.ID, Last: t.Last, Drift: t.Drift, UsedAt: t.UsedAt})
-			}
+		for _, t := range w.moved {
+			c.Motions = append(c.Motions, MotionWrite{TokenID: t.ID, UserID: w.subject.User.ID, Last: t.Last, Drift: t.Drift, UsedAt: t.UsedAt})
 		}
 	}
-	events := make([]audit.Event, 0, len(d.events))
-	for i := range d.events {
-		if d.events[i].Action != "" {
-			events = append(events, d.events[i])
+	slices.SortFunc(c.Motions, func(a, b MotionWrite) int { return cmp.Compare(a.TokenID, b.TokenID) })
+	events := make([]audit.Event, 0, len(d.list))
+	for i := range d.list {
+		if d.list[i].event.Action != "" {
+			events = append(events, d.list[i].event)
 		}
 	}
 	return c, events

@@ -15,8 +15,9 @@ import (
 // its outcome unknown.
 const commitTimeout = 15 * time.Second
 
-// ledger owns this server's audit chain. Every change goes through it, one at
-// a time, so that the hashes are those of what was committed.
+// ledger owns this server's audit chain. Every change goes through it and is made
+// one at a time, so that the hashes are those of what was committed; several may
+// wait for the disk.
 type ledger struct {
 	store   Store
 	journal Journal
@@ -37,6 +38,7 @@ func (l *ledger) commit(ctx context.Context, c *Change, events []audit.Event) er
 	defer l.mu.Unlock()
 	// A commit that was given up may still arrive and take our place in the
 	// chain; it can do so once for each such commit.
+	made := c.Made
 	for range 3 {
 		if l.stale {
 			if err := l.reread(ctx); err != nil {
@@ -45,11 +47,29 @@ func (l *ledger) commit(ctx context.Context, c *Change, events []audit.Event) er
 		}
 		var next audit.Head
 		c.Records, next = audit.Append(l.head, events)
+		passed := false
+		c.Made = func() {
+			passed = true
+			l.head, l.tried = next, nil
+			l.mu.Unlock()
+			if made != nil {
+				made()
+			}
+		}
 		err := l.store.Commit(ctx, c)
+		if passed {
+			l.mu.Lock() // for whoever looks next; others went on meanwhile
+		}
 		switch {
+		case err == nil && passed:
+			return nil
 		case err == nil:
 			l.head, l.tried = next, nil
 			return nil
+		case passed:
+			// It was seen, and perhaps built upon; nobody knows whether it stays.
+			l.stale = true
+			return unavailable(err)
 		case errors.Is(err, ErrChainMoved):
 			l.stale = true
 		case errors.Is(err, ErrConflict), errors.Is(err, ErrExists), errors.Is(err, ErrInvalid), errors.Is(err, ErrState), errors.Is(err, ErrNotFound):

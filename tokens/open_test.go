@@ -229,7 +229,9 @@ func (l *lateDatabase) Commit(ctx context.Context, c *tokens.Change) error {
 	l.mu.Lock()
 	if l.armed {
 		l.armed = false
-		l.late = c
+		late := *c
+		late.Made = nil // the call has ended then
+		l.late = &late
 		l.mu.Unlock()
 		return tokens.ErrUnavailable
 	}

@@ -67,6 +67,14 @@ type Change struct {
 	Keys      []KeyWrite    // each raises the generation
 	Publish   []Batch       // staging batches that become visible, by ID, with their final counts
 	Records   []audit.Record
+
+	// Made, if not nil, is called by a Store that makes changes durable several
+	// at a time: once, from within Commit, when this one is made, Load and Heads
+	// answer what it left, and only durability is still waited for. A further
+	// Commit may follow; it is durable only if this one is. When Commit fails
+	// after it called Made, every later Commit fails, too, until the Store is
+	// opened anew.
+	Made func()
 }
 
 // NewUser is a user to insert, with version 1. ID is set by Commit.

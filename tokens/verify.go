@@ -106,9 +106,9 @@ type answer struct {
 
 func (x *pending) fail(err error) { x.answer <- answer{err: err} }
 
-// event is the audit's record of the attempt.
-func (x *pending) event(now time.Time, v *verdict) audit.Event {
-	e := audit.Event{
+// event fills in the audit's record of the attempt.
+func (x *pending) event(e *audit.Event, now time.Time, v *verdict) {
+	*e = audit.Event{
 		Time: now, Action: string(policy.Verify), Outcome: "reject",
 		Realm: x.ref.Realm, User: x.ref.User,
 		Actor: x.principal.Actor(), Client: x.client, Source: x.principal.Source, Reason: string(v.reason),
@@ -127,5 +127,4 @@ func (x *pending) event(now time.Time, v *verdict) audit.Event {
 	if v.accept {
 		e.Detail = append(e.Detail, audit.Field{Name: "factor", Value: itoa(int64(v.factor))})
 	}
-	return e
 }

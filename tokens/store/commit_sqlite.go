@@ -22,7 +22,7 @@ const (
 )
 
 func (db *sqliteDB) commitHot(ctx context.Context, p *plan) error {
-	return db.transaction(ctx, false, func(conn *sql.Conn) error {
+	return db.transaction(ctx, false, p.Made, func(conn *sql.Conn) error {
 		return db.commitCore(conn, p)
 	})
 }

@@ -70,11 +70,34 @@ func encodeDetail(fields []audit.Field) string {
 	if len(fields) == 0 {
 		return ""
 	}
-	b, err := json.Marshal(fields)
-	if err != nil {
-		panic("store: " + err.Error())
+	size := 2
+	for _, f := range fields {
+		if !verbatim(f.Name) || !verbatim(f.Value) {
+			b, err := json.Marshal(fields)
+			if err != nil {
+				panic("store: " + err.Error())
+			}
+			return string(b)
+		}
+		size += len(f.Name) + len(f.Value) + 24
 	}
-	return string(b)
+	b := make([]byte, 0, size)
+	for i, f := range fields {
+		b = append(b, "[,"[min(i, 1)])
+		b = append(append(append(b, `{"name":"`...), f.Name...), `","value":"`...)
+		b = append(append(b, f.Value...), `"}`...)
+	}
+	return string(append(b, ']'))
+}
+
+// verbatim says whether s stands in JSON as it is.
+func verbatim(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			return false
+		}
+	}
+	return true
 }
 
 func decodeDetail(s string) ([]audit.Field, error) {

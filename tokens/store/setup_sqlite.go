@@ -44,30 +44,26 @@ func (s sqliteSetup) migrate(ctx context.Context) error {
 		return err
 	}
 	defer s.db.gate.leave()
-	return migrate(ctx, goose.DialectSQLite3, s.db.writer, migrations.SQLite())
+	if err := migrate(ctx, goose.DialectSQLite3, s.db.writer, migrations.SQLite()); err != nil {
+		return err
+	}
+	return s.db.log.wait(s.db.log.wrote())
 }
 
 func (s sqliteSetup) durability(ctx context.Context) ([]string, bool, error) {
 	var (
-		warnings    []string
-		synchronous int
-		journal     string
+		warnings []string
+		journal  string
 	)
 	if err := s.db.gate.enter(ctx, false); err != nil {
 		return nil, false, err
 	}
 	defer s.db.gate.leave()
-	if err := s.db.writer.QueryRowContext(ctx, "PRAGMA synchronous").Scan(&synchronous); err != nil {
-		return nil, false, err
-	}
 	if err := s.db.writer.QueryRowContext(ctx, "PRAGMA journal_mode").Scan(&journal); err != nil {
 		return nil, false, err
 	}
-	if synchronous < 2 {
-		warnings = append(warnings, "SQLite does not wait for the disk at each commit (synchronous is not FULL).")
-	}
 	if journal != "wal" {
-		warnings = append(warnings, "SQLite could not use a write-ahead log on this file system (journal mode "+journal+").")
+		return nil, false, fmt.Errorf("SQLite cannot have a write-ahead log on the file system of %s (its journal mode is %s), and without one no commit would be durable; use a local file system", s.db.path, journal)
 	}
 	var at unix.Statfs_t
 	if err := unix.Statfs(s.db.path, &at); err != nil {

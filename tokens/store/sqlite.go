@@ -35,6 +35,7 @@ type sqliteDB struct {
 	loader *sql.DB // for Load, which no listing may keep waiting
 	reader *sql.DB
 	gate   gate
+	log    *wal
 
 	userIDs map[name]int64 // in the hands of who passed the gate
 }
@@ -65,10 +66,10 @@ func openSQLite(ctx context.Context, path string, opts Options) (*sqliteDB, erro
 		}
 	}
 
-	db := &sqliteDB{path: path}
+	db := &sqliteDB{path: path, log: newWAL(path + "-wal")}
 	// Deleted content is overwritten: a revoked token's wrapped seed is to be gone.
 	db.writer, err = sql.Open("sqlite3", sqliteDSN(path, url.Values{
-		"_journal_mode": {"WAL"}, "_synchronous": {"FULL"}, "_foreign_keys": {"1"}, "_secure_delete": {"FAST"},
+		"_journal_mode": {"WAL"}, "_synchronous": {"NORMAL"}, "_foreign_keys": {"1"}, "_secure_delete": {"FAST"},
 	}))
 	if err != nil {
 		return nil, failed("opening the file", err)
@@ -78,6 +79,11 @@ func openSQLite(ctx context.Context, path string, opts Options) (*sqliteDB, erro
 	readOnly := sqliteDSN(path, url.Values{"_query_only": {"1"}})
 	if db.loader, err = sql.Open("sqlite3", readOnly); err != nil {
 		return nil, errors.Join(failed("opening the file", err), db.writer.Close())
+	}
+	// One connection that has read stays open to the end, whatever becomes of the
+	// writer's: with the last one SQLite would remove the log.
+	if _, err := db.loader.ExecContext(ctx, "SELECT count(*) FROM sqlite_schema"); err != nil {
+		return nil, errors.Join(failed("opening the file", err), db.loader.Close(), db.writer.Close())
 	}
 	db.loader.SetMaxOpenConns(loaders)
 	db.loader.SetMaxIdleConns(loaders)
@@ -106,6 +112,8 @@ func layOut(ctx context.Context, path string) error {
 
 func sqliteDSN(path string, pragmas url.Values) string {
 	pragmas.Set("_busy_timeout", "10000")
+	// A connection is used by one goroutine at a time: it needs no locks.
+	pragmas.Set("_mutex", "no")
 	pragmas.Set("_stmt_cache_size", "64")
 	// KiB for each connection. Small: what is not in it is in the system's cache
 	// of files, which costs the server no memory.
@@ -115,50 +123,76 @@ func sqliteDSN(path string, pragmas url.Values) string {
 
 func (db *sqliteDB) close() error {
 	// The readers go first, so that the writer is last and cleans up the log.
-	return errors.Join(db.reader.Close(), db.loader.Close(), db.writer.Close())
+	return errors.Join(db.log.close(), db.reader.Close(), db.loader.Close(), db.writer.Close())
 }
 
-// write runs f in the one write transaction. It is not cut off when ctx ends:
-// it is short, and cutting it off would only cost the answer.
+// write runs f in the one write transaction, and answers when that is durable.
+// It is not cut off when ctx ends: it is short, and cutting it off would only cost
+// the answer.
 func (db *sqliteDB) write(ctx context.Context, bulk bool, f func(*session) error) error {
-	return db.transaction(ctx, bulk, func(conn *sql.Conn) error {
+	return db.transaction(ctx, bulk, nil, func(conn *sql.Conn) error {
 		return f(&session{conn: conn, ctx: context.WithoutCancel(ctx)})
 	})
 }
 
-func (db *sqliteDB) transaction(ctx context.Context, bulk bool, f func(*sql.Conn) error) (err error) {
-	if err := db.gate.enter(ctx, bulk); err != nil {
-		return err
-	}
-	defer db.gate.leave()
-	ctx = context.WithoutCancel(ctx)
-	conn, err := db.writer.Conn(ctx)
+// transaction is write on the connection itself. made, if not nil, is called when
+// readers see what f did and the next transaction may run.
+func (db *sqliteDB) transaction(ctx context.Context, bulk bool, made func(), f func(*sql.Conn) error) error {
+	n, err := db.turn(ctx, bulk, f)
 	if err != nil {
 		return err
 	}
+	if made != nil {
+		made()
+	}
+	return db.log.wait(n)
+}
+
+// turn runs f in a transaction and answers its place in the log.
+func (db *sqliteDB) turn(ctx context.Context, bulk bool, f func(*sql.Conn) error) (n uint64, err error) {
+	if err := db.gate.enter(ctx, bulk); err != nil {
+		return 0, err
+	}
+	defer db.gate.leave()
+	if err := db.log.sound(); err != nil {
+		return 0, err
+	}
+	ctx = context.WithoutCancel(ctx)
+	conn, err := db.writer.Conn(ctx)
+	if err != nil {
+		return 0, err
+	}
 	defer conn.Close()
-	if _, err := conn.ExecContext(ctx, "BEGIN IMMEDIATE"); err != nil {
-		return err
+	if err := bare(conn, "BEGIN IMMEDIATE"); err != nil {
+		return 0, err
 	}
 	committed := false
 	defer func() {
 		if committed {
 			return
 		}
-		if _, rerr := conn.ExecContext(ctx, "ROLLBACK"); rerr != nil {
+		if rerr := bare(conn, "ROLLBACK"); rerr != nil {
 			// SQLite has rolled back by itself, or the connection is of no use.
 			// Without it the next one begins afresh either way.
 			_ = conn.Raw(func(any) error { return driver.ErrBadConn })
 		}
 	}()
 	if err := f(conn); err != nil {
-		return err
+		return 0, err
 	}
-	if _, err := conn.ExecContext(ctx, "COMMIT"); err != nil {
-		return err
+	if err := bare(conn, "COMMIT"); err != nil {
+		return 0, err
 	}
 	committed = true
-	return nil
+	return db.log.wrote(), nil
+}
+
+// bare runs a statement without parameters.
+func bare(conn *sql.Conn, statement string) error {
+	return conn.Raw(func(dc any) error {
+		c := sqliteConn{conn: dc.(sqliteDriver)}
+		return c.run(statement)
+	})
 }
 
 // read runs f on one snapshot.

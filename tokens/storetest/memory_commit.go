@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -51,6 +52,13 @@ func (m *Memory) Commit(ctx context.Context, c *tokens.Change) error {
 	m.apply(c)
 	if fault == FailedButPersisted {
 		return unavailable("an injected fault, after it was stored")
+	}
+	if c.Made != nil {
+		// Others come first while this one waits to be durable.
+		m.mu.Unlock()
+		c.Made()
+		runtime.Gosched()
+		m.mu.Lock()
 	}
 	return nil
 }
