@@ -79,13 +79,16 @@ type content struct {
 	peek   *peek // of the innermost
 }
 
-// openContent unwraps a file, and tells its format. The content is to be closed,
-// also after an error.
+// openContent unwraps a file, and tells its format.
 func openContent(file io.Reader, name string, o *OpenOptions) (c *content, f *Format, reason string, err error) {
 	c = &content{peek: &peek{r: file}}
 	defer func() {
 		if p := recover(); p != nil {
-			f, err = nil, errors.New("an internal error while opening the file")
+			err = errors.New("an internal error while opening the file")
+		}
+		if err != nil {
+			c.Close()
+			c, f, reason = nil, nil, ""
 		}
 	}()
 	for {

@@ -106,12 +106,10 @@ func (im *Importer) Import(ctx context.Context, p tokens.Principal, o Options, r
 	src := &source{ctx: ctx, r: r, hash: sha256.New(), max: im.maxBytes}
 	defer src.wipe()
 	file, format, reason, err := open.prepare(&o, src)
-	if file != nil {
-		defer file.Close()
-	}
 	if err != nil {
 		return nil, im.core.RefuseImport(ctx, p, tokens.NewImport{Realm: o.Realm, Name: o.Name, Format: o.Format, DryRun: o.DryRun}, err)
 	}
+	defer file.Close()
 	batch, err := im.core.BeginImport(ctx, p, tokens.NewImport{Realm: o.Realm, Name: o.Name, Format: format.Name, DryRun: o.DryRun})
 	if err != nil {
 		return nil, err

@@ -207,7 +207,7 @@ func (s *safenetReader) value(name string) error {
 		if s.seeds++; s.seeds == 1 {
 			s.rec.Seed = s.rec.Seed[:0]
 			if err := decodeHex(&s.rec, bytes.TrimSpace(s.text)); err != nil {
-				s.fault(fmt.Errorf("Seed: %w", err))
+				s.fault(fmt.Errorf("the Seed element: %w", err))
 			}
 		}
 		s.forget()

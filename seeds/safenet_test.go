@@ -60,7 +60,7 @@ func TestSafeNetTokensThatAreRefused(t *testing.T) {
 		{safenetToken("", safenetSeed+factor), "the token has no serial", Choices{}},
 		{safenetToken("A 1", safenetSeed+factor), "character 2 of a serial", Choices{}},
 		{safenetToken("A1", factor), "there is no seed", Choices{}},
-		{safenetToken("A1", "<Seed/>"+factor), "Seed: a seed of 0 bytes", Choices{}},
+		{safenetToken("A1", "<Seed/>"+factor), "the Seed element: a seed of 0 bytes", Choices{}},
 		{safenetToken("A1", "<Seed>"+rfcSeed[1:]+"</Seed>"+factor), "an odd number of hex digits", Choices{}},
 		{safenetToken("A1", "<Seed>x"+rfcSeed[1:]+"</Seed>"+factor), "character 1 is not a hex digit", Choices{}},
 		{safenetToken("A1", "<Seed>123456</Seed>"+factor), "a seed of 3 bytes", Choices{}},

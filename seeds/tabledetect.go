@@ -23,7 +23,8 @@ func (l *layout) detect(prefix []byte, whole bool, wanted func([]column) bool, r
 	why := "no line with content at its beginning"
 	text := bytes.Clone(prefix) // splitRow writes
 	copied := make([]byte, len(text))
-	defer func() { clear(text); clear(copied) }()
+	defer clear(text) // all of it: text moves on
+	defer clear(copied)
 	version2 := false
 	for n, seen := 1, 0; len(text) > 0 && seen < enough; n++ {
 		line, rest, ended := bytes.Cut(text, []byte("\n"))

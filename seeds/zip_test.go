@@ -272,7 +272,9 @@ func FuzzZip(f *testing.F) {
 	f.Fuzz(func(t *testing.T, archive []byte) {
 		in := meter(t, archive)
 		c, _, _, err := openContent(in, "oath-csv", &OpenOptions{Password: []byte("x")})
-		defer c.Close()
+		if err == nil {
+			defer c.Close()
+		}
 		for err == nil {
 			_, err = c.Read(make([]byte, 512))
 		}
