@@ -2,6 +2,7 @@ package seeds
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,6 +47,10 @@ func TestExamplesInTheManualAreRead(t *testing.T) {
 		{"Feitian and Hypersecu: 26001350040", "feitian", Choices{Type: tokens.TOTP, Period: 60}, 2},
 		{"otpauth URIs: otpauth://to", "otpauth", Choices{}, 2},
 		{"Google Authenticator's export: otpauth-migr", "otpauth-migration", Choices{}, 1},
+		{"SafeNet XML: <Tokens>", "safenet-xml", Choices{}, 1},
+		{"SafeWord .dat: dn: sccAuthe", "safeword", Choices{}, 1},
+		{"Yubico's Personalization Tool: OATH-HOTP", "yubico", Choices{}, 1},
+		{"Yubico's Personalization Tool: 7654321", "yubico", Choices{Digits: 8}, 1},
 	} {
 		file := ""
 		for name, b := range blocks {
@@ -69,7 +74,7 @@ func TestExamplesInTheManualAreRead(t *testing.T) {
 			t.Errorf("%s: %d records, %s", c.block, len(list), why)
 		}
 	}
-	for _, f := range csvFormats {
+	for _, f := range slices.Concat(csvFormats, deviceFormats) {
 		if !strings.Contains(string(text), "| `"+f.Name+"` |") {
 			t.Errorf("the manual's table lacks %s", f.Name)
 		}
