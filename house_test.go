@@ -50,6 +50,7 @@ var outside = map[string][]string{
 	"github.com/spf13/cobra":              {"cmd/watchword"},
 	"github.com/cedar-policy/cedar-go":    {"tokens/policy"},
 	"golang.org/x/text":                   {"tokens"},
+	"github.com/ProtonMail/go-crypto":     {"seeds"},
 	"encoding/xml":                        {"seeds", "seeds/pskc", "seeds/xmlinput"},
 	"github.com/prometheus/client_golang": {"cmd/watchword", "radius", "api"},
 }

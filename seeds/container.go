@@ -76,7 +76,8 @@ func (p *peek) Read(b []byte) (n int, err error) {
 type content struct {
 	layers []wrapped // from the outside
 	titles []string
-	peek   *peek // of the innermost
+	peek   *peek   // of the innermost
+	outer  []*peek // of what is around it
 }
 
 // openContent unwraps a file, and tells its format.
@@ -102,7 +103,7 @@ func openContent(file io.Reader, name string, o *OpenOptions) (c *content, f *Fo
 		if inner == nil {
 			break
 		}
-		c.peek = &peek{r: inner}
+		c.outer, c.peek = append(c.outer, c.peek), &peek{r: inner}
 	}
 	if name != "" && name != Auto {
 		f, err = FormatNamed(name)
@@ -225,7 +226,9 @@ func (c *content) Notes() []string {
 
 // Close wipes what is kept of the file's bytes.
 func (c *content) Close() {
-	clear(c.peek.prefix[:cap(c.peek.prefix)])
+	for _, p := range append(c.outer, c.peek) {
+		clear(p.prefix[:cap(p.prefix)])
+	}
 	for i := len(c.layers) - 1; i >= 0; i-- {
 		c.layers[i].Close()
 	}

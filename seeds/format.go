@@ -135,6 +135,8 @@ func Detect(prefix []byte, whole bool) (f *Format, reason string, err error) {
 func foreign(prefix []byte) string {
 	for _, k := range []struct{ magic, says string }{
 		{"\x1f\x8b", "this is compressed with gzip; unpack it first"},
+		{"7z\xbc\xaf\x27\x1c", "this is an archive of 7-Zip's own format; pack the file as .zip (7z a -tzip -mem=AES256)"},
+		{"Rar!\x1a\x07", "this is a RAR archive; pack the file as .zip"},
 		{"\xff\xfe", "the text is in UTF-16; convert it to UTF-8 first"},
 		{"\xfe\xff", "the text is in UTF-16; convert it to UTF-8 first"},
 	} {

@@ -37,8 +37,8 @@ const (
 	maxPGPSmall  = 16 << 10 // bytes of a packet other than data
 	maxPGPKeys   = 64       // recipients and passwords
 	maxPGPSigs   = 8
-	maxPGPLevels = 4 // data packets within each other
-	maxPGPOthers = 64
+	maxPGPLevels = 4   // data packets within each other
+	maxPGPOthers = 100 // packets of a level besides data
 )
 
 var (

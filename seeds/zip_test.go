@@ -201,6 +201,7 @@ func TestZipArchivesThatAreRefused(t *testing.T) {
 		{"a link", goZip(func(w *zip.Writer) { add(w, link, csv) }), "is a link"},
 		{"something behind it", append(bytes.Clone(good), 0), "something follows its end"},
 		{"split", append([]byte("PK\x07\x08"), good...), "was split"},
+		{"7-Zip's own", packed(t, map[string]string{"seeds.csv": csv}, "7zz", "a", "-t7z", "a.zip", "seeds.csv"), "pack the file as .zip"},
 		{"another compression", packed(t, map[string]string{"seeds.csv": csv}, "7zz", "a", "-tzip", "-mm=LZMA", "a.zip", "seeds.csv"), "compressed with method 14"},
 		{"no seed file", goZip(func(w *zip.Writer) { add(w, &zip.FileHeader{Name: "a", Method: zip.Deflate}, "hello") }), "in the zip archive: the format cannot be told"},
 		{"a zip bomb", goZip(func(w *zip.Writer) {

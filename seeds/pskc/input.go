@@ -65,7 +65,7 @@ func (in *input) fill() error {
 		return in.err
 	}
 	in.start, in.end = 0, 0
-	for tries := 0; in.end == 0 || !in.begun && in.end < 3; tries++ {
+	for tries := 0; in.end == 0 || !in.begun && in.end < 4; tries++ {
 		if tries == 100 {
 			in.err = io.ErrNoProgress
 			break
