@@ -63,7 +63,11 @@ func (s *Server) receive(r *request, n int) (taken bool) {
 	standing, reply := s.cache.begin(r, room, now)
 	if standing == isNew {
 		s.work.Add(1)
-		go s.answer(r)
+		select {
+		case s.idle <- r:
+		default:
+			go s.worker(r)
+		}
 		return true
 	}
 	if room {
@@ -118,6 +122,27 @@ func (r *request) inspect(n int) cause {
 		return wrongMA
 	}
 	return 0
+}
+
+// maxIdle is how many workers wait for further requests.
+const maxIdle = 512
+
+// worker answers a request, and further ones: its stack has grown by then to what
+// an answer needs, which costs as much as parsing a packet.
+func (s *Server) worker(r *request) {
+	for {
+		s.answer(r)
+		if s.idlers.Add(1) > maxIdle {
+			s.idlers.Add(-1)
+			return
+		}
+		var more bool
+		r, more = <-s.idle
+		s.idlers.Add(-1)
+		if !more {
+			return
+		}
+	}
 }
 
 // answer decides a request that was taken and sends the reply.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -96,6 +97,8 @@ type Server struct {
 	unsent    quiet[netip.Addr]
 	unread    quiet[netip.AddrPort]
 	requests  sync.Pool
+	idle      chan *request  // to workers that wait; closed when no more come
+	idlers    atomic.Int64   // workers that wait
 	work      sync.WaitGroup // requests taken and not done
 	cancel    context.CancelFunc
 
@@ -127,6 +130,7 @@ func New(core Core, config Config) (*Server, error) {
 		unsent:   quiet[netip.Addr]{period: quietPeriod, max: quietUnknowns},
 		unread:   quiet[netip.AddrPort]{period: quietPeriod, max: quietUnknowns},
 		requests: sync.Pool{New: func() any { return newRequest() }},
+		idle:     make(chan *request),
 		stop:     make(chan struct{}),
 		done:     make(chan struct{}),
 	}
@@ -217,6 +221,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	readers.Wait()
 	s.work.Wait()
+	close(s.idle)
 	s.cancel()
 	s.closeSockets()
 	close(s.done)

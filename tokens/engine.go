@@ -32,7 +32,7 @@ type engine struct {
 	under    int          // batches being committed
 
 	turn chan struct{} // holds a token while a batch is being written
-	room chan struct{} // holds a token for each batch being committed
+	work chan batch    // to whoever commits next
 	back pile[ended]   // from committing to gathering
 
 	took atomic.Int64 // nanoseconds that a commit usually takes
@@ -41,6 +41,12 @@ type engine struct {
 // maxUnderWay bounds how many batches are committed at once: one is written, the
 // others wait for the disk.
 const maxUnderWay = 3
+
+// batch is a batch to commit.
+type batch struct {
+	attempts []*pending // all that were gathered
+	decided  *decided
+}
 
 // ended is a batch that the engine is done with, but for what must be decided
 // anew.
@@ -83,7 +89,7 @@ func newEngine(s *Service) *engine {
 		queue:    make(chan *pending, s.cfg.Queue),
 		inflight: map[Ref]bool{},
 		turn:     make(chan struct{}, 1),
-		room:     make(chan struct{}, maxUnderWay),
+		work:     make(chan batch),
 		back:     newPile[ended](),
 	}
 }
@@ -117,36 +123,44 @@ func (e *engine) close() {
 // its answer.
 func (e *engine) run(ctx context.Context) {
 	ctx = context.WithoutCancel(ctx) // close ends it, not the context
+	for range maxUnderWay {
+		go e.commits(ctx)
+	}
+	defer close(e.work)
 	open := true
 	for {
-		var batch []*pending
-		batch, open = e.gather(open)
-		if len(batch) == 0 {
+		var attempts []*pending
+		attempts, open = e.gather(open)
+		if len(attempts) == 0 {
 			return
 		}
-		d := e.decide(ctx, batch)
+		d := e.decide(ctx, attempts)
 		if d == nil {
 			continue
 		}
-		e.room <- struct{}{}
-		e.turn <- struct{}{}
-		for _, x := range batch {
+		for _, x := range attempts {
 			e.inflight[x.ref] = true
 		}
 		e.under++
-		go func() {
-			made := false
-			follow := func() {
-				if !made {
-					made = true
-					<-e.turn
-				}
+		e.turn <- struct{}{}
+		e.work <- batch{attempts, d}
+	}
+}
+
+// commits commits batches, one after another. The next may be written by another
+// goroutine when this one has made its own.
+func (e *engine) commits(ctx context.Context) {
+	for b := range e.work {
+		made := false
+		follow := func() {
+			if !made {
+				made = true
+				<-e.turn
 			}
-			again := e.commit(ctx, d, follow)
-			follow()
-			<-e.room
-			e.back.put(ended{batch, again})
-		}()
+		}
+		again := e.commit(ctx, b.decided, follow)
+		follow()
+		e.back.put(ended{b.attempts, again})
 	}
 }
 
