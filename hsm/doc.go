@@ -17,10 +17,13 @@
 //	                    |                                             |
 //	                    +--- C_UnwrapKey, after Binding was proven ---+
 //	                                       |
-//	              session key: SENSITIVE, PRIVATE, not EXTRACTABLE; HMAC only
+//	              session key: SENSITIVE, PRIVATE, not EXTRACTABLE; HMAC only,
+//	              or AES decryption only
 //
 // To check a code the wrapped seed is unwrapped inside the HSM and the HMAC is
-// computed there; the server sees the HMAC's result, which is worth one code.
+// computed there; the server sees the HMAC's result, which is worth one code. The
+// AES key of a token that encrypts (see Decrypter) goes the same way, to a session
+// key that can only decrypt; the server sees the decrypted code.
 //
 // A seed that its vendor encrypted to the transport key (see Transporter) is not
 // even in the server's memory once: it is unwrapped inside the HSM and wrapped

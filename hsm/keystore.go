@@ -18,6 +18,11 @@ const (
 	SHA512 Hash = 3
 )
 
+// AES128 stands in a digest's place where the seed is no HMAC key but an AES-128
+// key, for Decrypter. It has no size, so nothing is ever hashed with such a seed;
+// and since it is bound like a digest, no HMAC key can be made to decrypt.
+const AES128 Hash = 16
+
 // Size is the digest's length in bytes, and so the length of the HMAC; zero
 // for an unknown digest.
 func (h Hash) Size() int {
@@ -44,7 +49,7 @@ func (h Hash) BlockSize() int {
 	return 0
 }
 
-// String is the digest's usual name: sha1, sha256, sha512.
+// String is the digest's usual name: sha1, sha256, sha512; or aes128.
 func (h Hash) String() string {
 	switch h {
 	case SHA1:
@@ -53,6 +58,8 @@ func (h Hash) String() string {
 		return "sha256"
 	case SHA512:
 		return "sha512"
+	case AES128:
+		return "aes128"
 	}
 	return "unknown"
 }
@@ -60,15 +67,15 @@ func (h Hash) String() string {
 // Seed is a plaintext seed on its way into the HSM, during import and nowhere
 // else. The caller wipes Bytes after Wrap has returned.
 type Seed struct {
-	Hash  Hash   // the HMAC that the seed is for; it decides the padding
-	Bytes []byte // 1 to 1024 bytes, not padded
+	Hash  Hash   // the HMAC that the seed is for; it decides the padding. Or AES128
+	Bytes []byte // 1 to 1024 bytes, not padded; 16 for AES128
 }
 
 // Wrapped is a seed wrapped under a KEK, as the database stores it.
 type Wrapped struct {
 	Mechanism string // how it was wrapped; "aes-kwp" is AES Key Wrap with Padding (RFC 5649)
 	KEK       uint32 // version of the KEK
-	Hash      Hash   // the HMAC that the seed was padded for
+	Hash      Hash   // the HMAC that the seed was padded for, or AES128
 	SeedLen   uint16 // true length in bytes, before padding
 	Blob      []byte // the wrapped bytes
 }
@@ -151,7 +158,8 @@ type Keystore interface {
 	// nothing. A seed is padded with zeros first, to its digest's length and to
 	// a multiple of eight bytes, one longer than its block hashed before: HMAC
 	// does the same with its key (RFC 2104, section 2), so the codes are those
-	// of the seed. Work under Bulk(ctx) gives way to other work.
+	// of the seed. An AES128 seed is wrapped as it stands. Work under Bulk(ctx)
+	// gives way to other work.
 	Wrap(ctx context.Context, seeds []Seed) ([]Wrapped, error)
 
 	// HMAC runs the jobs and sets MACs or Err of each: ErrTampered if Binding
@@ -199,7 +207,8 @@ type Provisioner interface {
 	Attach(ctx context.Context, keys []KeyRecord) error
 
 	// SelfTest runs the RFC 4226 and RFC 6238 vectors with all three digests
-	// through Wrap and HMAC, and an altered binding that must be refused.
+	// through Wrap and HMAC, one of FIPS 197 through Decrypt if the HSM has AES,
+	// and an altered binding that must be refused.
 	SelfTest(ctx context.Context) error
 }
 

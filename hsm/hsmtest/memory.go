@@ -144,7 +144,11 @@ func (m *Memory) Wrap(ctx context.Context, seeds []hsm.Seed) ([]hsm.Wrapped, err
 	}
 	wrapped := make([]hsm.Wrapped, 0, len(seeds))
 	for _, s := range seeds {
-		if s.Hash.Size() == 0 || len(s.Bytes) < 1 || len(s.Bytes) > 1024 {
+		if s.Hash == hsm.AES128 {
+			if len(s.Bytes) != 16 {
+				return nil, fmt.Errorf("wrap: an AES-128 key of %d bytes", len(s.Bytes))
+			}
+		} else if s.Hash.Size() == 0 || len(s.Bytes) < 1 || len(s.Bytes) > 1024 {
 			return nil, fmt.Errorf("wrap: a seed of %d bytes for digest %d", len(s.Bytes), s.Hash)
 		}
 		wrapped = append(wrapped, m.wrap(keys, s))
@@ -154,7 +158,7 @@ func (m *Memory) Wrap(ctx context.Context, seeds []hsm.Seed) ([]hsm.Wrapped, err
 
 func (m *Memory) wrap(keys *memoryKeys, s hsm.Seed) hsm.Wrapped {
 	key := bytes.Clone(s.Bytes)
-	if len(key) > s.Hash.BlockSize() {
+	if s.Hash != hsm.AES128 && len(key) > s.Hash.BlockSize() {
 		h := hasher(s.Hash)()
 		h.Write(key)
 		key = h.Sum(nil)
@@ -194,22 +198,9 @@ func (m *Memory) HMAC(ctx context.Context, jobs []*hsm.Job) error {
 }
 
 func (m *Memory) job(keys *memoryKeys, j *hsm.Job) ([][]byte, error) {
-	m.accuse("row", j.Key.Row)
-	if !hmac.Equal(mac(sha256.New, keys.binding, j.Key.Message()), j.Key.Binding) {
-		return nil, hsm.ErrTampered
-	}
-	kek := keys.kek[j.Key.KEK]
-	switch {
-	case j.Key.Hash.Size() == 0:
-		return nil, fmt.Errorf("the seed is for an unknown digest, number %d", j.Key.Hash)
-	case j.Key.Mechanism != "aes-kwp":
-		return nil, fmt.Errorf("%w: the seed was wrapped by %q", hsm.ErrUnsupported, j.Key.Mechanism)
-	case kek == nil:
-		return nil, fmt.Errorf("%w: the seed was wrapped under KEK version %d, which is not attached", hsm.ErrKeyMismatch, j.Key.KEK)
-	}
-	key, ok := kwpUnwrap(kek, j.Key.Blob)
-	if !ok {
-		return nil, errors.New("the wrapped seed cannot be unwrapped")
+	key, err := m.unwrap(keys, j.Key, j.Key.Hash.Size() != 0)
+	if err != nil {
+		return nil, err
 	}
 	macs := [][]byte{}
 	for i, f := range j.Factors {
@@ -233,6 +224,54 @@ func (m *Memory) job(keys *memoryKeys, j *hsm.Job) ([][]byte, error) {
 		}
 	}
 	return macs, nil
+}
+
+// unwrap proves the binding and unwraps the key, if it is of the right kind.
+func (m *Memory) unwrap(keys *memoryKeys, s *hsm.Sealed, kind bool) ([]byte, error) {
+	m.accuse("row", s.Row)
+	if !hmac.Equal(mac(sha256.New, keys.binding, s.Message()), s.Binding) {
+		return nil, hsm.ErrTampered
+	}
+	kek := keys.kek[s.KEK]
+	switch {
+	case !kind:
+		return nil, fmt.Errorf("the seed is for another use, number %d", s.Hash)
+	case s.Mechanism != "aes-kwp":
+		return nil, fmt.Errorf("%w: the seed was wrapped by %q", hsm.ErrUnsupported, s.Mechanism)
+	case kek == nil:
+		return nil, fmt.Errorf("%w: the seed was wrapped under KEK version %d, which is not attached", hsm.ErrKeyMismatch, s.KEK)
+	}
+	key, ok := kwpUnwrap(kek, s.Blob)
+	if !ok {
+		return nil, errors.New("the wrapped seed cannot be unwrapped")
+	}
+	return key, nil
+}
+
+// Decrypt runs the jobs.
+func (m *Memory) Decrypt(ctx context.Context, jobs []*hsm.DecryptJob) error {
+	keys, err := m.use(ctx)
+	for _, j := range jobs {
+		j.Plain, j.Err = [16]byte{}, err
+	}
+	if err != nil {
+		return err
+	}
+	for _, j := range jobs {
+		key, err := m.unwrap(keys, j.Key, j.Key.Hash == hsm.AES128)
+		if err == nil {
+			var block cipher.Block
+			if block, err = aes.NewCipher(key); err == nil {
+				block.Decrypt(j.Plain[:], j.Block[:])
+			}
+		}
+		// Fail may have come between two jobs, as an HSM may be lost there.
+		if _, lost := m.use(context.WithoutCancel(ctx)); lost != nil {
+			j.Plain, err = [16]byte{}, lost
+		}
+		j.Err = err
+	}
+	return nil
 }
 
 // MAC computes HMAC-SHA256.

@@ -24,6 +24,7 @@ type Keystore interface {
 	hsm.Sealer
 	hsm.Signer
 	hsm.Provisioner
+	hsm.Decrypter
 }
 
 // softhsm is the folder of this process's SoftHSM tokens. A module is

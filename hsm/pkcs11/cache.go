@@ -7,8 +7,17 @@ import (
 
 // cacheKey is the hash of everything that a seed is bound to: the row, every
 // field of the wrapped seed, and the binding MAC. A row that changed in any of
-// them is another entry, so the cache can never be used around the binding.
-type cacheKey [sha256.Size]byte
+// them is another entry, so the cache can never be used around the binding. The
+// last byte is the purpose that the key was unwrapped for.
+type cacheKey [sha256.Size + 1]byte
+
+// A purpose is what a session key is unwrapped for, and can do.
+type purpose byte
+
+const (
+	toSign    purpose = iota // HMAC, and nothing else
+	toDecrypt                // AES-ECB, and nothing else
+)
 
 // A cache maps bound rows to their seeds' session keys, within one generation.
 // Entries in use are never evicted; of the others the least recently used goes

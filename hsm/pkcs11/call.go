@@ -89,6 +89,31 @@ func (c conn) unwrap(mechanism uint, kek handle, blob []byte) (handle, error) {
 	return key, err
 }
 
+// unwrapAES unwraps blob to an AES session key that is sensitive, private, not
+// extractable, and can only decrypt.
+func (c conn) unwrapAES(mechanism uint, kek handle, blob []byte) (handle, error) {
+	c.tick()
+	c.m.made.Add(1)
+	var key handle
+	err := rv("C_UnwrapKey", C.ck_unwrap_aes(c.m.fn, c.session(), C.ck_ulong(mechanism), kek,
+		ptr(blob), C.ck_ulong(len(blob)), &key))
+	return key, err
+}
+
+// decrypt writes the one block in, decrypted under key by AES-ECB, to out.
+func (c conn) decrypt(key handle, in, out *[16]byte) error {
+	c.tick()
+	n := C.ck_ulong(len(out))
+	if err := rv("C_Decrypt", C.ck_decrypt(c.m.fn, c.session(), key,
+		ptr(in[:]), C.ck_ulong(len(in)), ptr(out[:]), &n)); err != nil {
+		return err
+	}
+	if int(n) != len(out) {
+		return fmt.Errorf("C_Decrypt: AES-ECB made %d bytes of %d", n, len(in))
+	}
+	return nil
+}
+
 // take unwraps what was encrypted to an RSA key to a session key that can be
 // wrapped again. It is sensitive unless readable. How it was encrypted says in.
 func (c conn) take(in rsaWrap, key handle, ciphertext []byte, readable bool) (handle, error) {

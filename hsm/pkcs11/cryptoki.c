@@ -82,9 +82,11 @@ enum {
 
 	cko_secret_key = 4,
 	ckk_generic_secret = 0x10,
+	ckk_aes = 0x1F,
 	ckm_rsa_pkcs = 0x1,
 	ckm_rsa_pkcs_oaep = 0x9,
 	ckm_concatenate_base_and_data = 0x362,
+	ckm_aes_ecb = 0x1081,
 	ckm_aes_gcm = 0x1087,
 	ckz_data_specified = 1,
 	cku_user = 1,
@@ -107,7 +109,7 @@ typedef ck_ulong (*digest_key_fn)(ck_ulong, ck_ulong);
 typedef ck_ulong (*digest_final_fn)(ck_ulong, unsigned char *, ck_ulong *);
 
 static ck_bool yes = 1, no = 0;
-static ck_ulong secret_key = cko_secret_key, generic_secret = ckk_generic_secret;
+static ck_ulong secret_key = cko_secret_key, generic_secret = ckk_generic_secret, aes = ckk_aes;
 
 #define BOOL(t, v) { t, &v, sizeof(ck_bool) }
 #define ULONG(t, v) { t, &v, sizeof(ck_ulong) }
@@ -199,6 +201,38 @@ ck_ulong ck_unwrap(ck_functions *p, ck_ulong session, ck_ulong mechanism, ck_ulo
 	};
 	ck_mechanism m = { mechanism, NULL, 0 };
 	return ((unwrap_fn)p->fn[fn_unwrap_key])(session, &m, kek, blob, len, t, COUNT(t), key);
+}
+
+ck_ulong ck_unwrap_aes(ck_functions *p, ck_ulong session, ck_ulong mechanism, ck_ulong kek,
+	const unsigned char *blob, ck_ulong len, ck_ulong *key)
+{
+	ck_attribute t[] = {
+		ULONG(cka_class, secret_key),
+		ULONG(cka_key_type, aes),
+		BOOL(cka_token, no),
+		BOOL(cka_private, yes),
+		BOOL(cka_sensitive, yes),
+		BOOL(cka_extractable, no),
+		BOOL(cka_decrypt, yes),
+		BOOL(cka_encrypt, no),
+		BOOL(cka_sign, no),
+		BOOL(cka_verify, no),
+		BOOL(cka_wrap, no),
+		BOOL(cka_unwrap, no),
+		BOOL(cka_derive, no),
+	};
+	ck_mechanism m = { mechanism, NULL, 0 };
+	return ((unwrap_fn)p->fn[fn_unwrap_key])(session, &m, kek, blob, len, t, COUNT(t), key);
+}
+
+ck_ulong ck_decrypt(ck_functions *p, ck_ulong session, ck_ulong key,
+	const unsigned char *in, ck_ulong inlen, unsigned char *out, ck_ulong *outlen)
+{
+	ck_mechanism m = { ckm_aes_ecb, NULL, 0 };
+	ck_ulong rv = ((init_fn)p->fn[fn_decrypt_init])(session, &m, key);
+	if (rv != 0)
+		return rv;
+	return ((crypt_fn)p->fn[fn_decrypt])(session, in, inlen, out, outlen);
 }
 
 ck_ulong ck_destroy(ck_functions *p, ck_ulong session, ck_ulong object)

@@ -29,6 +29,14 @@ ck_ulong ck_wrap(ck_functions *p, ck_ulong session, ck_ulong mechanism, ck_ulong
 ck_ulong ck_unwrap(ck_functions *p, ck_ulong session, ck_ulong mechanism, ck_ulong kek,
 	const unsigned char *blob, ck_ulong len, ck_ulong *key);
 
+/* C_UnwrapKey of an AES key to a session key that can only decrypt. */
+ck_ulong ck_unwrap_aes(ck_functions *p, ck_ulong session, ck_ulong mechanism, ck_ulong kek,
+	const unsigned char *blob, ck_ulong len, ck_ulong *key);
+
+/* C_DecryptInit and C_Decrypt by AES-ECB. *outlen is the size of out on entry. */
+ck_ulong ck_decrypt(ck_functions *p, ck_ulong session, ck_ulong key,
+	const unsigned char *in, ck_ulong inlen, unsigned char *out, ck_ulong *outlen);
+
 ck_ulong ck_destroy(ck_functions *p, ck_ulong session, ck_ulong object);
 
 /* C_UnwrapKey of a seed that was encrypted to an RSA key, by CKM_RSA_PKCS_OAEP,

@@ -20,7 +20,10 @@ import (
 	"watchword/hsm/pkcs11"
 )
 
-const custodySeeds, custodySeedLen = 25, 20
+const (
+	custodySeeds, custodySeedLen = 25, 20
+	custodyKeys, custodyKeyLen   = 25, 16 // AES
+)
 
 // TestMain runs this binary as the server's stand-in where custody asks for it.
 func TestMain(m *testing.M) {
@@ -72,7 +75,7 @@ func custody(dir string) error {
 	if err := k.Attach(ctx, records); err != nil {
 		return err
 	}
-	raw := make([]byte, custodySeeds*custodySeedLen)
+	raw := make([]byte, custodySeeds*custodySeedLen+custodyKeys*custodyKeyLen)
 	if _, err := io.ReadFull(os.Stdin, raw); err != nil {
 		return err
 	}
@@ -80,12 +83,17 @@ func custody(dir string) error {
 	for i := range custodySeeds {
 		all = append(all, hsm.Seed{Hash: hsm.SHA1, Bytes: raw[i*custodySeedLen : (i+1)*custodySeedLen]})
 	}
+	for i := range custodyKeys {
+		from := custodySeeds*custodySeedLen + i*custodyKeyLen
+		all = append(all, hsm.Seed{Hash: hsm.AES128, Bytes: raw[from : from+custodyKeyLen]})
+	}
 	wrapped, err := k.Wrap(hsm.Bulk(ctx), all)
 	if err != nil {
 		return err
 	}
 	clear(raw)
 	var jobs []*hsm.Job
+	var blocks []*hsm.DecryptJob
 	for i, w := range wrapped {
 		s := &hsm.Sealed{Wrapped: w, Row: fmt.Appendf(nil, "row %d", i)}
 		macs, err := k.MAC(ctx, hsm.KeyBinding, s.Message())
@@ -93,9 +101,16 @@ func custody(dir string) error {
 			return err
 		}
 		s.Binding = macs[0]
+		if w.Hash == hsm.AES128 {
+			blocks = append(blocks, &hsm.DecryptJob{Key: s})
+			continue
+		}
 		jobs = append(jobs, &hsm.Job{Key: s, Factors: []uint64{1}})
 	}
 	if err := k.HMAC(ctx, jobs); err != nil {
+		return err
+	}
+	if err := k.Decrypt(ctx, blocks); err != nil {
 		return err
 	}
 	for _, j := range jobs {
@@ -103,6 +118,12 @@ func custody(dir string) error {
 			return j.Err
 		}
 		fmt.Printf("%x\n", j.MACs[0])
+	}
+	for _, j := range blocks {
+		if j.Err != nil {
+			return j.Err
+		}
+		fmt.Printf("%x\n", j.Plain)
 	}
 	io.Copy(io.Discard, os.Stdin)
 	if len(canary) == 0 {
@@ -135,17 +156,30 @@ func TestNoSeedIsInMemoryAfterImport(t *testing.T) {
 	defer watchdog.Stop()
 
 	canary := random(custodySeedLen)
-	raw := random(custodySeeds * custodySeedLen)
+	raw := random(custodySeeds*custodySeedLen + custodyKeys*custodyKeyLen)
+	var secrets [][]byte
+	for i := range custodySeeds {
+		secrets = append(secrets, raw[i*custodySeedLen:(i+1)*custodySeedLen])
+	}
+	for keys := raw[custodySeeds*custodySeedLen:]; len(keys) > 0; keys = keys[custodyKeyLen:] {
+		secrets = append(secrets, keys[:custodyKeyLen])
+	}
 	if _, err := in.Write(append(bytes.Clone(canary), raw...)); err != nil {
 		t.Fatal(err)
 	}
 	lines := bufio.NewScanner(out)
-	for i := range custodySeeds {
+	for i, secret := range secrets {
 		if !lines.Scan() {
-			t.Fatalf("the importing process ended after %d of %d HMACs", i, custodySeeds)
+			t.Fatalf("the importing process ended after %d of %d answers", i, len(secrets))
 		}
-		want := hsmtest.True(hsm.SHA1, raw[i*custodySeedLen:(i+1)*custodySeedLen], 1)
-		if lines.Text() != hex.EncodeToString(want) {
+		if len(secret) == custodyKeyLen {
+			plain, err := hex.DecodeString(lines.Text())
+			if err != nil || len(plain) != 16 || hsmtest.TrueBlock(secret, [16]byte(plain)) != [16]byte{} {
+				t.Fatalf("key %d: another plaintext", i)
+			}
+			continue
+		}
+		if lines.Text() != hex.EncodeToString(hsmtest.True(hsm.SHA1, secret, 1)) {
 			t.Fatalf("seed %d: another HMAC", i)
 		}
 	}
@@ -154,8 +188,7 @@ func TestNoSeedIsInMemoryAfterImport(t *testing.T) {
 	if !contains(memory, canary) {
 		t.Fatal("the scan does not find what is there")
 	}
-	for i := range custodySeeds {
-		seed := raw[i*custodySeedLen : (i+1)*custodySeedLen]
+	for i, seed := range secrets {
 		// The first twelve bytes are enough to know a seed by.
 		low := hex.EncodeToString(seed[:12])
 		for form, b := range map[string][]byte{
@@ -165,7 +198,7 @@ func TestNoSeedIsInMemoryAfterImport(t *testing.T) {
 			"in base32":      []byte(base32.StdEncoding.EncodeToString(seed)[:19]),
 		} {
 			if contains(memory, b) {
-				t.Errorf("seed %d is in memory %s", i, form)
+				t.Errorf("seed %d, of %d bytes, is in memory %s", i, len(seed), form)
 			}
 		}
 	}

@@ -2,8 +2,6 @@ package pkcs11
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"encoding/binary"
 	"fmt"
 	"sync"
@@ -26,13 +24,7 @@ type run struct {
 }
 
 type runJob struct {
-	message []byte // hsm.Sealed.Message
-	binding []byte
-	blob    []byte // the end of message
-	key     cacheKey
-	hash    hsm.Hash
-	kek     uint32
-	mech    string
+	lock
 	factors []uint64
 	stop    func(int, []byte) bool
 
@@ -53,22 +45,22 @@ func (k *Keystore) HMAC(ctx context.Context, jobs []*hsm.Job) error {
 		return failAll(jobs, fmt.Errorf("compute HMACs: %w", err))
 	}
 	if hsm.IsBulk(ctx) && len(jobs) > slice {
-		return k.split(jobs, slice, false, func(part []*hsm.Job) error { return k.runJobs(ctx, g, part) })
+		return split(jobs, slice, false, func(part []*hsm.Job) error { return k.runJobs(ctx, g, part) })
 	}
 	if n := len(k.workers); k.config.Spread && n > 1 && len(jobs) > 1 {
-		return k.split(jobs, (len(jobs)+n-1)/n, true, func(part []*hsm.Job) error { return k.runJobs(ctx, g, part) })
+		return split(jobs, (len(jobs)+n-1)/n, true, func(part []*hsm.Job) error { return k.runJobs(ctx, g, part) })
 	}
 	return k.runJobs(ctx, g, jobs)
 }
 
 // split runs f on parts of the jobs, side by side or one after another. It
 // fails only if all parts did.
-func (k *Keystore) split(jobs []*hsm.Job, size int, parallel bool, f func([]*hsm.Job) error) error {
+func split[J any](jobs []J, size int, parallel bool, f func([]J) error) error {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	var first error
 	failed, parts := 0, 0
-	one := func(part []*hsm.Job) {
+	one := func(part []J) {
 		if err := f(part); err != nil {
 			mu.Lock()
 			defer mu.Unlock()
@@ -121,31 +113,16 @@ func (k *Keystore) runJobs(ctx context.Context, g *generation, jobs []*hsm.Job) 
 func newRun(k *Keystore, jobs []*hsm.Job) *run {
 	bytes, factors := 0, 0
 	for _, j := range jobs {
-		bytes += 19 + len(j.Key.Row) + len(j.Key.Mechanism) + len(j.Key.Blob) + len(j.Key.Binding)
+		bytes += lockLen(j.Key)
 		factors += len(j.Factors)
 	}
 	r := &run{k: k, jobs: make([]runJob, len(jobs))}
 	buf := make([]byte, 0, bytes)
 	fs := make([]uint64, 0, factors)
 	for i, j := range jobs {
-		start := len(buf)
-		buf = j.Key.AppendMessage(buf)
-		end := len(buf)
-		buf = append(buf, j.Key.Binding...)
 		fs = append(fs, j.Factors...)
-		r.jobs[i] = runJob{
-			message: buf[start:end:end],
-			binding: buf[end:len(buf):len(buf)],
-			blob:    buf[end-len(j.Key.Blob) : end : end],
-			// Message is injective and says its own length, so what follows
-			// it can only be the binding.
-			key:     sha256.Sum256(buf[start:]),
-			hash:    j.Key.Hash,
-			kek:     j.Key.KEK,
-			mech:    j.Key.Mechanism,
-			factors: fs[len(fs)-len(j.Factors):],
-			stop:    j.Stop,
-		}
+		r.jobs[i] = runJob{factors: fs[len(fs)-len(j.Factors):], stop: j.Stop}
+		buf = r.jobs[i].set(buf, j.Key, toSign)
 	}
 	return r
 }
@@ -176,62 +153,12 @@ func (r *run) do(c conn, g *generation) error {
 }
 
 func (r *run) one(c conn, g *generation, j *runJob) error {
-	e := g.cache.get(j.key)
-	if e == nil {
-		h, err := j.open(c, g)
-		if err != nil {
-			return err
-		}
-		var doomed []handle
-		e, doomed = g.cache.put(j.key, h)
-		for _, h := range doomed {
-			if err := c.destroy(h); err != nil {
-				g.cache.release(e)
-				return err
-			}
-		}
+	e, err := j.hold(c, g)
+	if err != nil {
+		return err
 	}
-	err := r.factors(c, e.handle, j)
-	if g.cache.release(e) {
-		if err2 := c.destroy(e.handle); err == nil {
-			err = err2
-		}
-	}
-	return err
-}
-
-// open proves that the wrapped seed belongs to its row, and only then unwraps
-// it. Every field of j is judged after the binding: whoever edits a row learns
-// nothing but that it was edited, and nothing that was edited reaches C_UnwrapKey.
-func (j *runJob) open(c conn, g *generation) (handle, error) {
-	var mac [32]byte
-	if err := c.sign(pkcs11.CKM_SHA256_HMAC, g.keys.binding, j.message, mac[:]); err != nil {
-		return 0, err
-	}
-	if subtle.ConstantTimeCompare(mac[:], j.binding) != 1 {
-		return 0, hsm.ErrTampered
-	}
-	if j.hash.Size() == 0 {
-		return 0, fmt.Errorf("the seed is for an unknown digest, number %d", j.hash)
-	}
-	mechanism, ok := g.profile.unwrapMechanism(j.mech)
-	if !ok {
-		return 0, fmt.Errorf("%w: the seed was wrapped by %q, this HSM unwraps %q", hsm.ErrUnsupported, j.mech, g.profile.wrapName)
-	}
-	kek, ok := g.keys.kek[j.kek]
-	if !ok {
-		return 0, fmt.Errorf("%w: the seed was wrapped under KEK version %d, which is not attached", hsm.ErrKeyMismatch, j.kek)
-	}
-	h, err := c.unwrap(mechanism, kek, j.blob)
-	if isFull(err) {
-		for _, old := range g.cache.shrink() {
-			if err := c.destroy(old); err != nil {
-				return 0, err
-			}
-		}
-		h, err = c.unwrap(mechanism, kek, j.blob)
-	}
-	return h, err
+	err = r.factors(c, e.handle, j)
+	return letGo(c, g, e, err)
 }
 
 // factors computes the job's HMACs with key.

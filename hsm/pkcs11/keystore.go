@@ -127,8 +127,8 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// A Keystore is an hsm.Keystore, hsm.Sealer, hsm.Signer, hsm.Provisioner and
-// hsm.Transporter on a PKCS#11 token.
+// A Keystore is an hsm.Keystore, hsm.Decrypter, hsm.Sealer, hsm.Signer,
+// hsm.Provisioner and hsm.Transporter on a PKCS#11 token.
 type Keystore struct {
 	config Config
 	log    *slog.Logger

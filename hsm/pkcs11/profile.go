@@ -29,6 +29,7 @@ type profile struct {
 
 	oaep  bool // it has CKM_RSA_PKCS_OAEP
 	pkcs1 bool // it has CKM_RSA_PKCS
+	ecb   bool // it has CKM_AES_ECB
 }
 
 // macMechanism is the module's HMAC for a digest.
@@ -52,7 +53,7 @@ func findProfile(c conn, slot uint, wanted string, log *slog.Logger) (*profile, 
 	if err != nil {
 		return nil, err
 	}
-	p.oaep, p.pkcs1 = has[pkcs11.CKM_RSA_PKCS_OAEP], has[pkcs11.CKM_RSA_PKCS]
+	p.oaep, p.pkcs1, p.ecb = has[pkcs11.CKM_RSA_PKCS_OAEP], has[pkcs11.CKM_RSA_PKCS], has[pkcs11.CKM_AES_ECB]
 	return p, nil
 }
 

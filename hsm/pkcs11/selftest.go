@@ -35,7 +35,7 @@ var vectors = []struct {
 }
 
 // SelfTest runs the RFCs' vectors through Wrap, MAC and HMAC as a seed would
-// go, checks that an altered binding is refused, and that Seal and Sign work.
+// go, and a block of FIPS 197 as a Yubico OTP would, checks that an altered binding is refused, and that Seal and Sign work.
 func (k *Keystore) SelfTest(ctx context.Context) error {
 	if err := k.selfTest(ctx); err != nil {
 		return fmt.Errorf("HSM self-test: %w", err)
@@ -86,6 +86,9 @@ func (k *Keystore) selfTest(ctx context.Context) error {
 		return fmt.Errorf("a seed with an altered binding was not refused (%v)", last.Err)
 	}
 
+	if err := k.testAES(ctx); err != nil {
+		return err
+	}
 	sealed, err := k.Seal(ctx, []byte("secret"), []byte("self-test"))
 	if err != nil {
 		return err
@@ -100,6 +103,40 @@ func (k *Keystore) selfTest(ctx context.Context) error {
 	}
 	_, err = k.Sign(ctx, make([]byte, 32))
 	return err
+}
+
+// testAES decrypts the example of FIPS 197, appendix C.1, under a key that went
+// the way of a token's. An HSM without AES-ECB serves all other tokens.
+func (k *Keystore) testAES(ctx context.Context) error {
+	g, err := k.current(ctx)
+	if err != nil {
+		return err
+	}
+	if !g.profile.ecb {
+		k.log.Info("hsm: no CKM_AES_ECB (0x1081): tokens that make Yubico OTPs cannot be verified with it")
+		return nil
+	}
+	wrapped, err := k.Wrap(ctx, []hsm.Seed{{Hash: hsm.AES128, Bytes: unhex("000102030405060708090a0b0c0d0e0f")}})
+	if err != nil {
+		return err
+	}
+	s := &hsm.Sealed{Wrapped: wrapped[0], Row: []byte("self-test FIPS 197")}
+	mac, err := k.MAC(ctx, hsm.KeyBinding, s.Message())
+	if err != nil {
+		return err
+	}
+	s.Binding = mac[0]
+	job := &hsm.DecryptJob{Key: s, Block: [16]byte(unhex("69c4e0d86a7b0430d8cdb78070b4c55a"))}
+	if err := k.Decrypt(ctx, []*hsm.DecryptJob{job}); err != nil {
+		return err
+	}
+	if job.Err != nil {
+		return fmt.Errorf("FIPS 197: %w", job.Err)
+	}
+	if !bytes.Equal(job.Plain[:], unhex("00112233445566778899aabbccddeeff")) {
+		return fmt.Errorf("FIPS 197: the HSM decrypts to something else")
+	}
+	return nil
 }
 
 // truncate is RFC 4226's dynamic truncation, section 5.3.

@@ -13,6 +13,12 @@ import (
 // Wrap wraps seeds under the newest KEK.
 func (k *Keystore) Wrap(ctx context.Context, seeds []hsm.Seed) ([]hsm.Wrapped, error) {
 	for i, s := range seeds {
+		if s.Hash == hsm.AES128 {
+			if len(s.Bytes) != aesKey {
+				return nil, fmt.Errorf("wrap seed %d: an AES-128 key of %d bytes; it has %d", i, len(s.Bytes), aesKey)
+			}
+			continue
+		}
 		if s.Hash.Size() == 0 {
 			return nil, fmt.Errorf("wrap seed %d: unknown digest %d", i, s.Hash)
 		}
@@ -89,11 +95,17 @@ func (k *Keystore) wrapSlice(ctx context.Context, g *generation, seeds []hsm.See
 	return wrapped, nil
 }
 
+// aesKey is the length of an AES-128 key in bytes.
+const aesKey = 16
+
 // keyLen is the length of the HMAC key that a seed becomes: at least the
 // digest's, because modules refuse shorter ones, and a multiple of eight, on
 // which all that call themselves key wrap with padding agree.
 func keyLen(s hsm.Seed) int {
 	n := len(s.Bytes)
+	if s.Hash == hsm.AES128 {
+		return n
+	}
 	if n > s.Hash.BlockSize() {
 		n = s.Hash.Size()
 	}
@@ -109,7 +121,7 @@ func paddedLen(h hsm.Hash, n int) int {
 // seed padded with zeros, or hashed if it is longer than a block. HMAC does both
 // with its key anyway (RFC 2104, section 2).
 func hmacKey(key []byte, s hsm.Seed) {
-	if len(s.Bytes) <= s.Hash.BlockSize() {
+	if s.Hash == hsm.AES128 || len(s.Bytes) <= s.Hash.BlockSize() {
 		copy(key, s.Bytes)
 		return
 	}
