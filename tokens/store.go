@@ -37,7 +37,8 @@ type View struct {
 type Store interface {
 	// Load reads the subjects of all refs in one round trip. Tokens of a user
 	// come in order of ID; tokens of a batch that is still staging and revoked
-	// tokens do not belong to any user, and a staging token is not found.
+	// tokens do not belong to any user, and a staging token is not found. Hints are
+	// not read.
 	Load(ctx context.Context, refs []Ref) (View, error)
 
 	// Commit applies the change in one transaction, all or nothing, and answers
@@ -65,7 +66,7 @@ type Change struct {
 	Motions   []MotionWrite
 	Clients   []ClientWrite // each raises the generation
 	Keys      []KeyWrite    // each raises the generation
-	Publish   []Batch       // staging batches that become visible, by ID, with their final counts
+	Publish   []Batch       // staging batches that become visible, by ID, with their final counts and what Batcher.Grant noted
 	Records   []audit.Record
 
 	// Made, if not nil, is called by a Store that makes changes durable several
@@ -128,7 +129,7 @@ func (e *ConflictError) Unwrap() error { return ErrConflict }
 type Directory interface {
 	// Users lists in order of realm and key, tokens of a staging batch never show.
 	Users(ctx context.Context, q UserQuery) ([]UserEntry, error)
-	// Tokens lists in order of ID.
+	// Tokens lists in order of ID, with hints.
 	Tokens(ctx context.Context, q TokenQuery) ([]Token, error)
 	// Batches lists the published ones, newest first.
 	Batches(ctx context.Context, q BatchQuery) ([]Batch, error)
@@ -207,6 +208,46 @@ type Batch struct {
 	Tokens    int
 	Rejected  int
 	Duplicate int
+	Undone    time.Time // when it was first undone; zero if never
+	Removed   int       // tokens that were removed by undoing it
+}
+
+// Batcher does what concerns an import as a whole.
+type Batcher interface {
+	// Reserve answers n user IDs that no other user has or will get.
+	Reserve(ctx context.Context, n int) ([]int64, error)
+
+	// Grant notes what publishing a staging batch does beside, in the same
+	// transaction: users are made, enabled, each with an ID that was reserved, with
+	// version 1; and the batch's tokens that list names by Realm and Serial become
+	// active, with OwnerID and Binding of list and version 2. The change that
+	// publishes holds the StandingWrite of each owner who was there before, and
+	// fails with an error of no kind if a name was taken since. It replaces what
+	// was noted before; Discard forgets it. It fails with ErrState if the batch is
+	// not staging, and with ErrNotFound if it does not hold a token.
+	Grant(ctx context.Context, batch int64, users []User, list []Token) error
+
+	// Tally counts the tokens of a published batch that are there.
+	Tally(ctx context.Context, batch int64) (Tally, error)
+
+	// Remove removes up to limit of the tokens of a published batch that are as
+	// they came: imported, and never changed in any way. It adds them up in the
+	// batch, which it marks as undone, and answers how many there were; fewer than
+	// limit mean that none is left, or that it is being changed just now.
+	Remove(ctx context.Context, batch int64, at time.Time, limit int) (int, error)
+}
+
+// Tally is what is there of an import.
+type Tally struct {
+	States map[State]int // tokens by state; no zeros
+	Fresh  int           // of those imported: never changed in any way, so that undoing removes them
+	Models []ModelCount  // the most frequent first, ten at most
+}
+
+// ModelCount is how many tokens of an import are of a model.
+type ModelCount struct {
+	Model  string // as the file names maker and model; may be empty
+	Tokens int
 }
 
 // Journal reads the audit and begins chains.
@@ -257,6 +298,7 @@ type Database interface {
 	Store
 	Directory
 	Stager
+	Batcher
 	Journal
 	Setup
 }

@@ -48,6 +48,7 @@ type Token struct {
 	OwnerID   int64  // zero if unassigned
 	Owner     string // the owner's User.Key; empty if unassigned
 	Model     string // what the vendor's file says; may be empty
+	Hint      string // whom the vendor's file names; only listings have it, and nothing is decided by it
 	Batch     int64  // the import that it came with
 	Created   time.Time
 

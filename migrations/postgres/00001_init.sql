@@ -45,7 +45,9 @@ CREATE TABLE batches (
     touched   bigint NOT NULL,
     tokens    bigint NOT NULL DEFAULT 0,
     rejected  bigint NOT NULL DEFAULT 0,
-    duplicate bigint NOT NULL DEFAULT 0
+    duplicate bigint NOT NULL DEFAULT 0,
+    undone    bigint NOT NULL DEFAULT 0,
+    removed   bigint NOT NULL DEFAULT 0
 );
 
 -- last0 and drift0 are what the token came with; see motions.
@@ -67,6 +69,7 @@ CREATE TABLE tokens (
     type      text COLLATE "C" NOT NULL,
     state     text COLLATE "C" NOT NULL,
     model     text COLLATE "C" NOT NULL,
+    hint      text COLLATE "C" NOT NULL DEFAULT '',
     mechanism text COLLATE "C" NOT NULL,
     blob      bytea,
     binding   bytea,
@@ -84,6 +87,45 @@ CREATE TABLE motions (
     used_at  bigint NOT NULL,
     drift    integer NOT NULL
 ) WITH (fillfactor = 70);
+
+-- What publishing a batch does beside: users that are made, under ids that were
+-- reserved, and owners that tokens get. Bindings hold the owner's id, so that they
+-- are made before; nothing else sees them before.
+CREATE TABLE newcomers (
+    id      bigint PRIMARY KEY,
+    batch   bigint NOT NULL REFERENCES batches (id),
+    created bigint NOT NULL,
+    realm   text COLLATE "C" NOT NULL,
+    key     text COLLATE "C" NOT NULL,
+    name    text COLLATE "C" NOT NULL
+);
+CREATE INDEX newcomers_batch ON newcomers (batch);
+CREATE TABLE grants (
+    token_id bigint PRIMARY KEY REFERENCES tokens (id),
+    batch    bigint NOT NULL REFERENCES batches (id),
+    owner_id bigint NOT NULL,
+    binding  bytea NOT NULL
+);
+CREATE INDEX grants_batch ON grants (batch);
+
+-- +goose StatementBegin
+CREATE FUNCTION watchword_hand_out() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO users (id, realm, key, name, state, created) OVERRIDING SYSTEM VALUE
+    SELECT id, realm, key, name, 'enabled', created FROM newcomers WHERE batch = NEW.id ORDER BY id;
+    INSERT INTO standings (user_id, version) SELECT id, 1 FROM newcomers WHERE batch = NEW.id;
+    INSERT INTO motions (token_id, version, last, drift, used_at)
+    SELECT t.id, 2, t.last0, t.drift0, 0 FROM grants g JOIN tokens t ON t.id = g.token_id WHERE g.batch = NEW.id;
+    UPDATE tokens t SET state = 'active', owner_id = g.owner_id, binding = g.binding
+      FROM grants g WHERE g.batch = NEW.id AND t.id = g.token_id;
+    DELETE FROM grants WHERE batch = NEW.id;
+    DELETE FROM newcomers WHERE batch = NEW.id;
+    RETURN NULL;
+END
+$$;
+-- +goose StatementEnd
+CREATE TRIGGER batches_hand_out AFTER UPDATE OF state ON batches
+    FOR EACH ROW WHEN (OLD.state = 'staging' AND NEW.state = 'published') EXECUTE FUNCTION watchword_hand_out();
 
 -- One audit chain for each server start, with its head.
 CREATE TABLE chains (

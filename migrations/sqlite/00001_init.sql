@@ -10,8 +10,9 @@ CREATE TABLE meta (
 );
 INSERT INTO meta (one, generation) VALUES (1, 1);
 
+-- A user's number is never given again, and some are reserved: see newcomers.
 CREATE TABLE users (
-    id       INTEGER PRIMARY KEY,
+    id       INTEGER PRIMARY KEY AUTOINCREMENT,
     realm    TEXT NOT NULL,
     key      TEXT NOT NULL,
     name     TEXT NOT NULL,
@@ -48,7 +49,9 @@ CREATE TABLE batches (
     touched   INTEGER NOT NULL,
     tokens    INTEGER NOT NULL DEFAULT 0,
     rejected  INTEGER NOT NULL DEFAULT 0,
-    duplicate INTEGER NOT NULL DEFAULT 0
+    duplicate INTEGER NOT NULL DEFAULT 0,
+    undone    INTEGER NOT NULL DEFAULT 0,
+    removed   INTEGER NOT NULL DEFAULT 0
 );
 
 -- last0 and drift0 are what the token came with; see motions.
@@ -64,6 +67,7 @@ CREATE TABLE tokens (
     state     TEXT NOT NULL,
     owner_id  INTEGER REFERENCES users (id),
     model     TEXT NOT NULL,
+    hint      TEXT NOT NULL DEFAULT '',
     created   INTEGER NOT NULL,
     mechanism TEXT NOT NULL,
     kek       INTEGER NOT NULL,
@@ -87,6 +91,44 @@ CREATE TABLE motions (
     drift    INTEGER NOT NULL,
     used_at  INTEGER NOT NULL
 );
+
+-- What publishing a batch does beside: users that are made, under ids that were
+-- reserved, and owners that tokens get. Bindings hold the owner's id, so that they
+-- are made before; nothing else sees them before.
+CREATE TABLE newcomers (
+    id      INTEGER PRIMARY KEY,
+    batch   INTEGER NOT NULL REFERENCES batches (id),
+    realm   TEXT NOT NULL,
+    key     TEXT NOT NULL,
+    name    TEXT NOT NULL,
+    created INTEGER NOT NULL
+);
+CREATE INDEX newcomers_batch ON newcomers (batch);
+CREATE TABLE grants (
+    token_id INTEGER PRIMARY KEY REFERENCES tokens (id),
+    batch    INTEGER NOT NULL REFERENCES batches (id),
+    owner_id INTEGER NOT NULL,
+    binding  BLOB NOT NULL
+);
+CREATE INDEX grants_batch ON grants (batch);
+
+-- +goose StatementBegin
+CREATE TRIGGER batches_hand_out AFTER UPDATE OF state ON batches
+WHEN OLD.state = 'staging' AND NEW.state = 'published'
+BEGIN
+    INSERT INTO users (id, realm, key, name, state, created)
+    SELECT id, realm, key, name, 'enabled', created FROM newcomers WHERE batch = NEW.id ORDER BY id;
+    INSERT INTO standings (user_id, version) SELECT id, 1 FROM newcomers WHERE batch = NEW.id;
+    INSERT INTO motions (token_id, version, last, drift, used_at)
+    SELECT t.id, 2, t.last0, t.drift0, 0 FROM grants g JOIN tokens t ON t.id = g.token_id WHERE g.batch = NEW.id;
+    UPDATE tokens SET state = 'active',
+        owner_id = (SELECT g.owner_id FROM grants g WHERE g.token_id = tokens.id),
+        binding = (SELECT g.binding FROM grants g WHERE g.token_id = tokens.id)
+     WHERE id IN (SELECT g.token_id FROM grants g WHERE g.batch = NEW.id);
+    DELETE FROM grants WHERE batch = NEW.id;
+    DELETE FROM newcomers WHERE batch = NEW.id;
+END;
+-- +goose StatementEnd
 
 -- One audit chain for each server start, with its head.
 CREATE TABLE chains (

@@ -138,12 +138,16 @@ func (db *DB) Tokens(ctx context.Context, q tokens.TokenQuery) ([]tokens.Token, 
 			f.where("t.batch = ?", q.Batch)
 		}
 		f.where("t.id > ?", q.After)
-		rows, err := s.query(`SELECT `+tokenColumns+`
+		rows, err := s.query(`SELECT `+tokenColumns+`, t.hint
 			FROM tokens t JOIN batches b ON b.id = t.batch
 			LEFT JOIN users o ON o.id = t.owner_id
 			LEFT JOIN motions m ON m.token_id = t.id`+f.String()+`
 			ORDER BY t.id LIMIT ?`, append(f.args, limited(q.Limit))...)
-		found, err = list(rows, err, tokenWidth, (*fields).token)
+		found, err = list(rows, err, tokenWidth+1, func(f *fields) tokens.Token {
+			t := f.token()
+			t.Hint = f.str()
+			return t
+		})
 		return err
 	})
 	return found, err

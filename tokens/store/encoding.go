@@ -264,8 +264,8 @@ func (f *fields) token() tokens.Token {
 }
 
 const (
-	batchColumns = `id, realm, name, format, sha256, actor, created, published, tokens, rejected, duplicate`
-	batchWidth   = 11
+	batchColumns = `id, realm, name, format, sha256, actor, created, published, tokens, rejected, duplicate, undone, removed`
+	batchWidth   = 13
 )
 
 func (f *fields) batch() tokens.Batch {
@@ -273,6 +273,7 @@ func (f *fields) batch() tokens.Batch {
 		ID: f.int(), Realm: f.str(), Name: f.str(), Format: f.str(), SHA256: f.str(), Actor: f.str(),
 		Created: f.time(), Published: f.time(),
 		Tokens: int(f.int()), Rejected: int(f.int()), Duplicate: int(f.int()),
+		Undone: f.time(), Removed: int(f.int()),
 	}
 }
 

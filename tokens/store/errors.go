@@ -107,10 +107,12 @@ func orphan(err error) bool {
 }
 
 // collided says whether PostgreSQL undid a transaction because another was in
-// its way.
+// its way: by a lock, or because it removed the token that this one changed, or
+// changed the one that this removed.
 func collided(err error) bool {
 	var p *pq.Error
-	return errors.As(err, &p) && (p.Code == "40001" || p.Code == "40P01")
+	return errors.As(err, &p) && (p.Code == "40001" || p.Code == "40P01" ||
+		p.Code == "23503" && p.Constraint == "motions_token_id_fkey")
 }
 
 // lost says whether err may mean that the connection is gone, so that the

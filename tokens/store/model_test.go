@@ -31,7 +31,7 @@ func TestPostgresIsLikeMemory(t *testing.T) {
 	db := openMigrated(t, url)
 	raw := rawPostgres(t, url)
 	rapid.Check(t, func(r *rapid.T) {
-		if _, err := raw.Exec(`TRUNCATE users, standings, tokens, motions, batches, chains, audit, clients, api_keys`); err != nil {
+		if _, err := raw.Exec(`TRUNCATE users, standings, tokens, motions, batches, newcomers, grants, chains, audit, clients, api_keys`); err != nil {
 			t.Fatal(err)
 		}
 		walk(t, r, db)

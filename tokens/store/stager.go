@@ -34,7 +34,7 @@ func (db *DB) Stage(ctx context.Context, batch int64, list []tokens.Token) ([]bo
 		if t.OwnerID != 0 || t.State != tokens.Imported {
 			return nil, fmt.Errorf("%w: token %q cannot be staged in state %s or with an owner", tokens.ErrInvalid, t.Serial, t.State)
 		}
-		if err := text(t.Realm, t.Serial, t.Model, string(t.Type), t.Wrapped.Mechanism); err != nil {
+		if err := text(t.Realm, t.Serial, t.Model, t.Hint, string(t.Type), t.Wrapped.Mechanism); err != nil {
 			return nil, err
 		}
 	}
@@ -74,7 +74,7 @@ func again(ctx context.Context, f func() error) error {
 }
 
 const stageColumns = `batch, realm, serial, type, algorithm, digits, period, state, model, created, mechanism, kek,
-	hash, seed_len, blob, binding, last0, drift0`
+	hash, seed_len, blob, binding, last0, drift0, hint`
 
 // Present implements tokens.Stager.
 func (db *DB) Present(ctx context.Context, realm string, serials []string) ([]bool, error) {
@@ -120,6 +120,9 @@ func (db *DB) Discard(ctx context.Context, batch int64) error {
 
 // remove deletes a batch that is being discarded.
 func (db *DB) remove(ctx context.Context, batch int64) error {
+	if err := db.engine.write(ctx, true, func(s *session) error { return ungrant(s, batch) }); err != nil {
+		return err
+	}
 	for {
 		var n int64
 		err := db.engine.write(ctx, true, func(s *session) (err error) {

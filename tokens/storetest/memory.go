@@ -62,6 +62,8 @@ type batch struct {
 	tokens.Batch
 	published bool
 	touched   time.Time
+	newcomers []tokens.User  // that publishing makes
+	grants    []tokens.Token // that publishing hands out
 }
 
 var _ tokens.Database = (*Memory)(nil)
@@ -120,7 +122,7 @@ func (m *Memory) Load(ctx context.Context, refs []tokens.Ref) (tokens.View, erro
 			view.Subjects[i] = m.subject(users, m.users[t.OwnerID])
 		default:
 			if alone[t.ID] == nil {
-				alone[t.ID] = &tokens.Subject{Tokens: []tokens.Token{cloneToken(t)}}
+				alone[t.ID] = &tokens.Subject{Tokens: []tokens.Token{loaded(t)}}
 			}
 			view.Subjects[i] = alone[t.ID]
 		}
@@ -135,7 +137,7 @@ func (m *Memory) subject(known map[int64]*tokens.Subject, p *person) *tokens.Sub
 	u := cloneUser(&p.User)
 	s := &tokens.Subject{User: &u, Standing: cloneStanding(p.Standing)}
 	for _, t := range m.held(p.ID) {
-		s.Tokens = append(s.Tokens, cloneToken(t))
+		s.Tokens = append(s.Tokens, loaded(t))
 	}
 	known[p.ID] = s
 	return s
@@ -241,6 +243,13 @@ func cloneStanding(s tokens.Standing) tokens.Standing {
 func cloneToken(t *tokens.Token) tokens.Token {
 	c := *t
 	c.Wrapped.Blob, c.Binding = bytesOrNil(t.Wrapped.Blob), bytesOrNil(t.Binding)
+	return c
+}
+
+// loaded is a token as Load answers it.
+func loaded(t *tokens.Token) tokens.Token {
+	c := cloneToken(t)
+	c.Hint = ""
 	return c
 }
 

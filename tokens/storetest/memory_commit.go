@@ -295,6 +295,9 @@ func (m *Memory) checkPublish(c *tokens.Change) error {
 		if have := m.batches[b.ID]; have == nil || have.published {
 			return fmt.Errorf("%w: import %d is no longer staging", tokens.ErrState, b.ID)
 		}
+		if err := m.checkGrants(c, m.batches[b.ID]); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -422,6 +425,7 @@ func (m *Memory) apply(c *tokens.Change) {
 			have.Published = stored(time.Now())
 		}
 		have.Tokens, have.Rejected, have.Duplicate = b.Tokens, b.Rejected, b.Duplicate
+		m.handOut(have)
 	}
 	for _, w := range c.NewUsers {
 		w.User.ID = m.id()

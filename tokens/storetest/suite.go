@@ -19,6 +19,7 @@ func Run(t *testing.T, open func(t *testing.T) tokens.Database) {
 		{"Chain", chainTests},
 		{"Race", raceTests},
 		{"Stage", stageTests},
+		{"Batch", batchTests},
 		{"Directory", directoryTests},
 		{"Registry", registryTests},
 		{"Journal", journalTests},
