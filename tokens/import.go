@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"context"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -21,6 +22,12 @@ type NewImport struct {
 	Name   string // the file's name, for people
 	Format string
 	DryRun bool // nothing is wrapped or stored
+
+	Assign bool // hand each token to the user that its record names, if any
+	Create bool // make those users whom there are not; only with Assign
+
+	AllowHost  bool // see hsm.TransportOptions
+	AllowPKCS1 bool // see hsm.TransportOptions
 }
 
 // NewToken is a token as a vendor's file has it, seed and all.
@@ -34,6 +41,15 @@ type NewToken struct {
 	Drift     int    // TOTP: steps that the token's clock is ahead
 	Model     string
 	Seed      []byte // wiped by Add
+
+	// Transported is the seed as its vendor encrypted it to TransportKey (nil: to
+	// the newest transport key), instead of Seed.
+	Transported  *hsm.Transported
+	TransportKey *rsa.PublicKey
+
+	// User is whom the file names as the owner, and UserRealm where; either may be
+	// empty. It is a hint, unless the import assigns.
+	User, UserRealm string
 }
 
 // Outcome is what became of one record of an import.
@@ -50,6 +66,7 @@ const (
 type Added struct {
 	Outcome Outcome
 	Reason  string
+	Path    hsm.TransportPath // how a Transported that was created travelled
 }
 
 // Import is an import under way. Its tokens are seen by nobody until Publish.
@@ -63,6 +80,11 @@ type Import struct {
 	broken bool // an Add failed: nobody knows what was staged
 	seed   maphash.Seed
 	seen   map[uint64]struct{} // dry run: hashes of the serials of this file
+
+	people  map[string]*person // whom the records name, by key
+	named   int                // entries that got an owner
+	hands   []hand             // what Publish hands out
+	travels map[hsm.TransportPath]int64
 }
 
 // Seeds shorter than this are refused: 80 bits is the shortest that vendors
@@ -85,10 +107,16 @@ func (s *Service) BeginImport(ctx context.Context, p Principal, in NewImport) (*
 	in.Realm = realm
 	in.Name = fileName(in.Name)
 	e := audit.Event{Realm: realm, Detail: []audit.Field{{Name: "file", Value: in.Name}, {Name: "format", Value: in.Format}}}
+	if in.Create && !in.Assign {
+		return nil, fmt.Errorf("%w: users are made only where tokens are assigned to them (--create-users needs --assign)", ErrInvalid)
+	}
 	if err := s.authorise(ctx, p, policy.ImportBegin, e); err != nil {
 		return nil, err
 	}
-	i := &Import{s: s, p: p, in: in}
+	i := &Import{s: s, p: p, in: in, people: map[string]*person{}, travels: map[hsm.TransportPath]int64{}}
+	if err := i.mayAssign(ctx); err != nil {
+		return nil, err
+	}
 	i.batch = Batch{Realm: realm, Name: in.Name, Format: in.Format, Actor: p.Actor(), Created: s.cfg.Now().UTC()}
 	if in.DryRun {
 		i.seed, i.seen = maphash.MakeSeed(), map[uint64]struct{}{}
@@ -148,73 +176,180 @@ func (i *Import) Add(ctx context.Context, list []NewToken) ([]Added, error) {
 		return nil, fmt.Errorf("%w: %d tokens at once; 1000 are possible", ErrInvalid, len(list))
 	}
 	out := make([]Added, len(list))
-	good := make([]Token, 0, len(list))
-	seeds := make([]hsm.Seed, 0, len(list))
-	place := make([]int, 0, len(list))
+	good := make([]*entry, 0, len(list))
 	now := i.s.cfg.Now().UTC()
 	for k := range list {
 		t, err := list[k].token(i.in.Realm, i.batch.ID, now)
 		if err != nil {
-			out[k] = Added{OutcomeRejected, reasonOf(err)}
+			out[k] = Added{Outcome: OutcomeRejected, Reason: reasonOf(err)}
 			continue
 		}
-		good = append(good, t)
-		seeds = append(seeds, hsm.Seed{Hash: t.Algorithm, Bytes: list[k].Seed})
-		place = append(place, k)
+		if !i.in.Assign {
+			t.Hint = hintOf(list[k].User, list[k].UserRealm)
+		}
+		good = append(good, &entry{token: t, from: &list[k], added: &out[k]})
 	}
-	if len(good) == 0 {
-		return out, nil
-	}
-	created, err := i.stage(hsm.Bulk(ctx), good, seeds)
-	if err != nil {
+	if err := i.take(hsm.Bulk(ctx), good); err != nil {
 		i.broken = true
 		return nil, err
-	}
-	for n, k := range place {
-		out[k] = Added{Outcome: OutcomeCreated}
-		if !created[n] {
-			out[k] = Added{OutcomeDuplicate, "the serial exists already in this realm, or twice in this file; the token was not touched"}
-		}
 	}
 	return out, nil
 }
 
-func (i *Import) stage(ctx context.Context, list []Token, seeds []hsm.Seed) ([]bool, error) {
+// entry is one record on its way into the staging batch.
+type entry struct {
+	token Token
+	from  *NewToken
+	added *Added  // its outcome; none yet if that is empty
+	owner *person // nil: nobody's
+}
+
+func (e *entry) reject(format string, args ...any) {
+	*e.added = Added{Outcome: OutcomeRejected, Reason: fmt.Sprintf(format, args...)}
+}
+
+const duplicate = "the serial exists already in this realm, or twice in this file; the token was not touched"
+
+// undecided are the entries that have no outcome yet.
+func undecided(list []*entry) []*entry {
+	rest := make([]*entry, 0, len(list))
+	for _, e := range list {
+		if e.added.Outcome == "" {
+			rest = append(rest, e)
+		}
+	}
+	return rest
+}
+
+// take gives each entry its outcome.
+func (i *Import) take(ctx context.Context, list []*entry) error {
+	if i.in.DryRun || i.in.Assign {
+		// A serial that exists is a duplicate, whoever its record names.
+		if err := i.present(ctx, list); err != nil {
+			return err
+		}
+		list = undecided(list)
+	}
+	if i.in.Assign {
+		if err := i.owners(ctx, list); err != nil {
+			return err
+		}
+		list = undecided(list)
+	}
 	if i.in.DryRun {
-		serials := make([]string, len(list))
-		for k := range list {
-			serials[k] = list[k].Serial
+		for _, e := range list {
+			if e.from.Transported != nil {
+				if err := i.s.knowsTransport(e.from.TransportKey); err != nil {
+					return err
+				}
+			}
+			*e.added = Added{Outcome: OutcomeCreated}
 		}
-		present, err := i.s.db.Present(ctx, i.in.Realm, serials)
-		if err != nil {
-			return nil, unavailable(err)
-		}
-		for k, serial := range serials {
-			h := maphash.String(i.seed, serial)
+		return nil
+	}
+	if err := i.wrap(ctx, list); err != nil {
+		return err
+	}
+	return i.stage(ctx, undecided(list))
+}
+
+// present finds the serials that the realm has, and in a dry run those that
+// stood in the file before.
+func (i *Import) present(ctx context.Context, list []*entry) error {
+	serials := make([]string, len(list))
+	for k, e := range list {
+		serials[k] = e.token.Serial
+	}
+	present, err := i.s.db.Present(ctx, i.in.Realm, serials)
+	if err != nil {
+		return unavailable(err)
+	}
+	for k, e := range list {
+		if i.in.DryRun {
+			h := maphash.String(i.seed, e.token.Serial)
 			_, twice := i.seen[h]
 			i.seen[h] = struct{}{}
-			present[k] = !present[k] && !twice
+			present[k] = present[k] || twice
 		}
-		return present, nil
+		if present[k] {
+			*e.added = Added{Outcome: OutcomeDuplicate, Reason: duplicate}
+		}
+	}
+	return nil
+}
+
+// wrap wraps the seeds, in whichever way they come.
+func (i *Import) wrap(ctx context.Context, list []*entry) error {
+	var plain, transported []*entry
+	for _, e := range list {
+		if e.from.Transported != nil {
+			transported = append(transported, e)
+		} else {
+			plain = append(plain, e)
+		}
+	}
+	if len(transported) > 0 {
+		if err := i.rewrap(ctx, transported); err != nil {
+			return err
+		}
+	}
+	if len(plain) == 0 {
+		return nil
+	}
+	seeds := make([]hsm.Seed, len(plain))
+	for k, e := range plain {
+		seeds[k] = hsm.Seed{Hash: e.token.Algorithm, Bytes: e.from.Seed}
 	}
 	wrapped, err := i.s.custody.Wrap(ctx, seeds)
 	if err != nil {
-		return nil, translate(err)
+		return translate(err)
+	}
+	for k, e := range plain {
+		e.token.Wrapped = wrapped[k]
+	}
+	return nil
+}
+
+// stage binds and stores tokens that are wrapped.
+func (i *Import) stage(ctx context.Context, list []*entry) error {
+	if len(list) == 0 {
+		return nil
 	}
 	bound := make([]*Token, len(list))
-	for k := range list {
-		list[k].Wrapped = wrapped[k]
-		bound[k] = &list[k]
+	for k, e := range list {
+		bound[k] = &e.token
 	}
 	if err := i.s.bind(ctx, bound, nil); err != nil {
-		return nil, err
+		return err
 	}
-	created, err := i.s.db.Stage(ctx, i.batch.ID, list)
+	staged := make([]Token, len(list))
+	for k, e := range list {
+		staged[k] = e.token
+	}
+	created, err := i.s.db.Stage(ctx, i.batch.ID, staged)
 	if errors.Is(err, ErrState) {
-		return nil, fmt.Errorf("%w: the import was idle for too long and was removed; start it again", ErrState)
+		return errIdle
 	}
-	return created, unavailable(err)
+	if err != nil {
+		return unavailable(err)
+	}
+	for k, e := range list {
+		if !created[k] {
+			*e.added = Added{Outcome: OutcomeDuplicate, Reason: duplicate}
+			continue
+		}
+		e.added.Outcome = OutcomeCreated
+		if e.added.Path != "" {
+			i.travels[e.added.Path]++
+		}
+		if e.owner != nil {
+			i.hands = append(i.hands, hand{token: e.token, owner: e.owner})
+		}
+	}
+	return nil
 }
+
+var errIdle = fmt.Errorf("%w: the import was idle for too long and was removed; start it again", ErrState)
 
 func (n *NewToken) token(realm string, batch int64, now time.Time) (Token, error) {
 	t := Token{
@@ -236,10 +371,21 @@ func (n *NewToken) token(realm string, batch int64, now time.Time) (Token, error
 	if !utf8.ValidString(n.Model) || strings.ContainsFunc(n.Model, unicode.IsControl) {
 		return t, fmt.Errorf("%w: the model is not valid UTF-8, or holds a control character", ErrInvalid)
 	}
-	if l := len(n.Seed); l < minSeed || l > maxSeed {
-		return t, fmt.Errorf("%w: a seed of %d bytes; %d to %d are possible", ErrInvalid, l, minSeed, maxSeed)
+	if n.Transported == nil {
+		if err := seedLength(len(n.Seed)); err != nil {
+			return t, err
+		}
+	} else if len(n.Seed) > 0 || n.Transported.Hash != n.Algorithm {
+		return t, fmt.Errorf("%w: a seed that comes in two ways, or is for another hash than its token", ErrInvalid)
 	}
 	return t, t.Valid()
+}
+
+func seedLength(n int) error {
+	if n < minSeed || n > maxSeed {
+		return fmt.Errorf("%w: a seed of %d bytes; %d to %d are possible", ErrInvalid, n, minSeed, maxSeed)
+	}
+	return nil
 }
 
 // reasonOf is an error's text without the words of its kind.
@@ -251,8 +397,10 @@ func reasonOf(err error) string {
 	return err.Error()
 }
 
-// Publish makes the tokens visible, all at once, with one audit record for the
-// file. A dry run has nothing to publish.
+// Publish makes the tokens visible, all at once and with the owners that they
+// get, with an audit record for the file and one for each assignment and each user
+// that was made. If somebody named was disabled or got a token meanwhile, it fails
+// with ErrState. A dry run has nothing to publish.
 func (i *Import) Publish(ctx context.Context, sha256hex string, created, duplicate, rejected int) (Batch, error) {
 	if i.ended || i.broken || i.in.DryRun {
 		return Batch{}, fmt.Errorf("%w: the import has ended or failed, or was a dry run", ErrState)
@@ -268,8 +416,15 @@ func (i *Import) Publish(ctx context.Context, sha256hex string, created, duplica
 		{Name: "batch", Value: itoa(b.ID)}, {Name: "file", Value: b.Name}, {Name: "format", Value: b.Format}, {Name: "sha256", Value: b.SHA256},
 		{Name: "created", Value: itoa(int64(created))}, {Name: "duplicate", Value: itoa(int64(duplicate))}, {Name: "rejected", Value: itoa(int64(rejected))},
 	}
-	c := Change{Publish: []Batch{b}}
-	if err := i.s.ledger.commit(ctx, &c, []audit.Event{i.s.event(i.p, policy.ImportPublish, e)}); err != nil {
+	for _, path := range []hsm.TransportPath{hsm.PathHSM, hsm.PathHost} {
+		if n := i.travels[path]; n > 0 {
+			e.Detail = append(e.Detail, audit.Field{Name: "through_" + string(path), Value: itoa(n)})
+		}
+	}
+	if err := i.mayAssign(ctx); err != nil {
+		return Batch{}, err
+	}
+	if err := i.commit(ctx, b, e); err != nil {
 		return Batch{}, i.s.refuse(ctx, i.p, policy.ImportPublish, e, err)
 	}
 	i.ended = true

@@ -97,7 +97,7 @@ func useCases(h *house, corp *device) map[string]func(p tokens.Principal) error 
 }
 
 // The use cases that name no realm: what they answer is looked at below.
-var withoutRealm = []string{"Batches", "Clients", "Keys", "VerifyAudit"}
+var withoutRealm = []string{"Batches", "ShowBatch", "Undo", "Clients", "Keys", "VerifyAudit"}
 
 func TestEveryUseCaseIsTried(t *testing.T) {
 	h := newHouse(t)

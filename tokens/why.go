@@ -126,6 +126,13 @@ func (s *Service) ShowToken(ctx context.Context, p Principal, realm, serial stri
 	if sub.User != nil {
 		e.User = sub.User.Key
 	}
+	listed, err := s.db.Tokens(ctx, TokenQuery{Realm: realm, Serial: serial, Limit: 1})
+	if err != nil {
+		return Token{}, unavailable(err)
+	}
+	if len(listed) > 0 {
+		t.Hint = listed[0].Hint
+	}
 	return *t, s.record(ctx, p, policy.TokenShow, e)
 }
 

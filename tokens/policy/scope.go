@@ -51,6 +51,8 @@ const (
 	ImportPublish Action = "import.publish"
 	ImportDiscard Action = "import.discard"
 	ImportList    Action = "import.list"
+	ImportShow    Action = "import.show"
+	ImportUndo    Action = "import.undo"
 	ClientList    Action = "client.list"
 	ClientPut     Action = "client.put"
 	ClientDelete  Action = "client.delete"
@@ -66,7 +68,7 @@ const (
 
 var reads = map[Action]bool{
 	UserShow: true, UserList: true, UserWhy: true, TokenShow: true, TokenList: true,
-	ImportList: true, ClientList: true, KeyList: true, AuditList: true, AuditVerify: true,
+	ImportList: true, ImportShow: true, ClientList: true, KeyList: true, AuditList: true, AuditVerify: true,
 }
 
 var helpdesk = map[Action]bool{
@@ -75,7 +77,7 @@ var helpdesk = map[Action]bool{
 	UserDisable: true, UserUnlock: true, UserPIN: true,
 	TokenShow: true, TokenList: true, TokenAssign: true, TokenUnassign: true, TokenResync: true,
 	TokenSuspend: true, TokenResume: true, TokenLost: true, TokenRevoke: true,
-	ImportList: true, AuditList: true,
+	ImportList: true, ImportShow: true, AuditList: true,
 }
 
 // Request is one question: may this principal do this here?
