@@ -128,13 +128,14 @@ func (s *Service) load(ctx context.Context, batch []*pending) ([]*Subject, error
 	return view.Subjects, nil
 }
 
-// computeTimeout bounds the HMACs of one batch: an HSM that hangs is a fault.
+// computeTimeout bounds the HMACs and decryptions of one batch: an HSM that hangs is a fault.
 const computeTimeout = 5 * time.Second
 
 // compute fills in what decide needs: who is barred, the MAC of each PIN that
-// was typed, and the HMACs of each token's window. An attempt that cannot be
-// accepted anyway, or that is for an unknown user, costs as much as a wrong
-// code does: its windows are computed whole.
+// was typed, the HMACs of each token's window, and what a Yubico OTP decrypts to.
+// An attempt that cannot be accepted anyway, or that is for an unknown user, costs
+// as much as a wrong code does: its windows are computed whole, its OTP is
+// decrypted.
 func (s *Service) compute(ctx context.Context, trials []trial, now time.Time) {
 	jobs := make([]hsm.Job, 0, len(trials))
 	owners := make([]*candidate, 0, len(trials))
@@ -151,7 +152,7 @@ func (s *Service) compute(ctx context.Context, trials []trial, now time.Time) {
 		}
 		sealedFor[i] = t.user
 		if len(held) == 0 {
-			held, t.decoyed, sealedFor[i] = []Token{s.decoy}, true, &decoyUser
+			held, t.decoyed, sealedFor[i] = []Token{s.decoyFor(t.code)}, true, &decoyUser
 		}
 		t.cands = make([]candidate, len(held))
 		for k := range held {
@@ -160,8 +161,13 @@ func (s *Service) compute(ctx context.Context, trials []trial, now time.Time) {
 			if c.token.Digits < 0 { // an altered row; compute goes no further with it
 				continue
 			}
-			pin, code := split(t.code, c.token.Digits)
-			c.code, c.bare = code, pin == ""
+			var pin string
+			if c.token.Type == YubicoOTP {
+				pin, c.otp = splitOTP(t.code, c.token.PublicID)
+			} else {
+				pin, c.code = split(t.code, c.token.Digits)
+			}
+			c.bare = pin == ""
 			c.pinOK = c.bare && !t.user.HasPIN()
 			if !c.bare {
 				pins.add(t.user, pin, c)
@@ -169,6 +175,7 @@ func (s *Service) compute(ctx context.Context, trials []trial, now time.Time) {
 		}
 	}
 	pins.run(ctx, s.custody)
+	var blocks blockBatch
 	for i := range trials {
 		t := &trials[i]
 		for k := range t.cands {
@@ -184,6 +191,10 @@ func (s *Service) compute(ctx context.Context, trials []trial, now time.Time) {
 				c.err = fmt.Errorf("%w: the clocks of server and database differ", ErrUnavailable)
 				continue
 			}
+			if c.otp != nil {
+				blocks.add(c, sealedFor[i].PINMAC)
+				continue
+			}
 			c.factors = s.cfg.Windows.factors(make([]uint64, 0, 12), c.token, now)
 			job := hsm.Job{Key: c.token.Sealed(sealedFor[i].PINMAC), Factors: c.factors}
 			if t.subject != nil && t.bar == "" && c.pinOK && c.token.State == Active {
@@ -195,6 +206,7 @@ func (s *Service) compute(ctx context.Context, trials []trial, now time.Time) {
 			owners = append(owners, c)
 		}
 	}
+	blocks.run(ctx, s.custody)
 	if len(jobs) == 0 {
 		return
 	}
@@ -214,9 +226,6 @@ func (s *Service) compute(ctx context.Context, trials []trial, now time.Time) {
 		}
 	}
 }
-
-// decoyUser owns the decoy. It has no PIN.
-var decoyUser = User{State: UserEnabled, PINSalt: make([]byte, 16)}
 
 // translate keeps the HSM's words and gives callers the core's error: what was
 // tampered with stays known as such, everything else is a fault.

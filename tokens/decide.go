@@ -40,6 +40,7 @@ type candidate struct {
 	factors []uint64
 	macs    [][]byte // of the first len(macs) factors
 	code    uint32
+	otp     *otp // of a YubicoOTP token, in the place of macs and code
 	pinOK   bool // what was typed before the code is the user's PIN, or nothing if there is none
 	bare    bool // nothing was typed before the code
 	err     error
@@ -48,6 +49,10 @@ type candidate struct {
 // hit is the first fresh factor whose code was typed; replay says that none
 // is, but a consumed one.
 func (c *candidate) hit() (factor uint64, fresh, replay bool) {
+	if c.otp != nil {
+		fresh = c.token.fresh(c.otp.factor)
+		return c.otp.factor, c.otp.right && fresh, c.otp.right && !fresh
+	}
 	for i, mac := range c.macs {
 		if !matches(mac, c.token.Digits, c.code) {
 			continue

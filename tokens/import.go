@@ -37,9 +37,11 @@ type NewToken struct {
 	Algorithm hsm.Hash
 	Digits    int
 	Period    int    // TOTP: seconds
-	Counter   uint64 // HOTP: the next one expected
+	Counter   uint64 // HOTP: the next one expected; YubicoOTP: the next session<<8|use
 	Drift     int    // TOTP: steps that the token's clock is ahead
 	Model     string
+	PublicID  string // YubicoOTP: modhex
+	PrivateID []byte // YubicoOTP: 6 bytes; wiped by Add
 	Seed      []byte // wiped by Add
 
 	// Transported is the seed as its vendor encrypted it to TransportKey (nil: to
@@ -167,6 +169,7 @@ func (i *Import) Add(ctx context.Context, list []NewToken) ([]Added, error) {
 	defer func() {
 		for k := range list {
 			clear(list[k].Seed)
+			clear(list[k].PrivateID)
 		}
 	}()
 	if i.ended || i.broken {
@@ -180,6 +183,9 @@ func (i *Import) Add(ctx context.Context, list []NewToken) ([]Added, error) {
 	now := i.s.cfg.Now().UTC()
 	for k := range list {
 		t, err := list[k].token(i.in.Realm, i.batch.ID, now)
+		if err == nil && t.Type == YubicoOTP && i.s.decoy2 == nil {
+			err = errNoOTP
+		}
 		if err != nil {
 			out[k] = Added{Outcome: OutcomeRejected, Reason: reasonOf(err)}
 			continue
@@ -315,6 +321,15 @@ func (i *Import) stage(ctx context.Context, list []*entry) error {
 	if len(list) == 0 {
 		return nil
 	}
+	var ids privateIDs
+	for k, e := range list {
+		if e.token.Type == YubicoOTP {
+			ids.add(&e.token, e.from.PrivateID, k)
+		}
+	}
+	if err := ids.run(ctx, i.s.custody, func(k int, mac []byte) { list[k].token.PrivateMAC = mac }); err != nil {
+		return err
+	}
 	bound := make([]*Token, len(list))
 	for k, e := range list {
 		bound[k] = &e.token
@@ -361,6 +376,12 @@ func (n *NewToken) token(realm string, batch int64, now time.Time) (Token, error
 			return t, fmt.Errorf("%w: the counter is out of range", ErrInvalid)
 		}
 		t.Last, t.Drift, t.Period = int64(n.Counter), 0, 0
+	}
+	if n.Type == YubicoOTP {
+		if err := n.validOTP(); err != nil {
+			return t, err
+		}
+		t.Last, t.PublicID = int64(n.Counter), n.PublicID
 	}
 	if t.Drift < -maxDrift || t.Drift > maxDrift {
 		return t, fmt.Errorf("%w: a drift of %d steps; up to %d are possible", ErrInvalid, t.Drift, maxDrift)

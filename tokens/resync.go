@@ -36,6 +36,9 @@ func (s *Service) Resync(ctx context.Context, p Principal, realm, serial, code1,
 			if sub.User != nil {
 				e.User, pin = sub.User.Key, sub.User.PINMAC
 			}
+			if t.Type == YubicoOTP {
+				return fmt.Errorf("%w: token %s makes Yubico OTPs, which say their counters themselves: it needs no resynchronisation, the next code will do", ErrState, serial)
+			}
 			switch {
 			case t.State == Lost || t.State == Revoked:
 				return fmt.Errorf("%w: token %s is %s", ErrState, serial, t.State)

@@ -22,6 +22,7 @@ type Custody interface {
 	hsm.Keystore
 	hsm.Sealer
 	hsm.Signer
+	hsm.Decrypter
 }
 
 // Config is what a Service is made of. Only Database and Custody are required.
@@ -57,7 +58,8 @@ type Service struct {
 
 	engine  *engine
 	crowd   *crowd
-	decoy   Token // what unknown users are held against
+	decoy   Token  // what unknown users are held against
+	decoy2  *Token // the same where a Yubico OTP was typed; nil if the HSM decrypts none
 	skewed  atomic.Bool
 	dbDown  atomic.Bool // the last batch could not be read or committed
 	keyUse  keyUse
@@ -78,7 +80,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err := s.reloadRegistry(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.makeDecoy(ctx); err != nil {
+	if err := s.makeDecoys(ctx); err != nil {
 		return nil, err
 	}
 	chain, others, err := s.db.MintChain(ctx)
@@ -146,36 +148,6 @@ func (s *Service) Close(ctx context.Context) error {
 	errs = append(errs, s.checkpoint(ctx, policy.ServerStop))
 	s.flushKeyUse(ctx)
 	return errors.Join(errs...)
-}
-
-// makeDecoy wraps a random seed that no token has, so that an attempt for an
-// unknown user costs what one for a known user does.
-func (s *Service) makeDecoy(ctx context.Context) error {
-	seed := make([]byte, 20)
-	salt := make([]byte, 16)
-	if _, err := io.ReadFull(s.cfg.Rand, seed); err != nil {
-		return fmt.Errorf("random bytes: %w", err)
-	}
-	if _, err := io.ReadFull(s.cfg.Rand, salt); err != nil {
-		return fmt.Errorf("random bytes: %w", err)
-	}
-	wrapped, err := s.custody.Wrap(ctx, []hsm.Seed{{Hash: hsm.SHA1, Bytes: seed}})
-	clear(seed)
-	if err != nil {
-		return fmt.Errorf("wrap the decoy seed: %w", err)
-	}
-	t := Token{
-		Realm: DefaultRealm, Serial: "decoy", Type: TOTP, Algorithm: hsm.SHA1, Digits: 6, Period: 30,
-		State: Active, Owner: "decoy", Wrapped: wrapped[0],
-		// Used at the end of time, so that its window never widens: most tokens
-		// are in use, and have the narrowest.
-		Motion: Motion{Last: -1, UsedAt: 1 << 40},
-	}
-	if err := s.bind(ctx, []*Token{&t}, nil); err != nil {
-		return fmt.Errorf("bind the decoy seed: %w", err)
-	}
-	s.decoy = t
-	return nil
 }
 
 // housekeep does what is due from time to time: aggregated audit records,

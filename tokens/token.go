@@ -12,10 +12,11 @@ import (
 // Type is the kind of a token.
 type Type string
 
-// The types of OATH tokens.
+// The types of tokens that show or type codes.
 const (
-	TOTP Type = "totp" // RFC 6238
-	HOTP Type = "hotp" // RFC 4226
+	TOTP      Type = "totp"   // RFC 6238
+	HOTP      Type = "hotp"   // RFC 4226
+	YubicoOTP Type = "yubico" // a YubiKey's own codes, encrypted by AES
 )
 
 // State is where a token stands in its life.
@@ -41,9 +42,9 @@ type Token struct {
 	Realm     string // folded
 	Serial    string // unique in the realm, as the vendor wrote it
 	Type      Type
-	Algorithm hsm.Hash
-	Digits    int // 6 to 8
-	Period    int // length of a time step in seconds; zero for HOTP
+	Algorithm hsm.Hash // hsm.AES128 for YubicoOTP
+	Digits    int      // 6 to 8; zero for YubicoOTP
+	Period    int      // length of a time step in seconds; zero unless TOTP
 	State     State
 	OwnerID   int64  // zero if unassigned
 	Owner     string // the owner's User.Key; empty if unassigned
@@ -51,6 +52,9 @@ type Token struct {
 	Hint      string // whom the vendor's file names; only listings have it, and nothing is decided by it
 	Batch     int64  // the import that it came with
 	Created   time.Time
+
+	PublicID   string // YubicoOTP: what it types before each code, in modhex; may be empty
+	PrivateMAC []byte // YubicoOTP: MAC of its private id, see privateMessage
 
 	Wrapped hsm.Wrapped // the seed; Blob is empty once revoked
 	Binding []byte      // see hsm.Sealed
@@ -60,13 +64,14 @@ type Token struct {
 // Motion is the part of a token that an accept moves. It never moves back.
 type Motion struct {
 	Version int64 // the token's own; changes are conditional on it while it has no owner
-	Last    int64 // TOTP: last time step accepted, -1 if none; HOTP: next counter expected
-	Drift   int   // TOTP: steps that the token's clock is ahead of ours; zero for HOTP
+	Last    int64 // TOTP: last time step accepted, -1 if none; else the next factor expected: HOTP's counter, YubicoOTP's session<<8|use
+	Drift   int   // TOTP: steps that the token's clock is ahead of ours; else zero
 	UsedAt  int64 // time of the last accept, Unix seconds; zero if never
 }
 
 // Row is the canonical encoding of the columns that the seed is bound to:
-// each preceded by its length. pinMAC is the owner's, empty if there is none.
+// each preceded by its length. pinMAC is the owner's, empty if there is none. The
+// last two are a YubicoOTP token's alone; Type says whether they are there.
 func (t *Token) Row(pinMAC []byte) []byte {
 	b := make([]byte, 0, 160+len(pinMAC))
 	put := func(s string) {
@@ -84,6 +89,10 @@ func (t *Token) Row(pinMAC []byte) []byte {
 	put(t.Owner)
 	put(string(t.State))
 	put(string(pinMAC))
+	if t.Type == YubicoOTP {
+		put(t.PublicID)
+		put(string(t.PrivateMAC))
+	}
 	return b
 }
 
@@ -99,8 +108,13 @@ const maxFactor = 1 << 60
 // Valid says what is wrong with a token's parameters, or nil.
 func (t *Token) Valid() error {
 	switch {
+	case t.Type == YubicoOTP:
+		if err := t.validOTP(); err != nil {
+			return err
+		}
+		return ValidSerial(t.Serial)
 	case t.Type != TOTP && t.Type != HOTP:
-		return fmt.Errorf("%w: token type %q; it is totp or hotp", ErrInvalid, t.Type)
+		return fmt.Errorf("%w: token type %q; it is totp, hotp or yubico", ErrInvalid, t.Type)
 	case t.Algorithm.Size() == 0:
 		return fmt.Errorf("%w: unknown hash; it is sha1, sha256 or sha512", ErrInvalid)
 	case t.Digits < 6 || t.Digits > 8:

@@ -75,17 +75,17 @@ func around(buf []uint64, centre int64, reach int) []uint64 {
 
 // fresh says whether a moving factor was never consumed.
 func (t *Token) fresh(factor uint64) bool {
-	if t.Type == HOTP {
-		return factor >= uint64(t.Last)
+	if t.Type == TOTP {
+		return int64(factor) > t.Last
 	}
-	return int64(factor) > t.Last
+	return factor >= uint64(t.Last)
 }
 
 // consume is the token's motion after a factor was accepted at a moment.
 func (t *Token) consume(factor uint64, now time.Time) Motion {
 	m := t.Motion
 	m.UsedAt = now.Unix()
-	if t.Type == HOTP {
+	if t.Type != TOTP {
 		m.Last = int64(factor) + 1
 		return m
 	}

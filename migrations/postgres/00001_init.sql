@@ -73,6 +73,8 @@ CREATE TABLE tokens (
     mechanism text COLLATE "C" NOT NULL,
     blob      bytea,
     binding   bytea,
+    public_id   text COLLATE "C",
+    private_mac bytea,
     UNIQUE (realm, serial)
 );
 CREATE INDEX tokens_owner ON tokens (owner_id) WHERE owner_id IS NOT NULL;

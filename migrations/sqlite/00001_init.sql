@@ -54,7 +54,8 @@ CREATE TABLE batches (
     removed   INTEGER NOT NULL DEFAULT 0
 );
 
--- last0 and drift0 are what the token came with; see motions.
+-- last0 and drift0 are what the token came with; see motions. public_id and
+-- private_mac are those of a token that makes Yubico OTPs.
 CREATE TABLE tokens (
     id        INTEGER PRIMARY KEY,
     batch     INTEGER NOT NULL REFERENCES batches (id),
@@ -77,6 +78,8 @@ CREATE TABLE tokens (
     binding   BLOB,
     last0     INTEGER NOT NULL,
     drift0    INTEGER NOT NULL,
+    public_id   TEXT,
+    private_mac BLOB,
     UNIQUE (realm, serial)
 );
 CREATE INDEX tokens_owner ON tokens (owner_id) WHERE owner_id IS NOT NULL;

@@ -44,6 +44,14 @@ func nullBytes(b []byte) any {
 	return b
 }
 
+// nullText is a text as stored that most rows do not have.
+func nullText(s string) any {
+	if s == "" {
+		return nil
+	}
+	return s
+}
+
 func encodeThrottle(list []tokens.ClientFailures) string {
 	if len(list) == 0 {
 		return ""
@@ -245,9 +253,9 @@ const (
 	tokenColumns = tokenBefore + `o.key` + tokenAfter
 	ownedColumns = tokenBefore + `u.key` + tokenAfter
 	tokenBefore  = `t.id, t.realm, t.serial, t.type, t.algorithm, t.digits, t.period, t.state, t.owner_id, `
-	tokenAfter   = `, t.model, t.batch, t.created, t.mechanism, t.kek, t.hash, t.seed_len, t.blob, t.binding,
+	tokenAfter   = `, t.model, t.batch, t.created, t.mechanism, t.kek, t.hash, t.seed_len, t.blob, t.binding, t.public_id, t.private_mac,
 		coalesce(m.version, 1), coalesce(m.last, t.last0), coalesce(m.drift, t.drift0), coalesce(m.used_at, 0)`
-	tokenWidth = 23
+	tokenWidth = 25
 )
 
 func (f *fields) token() tokens.Token {
@@ -258,8 +266,8 @@ func (f *fields) token() tokens.Token {
 		Wrapped: hsm.Wrapped{
 			Mechanism: f.str(), KEK: uint32(f.int()), Hash: hsm.Hash(f.int()), SeedLen: uint16(f.int()), Blob: f.bytes(),
 		},
-		Binding: f.bytes(),
-		Motion:  tokens.Motion{Version: f.int(), Last: f.int(), Drift: int(f.int()), UsedAt: f.int()},
+		Binding: f.bytes(), PublicID: f.str(), PrivateMAC: f.bytes(),
+		Motion: tokens.Motion{Version: f.int(), Last: f.int(), Drift: int(f.int()), UsedAt: f.int()},
 	}
 }
 

@@ -74,7 +74,7 @@ func again(ctx context.Context, f func() error) error {
 }
 
 const stageColumns = `batch, realm, serial, type, algorithm, digits, period, state, model, created, mechanism, kek,
-	hash, seed_len, blob, binding, last0, drift0, hint`
+	hash, seed_len, blob, binding, last0, drift0, hint, public_id, private_mac`
 
 // Present implements tokens.Stager.
 func (db *DB) Present(ctx context.Context, realm string, serials []string) ([]bool, error) {

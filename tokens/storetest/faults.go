@@ -132,8 +132,8 @@ func flatten(all [][]byte, w any) [][]byte {
 		texts(w.Realm, w.Name, w.Key)
 		all = append(all, w.PINSalt, w.PINMAC)
 	case *tokens.Token:
-		texts(w.Realm, w.Serial, w.Model, w.Owner, w.Wrapped.Mechanism)
-		all = append(all, w.Wrapped.Blob, w.Binding)
+		texts(w.Realm, w.Serial, w.Model, w.Owner, w.Wrapped.Mechanism, w.PublicID)
+		all = append(all, w.Wrapped.Blob, w.Binding, w.PrivateMAC)
 	case *tokens.Client:
 		texts(w.Name, w.Realm)
 		all = append(all, w.Secret)

@@ -242,7 +242,7 @@ func cloneStanding(s tokens.Standing) tokens.Standing {
 
 func cloneToken(t *tokens.Token) tokens.Token {
 	c := *t
-	c.Wrapped.Blob, c.Binding = bytesOrNil(t.Wrapped.Blob), bytesOrNil(t.Binding)
+	c.Wrapped.Blob, c.Binding, c.PrivateMAC = bytesOrNil(t.Wrapped.Blob), bytesOrNil(t.Binding), bytesOrNil(t.PrivateMAC)
 	return c
 }
 

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"runtime"
@@ -244,7 +245,8 @@ func (m *Memory) checkTokens(c *tokens.Change) error {
 			return m.nonsense("token %s for user %d, whom there is not", t.Serial, n.OwnerID)
 		}
 		if n.Realm != t.Realm || n.Serial != t.Serial || n.Type != t.Type || n.Algorithm != t.Algorithm ||
-			n.Digits != t.Digits || n.Period != t.Period || n.Batch != t.Batch {
+			n.Digits != t.Digits || n.Period != t.Period || n.Batch != t.Batch ||
+			n.PublicID != t.PublicID || !bytes.Equal(n.PrivateMAC, t.PrivateMAC) {
 			m.accuse("token %s is written with what a token never changes", t.Serial)
 		}
 		if t.State == tokens.Revoked && n.State != tokens.Revoked {

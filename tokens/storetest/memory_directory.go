@@ -146,7 +146,7 @@ func (m *Memory) Stage(_ context.Context, id int64, list []tokens.Token) ([]bool
 		if t.OwnerID != 0 || t.State != tokens.Imported {
 			return nil, m.nonsense("token %s staged in state %s or with an owner", t.Serial, t.State)
 		}
-		if !clean(t.Realm, t.Serial, t.Model, t.Hint, t.Wrapped.Mechanism) {
+		if !clean(t.Realm, t.Serial, t.Model, t.Hint, t.Wrapped.Mechanism, t.PublicID) {
 			return nil, m.nonsense("a token with a text that is not UTF-8")
 		}
 	}

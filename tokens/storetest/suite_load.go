@@ -3,9 +3,11 @@ package storetest
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
+	"watchword/hsm"
 	"watchword/tokens"
 )
 
@@ -52,6 +54,25 @@ var loadTests = []test{
 		k.give("alice", "HOTP-1")
 		want.OwnerID, want.Owner, want.State, want.Version = k.subject("alice").User.ID, "alice", tokens.Active, 2
 		k.same("the token in its owner's hand", k.subject("alice").Tokens, []tokens.Token{want})
+	}},
+	{"TokenOfYubicoOTPsComesWithItsIDs", func(k *kit) {
+		k.user("alice")
+		want, other := newToken("YUBI-1"), newToken("YUBI-2")
+		for _, t := range []*tokens.Token{&want, &other} {
+			t.Type, t.Algorithm, t.Wrapped.Hash, t.Digits, t.Period, t.Last = tokens.YubicoOTP, hsm.AES128, hsm.AES128, 0, 0, 0x7fffff
+			t.PrivateMAC = slices.Repeat([]byte{0, 0xC3}, 16)
+		}
+		want.PublicID = "vvhvcccccccd"
+		batch := k.begin()
+		k.stage(batch, want, other)
+		k.must(tokens.Change{Publish: []tokens.Batch{{ID: batch, Tokens: 2}}})
+		want.ID, want.Batch, want.Version = k.token("YUBI-1").ID, batch, 1
+		k.same("the token as listed", k.token("YUBI-1"), want)
+		k.same("a public id of no bytes", k.token("YUBI-2").PublicID, "")
+		k.give("alice", "YUBI-1")
+		want.OwnerID, want.Owner, want.State, want.Version = k.subject("alice").User.ID, "alice", tokens.Active, 2
+		k.same("the token in its owner's hand", k.subject("alice").Tokens, []tokens.Token{want})
+		k.same("private MAC of another kind of token", k.ship("T1")[0].PrivateMAC, []byte(nil))
 	}},
 	{"TokensInOrderOfID", func(k *kit) {
 		k.user("alice")
