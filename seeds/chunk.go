@@ -1,7 +1,9 @@
 package seeds
 
 import (
+	"bytes"
 	"context"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"io"
@@ -17,6 +19,8 @@ type chunk struct {
 	arena  []byte
 	bytes  int64 // of the file, read so far
 	err    error // what the file ended with after this chunk: io.EOF if well
+
+	transported bool // it holds seeds that are encrypted to the transport key
 }
 
 // item is one record of a chunk, in the file's order.
@@ -41,11 +45,12 @@ func (c *chunk) wipe() {
 	clear(c.arena)
 	clear(c.tokens)
 	clear(c.items)
-	c.tokens, c.items, c.arena = c.tokens[:0], c.items[:0], c.arena[:0]
+	c.tokens, c.items, c.arena, c.transported = c.tokens[:0], c.items[:0], c.arena[:0], false
 }
 
-// add takes a record over; its seed is copied.
-func (c *chunk) add(r *Record) {
+// add takes a record over; its seed is copied. to is the key that it is encrypted
+// to, if it is.
+func (c *chunk) add(r *Record, to *rsa.PublicKey) {
 	it := item{line: r.Line, key: r.Key, serial: r.Serial, user: r.User, token: -1}
 	if r.Err != nil {
 		it.reason = r.Err.Error()
@@ -60,7 +65,14 @@ func (c *chunk) add(r *Record) {
 		Serial: r.Serial, Type: r.Type, Algorithm: r.Algorithm, Digits: r.Digits, Period: r.Period,
 		Counter: r.Counter, Drift: r.drift(), Model: r.Model,
 		Seed: c.arena[start:len(c.arena):len(c.arena)],
+		User: r.User, UserRealm: r.UserRealm,
 	})
+	if r.Transported != nil {
+		n, t := &c.tokens[it.token], *r.Transported
+		t.Ciphertext, t.Label = bytes.Clone(t.Ciphertext), bytes.Clone(t.Label)
+		n.Seed, n.Transported, n.TransportKey = nil, &t, to
+		c.transported = true
+	}
 }
 
 // parse reads records into chunks until the file ends, well or not, or ctx is
@@ -104,7 +116,11 @@ func fillChunk(c *chunk, reader Reader, seen *serials, records *int) (err error)
 		if r.Err == nil && !seen.add(r.Serial) {
 			r.fail("the serial occurs already earlier in this file")
 		}
-		c.add(r)
+		var to *rsa.PublicKey
+		if t, ok := reader.(interface{ TransportKey() *rsa.PublicKey }); ok && r.Transported != nil {
+			to = t.TransportKey()
+		}
+		c.add(r, to)
 	}
 	return nil
 }

@@ -36,6 +36,9 @@ type Core interface {
 	// RefuseImport authorises and audits an import whose file cannot be read
 	// at all. It answers why, or that p may not import.
 	RefuseImport(ctx context.Context, p tokens.Principal, n tokens.NewImport, why error) error
+	// Transports says whether seeds that are encrypted to a transport key can be
+	// taken over.
+	Transports() bool
 }
 
 // Service is the core that s is.
@@ -84,6 +87,15 @@ type Options struct {
 	// answer about one, if only that it failed, helps to decrypt others.
 	AllowRSA15 bool
 
+	// AllowHost lets seeds that are encrypted to the transport key, and that the
+	// HSM cannot pad inside, travel through this process's memory.
+	AllowHost bool
+
+	// Assign hands each token to the user whom its record names, in the realm of
+	// the import: a record whose user cannot get a token is bad. Create makes those
+	// users whom there are not, and needs Assign. Without them a user is a hint.
+	Assign, Create bool
+
 	// Progress, if not nil, is called now and then with the bytes and records
 	// that were worked off, from the goroutine that called Import.
 	Progress func(bytes int64, records int)
@@ -101,7 +113,7 @@ type Options struct {
 // tokens.ErrInvalid, if the file as a whole cannot be read, or what the core or
 // r failed with; then nothing of the file was imported either.
 func (im *Importer) Import(ctx context.Context, p tokens.Principal, o Options, r io.Reader) (*Report, error) {
-	open := OpenOptions{Now: im.now(), PGPKey: o.PGPKey, PGPSigner: o.PGPSigner, Choices: o.Choices, AllowExpired: o.Partial, AllowRSA15: o.AllowRSA15}
+	open := OpenOptions{Now: im.now(), PGPKey: o.PGPKey, PGPSigner: o.PGPSigner, Choices: o.Choices, AllowExpired: o.Partial, AllowRSA15: o.AllowRSA15, Transported: im.core.Transports()}
 	defer func() { clear(open.Key); clear(open.Password) }()
 	src := &source{ctx: ctx, r: r, hash: sha256.New(), max: im.maxBytes}
 	defer src.wipe()
@@ -110,7 +122,10 @@ func (im *Importer) Import(ctx context.Context, p tokens.Principal, o Options, r
 		return nil, im.core.RefuseImport(ctx, p, tokens.NewImport{Realm: o.Realm, Name: o.Name, Format: o.Format, DryRun: o.DryRun}, err)
 	}
 	defer file.Close()
-	batch, err := im.core.BeginImport(ctx, p, tokens.NewImport{Realm: o.Realm, Name: o.Name, Format: format.Name, DryRun: o.DryRun})
+	batch, err := im.core.BeginImport(ctx, p, tokens.NewImport{
+		Realm: o.Realm, Name: o.Name, Format: format.Name, DryRun: o.DryRun,
+		Assign: o.Assign, Create: o.Create, AllowHost: o.AllowHost, AllowPKCS1: o.AllowRSA15,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -162,6 +177,8 @@ type run struct {
 	report    *Report
 	records   int
 	discarded bool
+
+	transported bool // seeds came encrypted to the transport key
 }
 
 // do works the file off: one goroutine reads and parses while this one adds.
@@ -212,6 +229,7 @@ func (u *run) do(ctx context.Context, reader Reader) error {
 // work adds a chunk's tokens to the batch and counts what became of each.
 func (u *run) work(ctx context.Context, c *chunk) error {
 	var added []tokens.Added
+	u.transported = u.transported || c.transported
 	if len(c.tokens) > 0 && !u.discarded {
 		var err error
 		if added, err = u.batch.Add(ctx, c.tokens); err != nil {
@@ -226,7 +244,7 @@ func (u *run) work(ctx context.Context, c *chunk) error {
 		if it.token >= 0 {
 			o.Outcome, o.Reason = tokens.OutcomeCreated, ""
 			if added != nil {
-				o.Outcome, o.Reason = added[it.token].Outcome, added[it.token].Reason
+				o.Outcome, o.Reason, o.Path = added[it.token].Outcome, added[it.token].Reason, added[it.token].Path
 				if o.Outcome == tokens.OutcomeDuplicate {
 					o.Reason = exists // never of this file: the parser sees to that
 				}
@@ -275,6 +293,9 @@ func (u *run) finish(ctx context.Context) error {
 		}
 		u.discarded = true // nothing is left to discard
 		r.Batch, r.Published = b.ID, true
+	}
+	if r.DryRun && u.transported {
+		r.Notes = append(r.Notes, "Seeds are encrypted to the transport key; whether the HSM can take each of them over shows only when they are imported.")
 	}
 	u.tally.fill(r, refused)
 	return nil

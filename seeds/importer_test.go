@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"watchword/hsm"
 	"watchword/tokens"
 )
 
@@ -31,6 +32,10 @@ type shelf struct {
 	onAdd   func()
 	seeds   [][]byte // the buffers that seeds came in
 	added   int
+
+	transports bool // there is a transport key
+	in         tokens.NewImport
+	got        []tokens.NewToken // whose seeds are transported, or who names a user
 }
 
 type shelfBatch struct {
@@ -46,11 +51,14 @@ func (s *shelf) RefuseImport(_ context.Context, _ tokens.Principal, _ tokens.New
 	return why
 }
 
+func (s *shelf) Transports() bool { return s.transports }
+
 func (s *shelf) BeginImport(_ context.Context, p tokens.Principal, in tokens.NewImport) (Batch, error) {
 	if p.Name == "nobody" {
 		return nil, tokens.ErrForbidden
 	}
 	s.open++
+	s.in = in
 	return &shelfBatch{s: s, in: in, staged: map[string]bool{}}, nil
 }
 
@@ -73,6 +81,9 @@ func (b *shelfBatch) Add(ctx context.Context, list []tokens.NewToken) ([]tokens.
 		if s.seed != nil && !bytes.Equal(n.Seed, s.seed) {
 			s.t.Errorf("the seed of %s was changed on its way", n.Serial)
 		}
+		if n.Transported != nil || n.User != "" {
+			s.got = append(s.got, n)
+		}
 		if len(s.seeds) < 5000 {
 			s.seeds = append(s.seeds, n.Seed)
 		}
@@ -87,6 +98,9 @@ func (b *shelfBatch) Add(ctx context.Context, list []tokens.NewToken) ([]tokens.
 			}
 			s.added++
 			out[i] = tokens.Added{Outcome: tokens.OutcomeCreated}
+			if n.Transported != nil && !b.in.DryRun {
+				out[i].Path = hsm.PathHSM
+			}
 		}
 	}
 	return out, nil

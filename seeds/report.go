@@ -3,6 +3,7 @@ package seeds
 import (
 	"fmt"
 
+	"watchword/hsm"
 	"watchword/tokens"
 )
 
@@ -28,6 +29,12 @@ type Report struct {
 	Duplicate int `json:"duplicate"`
 	Rejected  int `json:"rejected"`
 
+	// Of the created tokens, those whose seeds came encrypted to the transport key:
+	// how many the HSM took over inside, and how many travelled through the server's
+	// memory.
+	ThroughHSM  int `json:"through_hsm"`
+	ThroughHost int `json:"through_host"`
+
 	// Records lists the rejected records first and then the duplicates, each in
 	// the file's order, and with Options.All the created ones too: 10,000 of
 	// either kind at most. Omitted counts those that were left off.
@@ -45,12 +52,17 @@ type Outcome struct {
 	User    string         `json:"user,omitempty"`   // whom the file names as the owner
 	Outcome tokens.Outcome `json:"outcome"`
 	Reason  string         `json:"reason,omitempty"` // why it was not created
+
+	// Path says how a seed that came encrypted to the transport key travelled:
+	// "hsm" or "host". Empty for other seeds, and where nothing was created.
+	Path hsm.TransportPath `json:"path,omitempty"`
 }
 
 // tally collects outcomes while an import goes on.
 type tally struct {
 	all                bool
 	created, dup, bad  int
+	inside, host       int // of those created
 	rejected, others   []Outcome
 	leftBad, leftOther int
 }
@@ -69,6 +81,12 @@ func (t *tally) add(o Outcome) {
 		t.dup++
 	default:
 		t.created++
+		switch o.Path {
+		case hsm.PathHSM:
+			t.inside++
+		case hsm.PathHost:
+			t.host++
+		}
 	}
 	// A created one is listed too if the file turns out to be refused.
 	if len(t.others) < maxListed {
@@ -87,12 +105,13 @@ func (t *tally) fill(r *Report, refused bool) {
 	if refused {
 		r.Created, r.Duplicate, r.Rejected = 0, 0, total
 		for _, o := range t.others {
-			o.Outcome = tokens.OutcomeRejected
+			o.Outcome, o.Path = tokens.OutcomeRejected, ""
 			o.Reason = "nothing is wrong with it, but the file has bad records and is imported wholly or not at all"
 			r.Records = append(r.Records, o)
 		}
 		r.Omitted = total - len(r.Records)
 	} else {
+		r.ThroughHSM, r.ThroughHost = t.inside, t.host
 		for _, o := range t.others {
 			if t.all || o.Outcome != tokens.OutcomeCreated {
 				r.Records = append(r.Records, o)
@@ -125,6 +144,12 @@ func message(r *Report, bad, total int, refused bool) string {
 	}
 	if r.Duplicate > 0 {
 		text += fmt.Sprintf("; %s existed already, and those tokens are not touched", count(r.Duplicate, "serial"))
+	}
+	if r.ThroughHSM > 0 {
+		text += fmt.Sprintf("; %s went from the file into the HSM and nowhere else", count(r.ThroughHSM, "seed"))
+	}
+	if r.ThroughHost > 0 {
+		text += fmt.Sprintf("; %s travelled through the server's memory, as was allowed", count(r.ThroughHost, "seed"))
 	}
 	if bad > 0 {
 		text += fmt.Sprintf("; %s bad and left out", ofRecords(bad, total))

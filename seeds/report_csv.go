@@ -10,20 +10,20 @@ import (
 
 // WriteCSV writes the report's records as CSV (RFC 4180: a header row, lines that
 // end in CRLF, all text in quotes), in the report's order. The columns are line,
-// key, serial, outcome, reason and user. A line or key that a record does not
+// key, serial, outcome, reason, user and path. A line or key that a record does not
 // have is empty. If records were left off, a last row says how many.
 //
 // Serials and users are from the file, and a spreadsheet would take some for
 // formulas: a text that begins like one has an apostrophe in front.
 func (r *Report) WriteCSV(w io.Writer) error {
 	out := bufio.NewWriter(w)
-	out.WriteString("line,key,serial,outcome,reason,user\r\n")
+	out.WriteString("line,key,serial,outcome,reason,user,path\r\n")
 	for i := range r.Records {
 		o := &r.Records[i]
-		writeRow(out, o.Line, o.Key, o.Serial, string(o.Outcome), o.Reason, o.User)
+		writeRow(out, o.Line, o.Key, o.Serial, string(o.Outcome), o.Reason, o.User, string(o.Path))
 	}
 	if r.Omitted > 0 {
-		writeRow(out, 0, 0, "", "", count(r.Omitted, "more record")+" not listed here", "")
+		writeRow(out, 0, 0, "", "", count(r.Omitted, "more record")+" not listed here", "", "")
 	}
 	return out.Flush() // with the first error of all
 }

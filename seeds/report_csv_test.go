@@ -10,6 +10,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"watchword/hsm"
 	"watchword/tokens"
 )
 
@@ -17,17 +18,17 @@ func TestReportInCSV(t *testing.T) {
 	r := Report{Omitted: 3, Records: []Outcome{
 		{Line: 4, Serial: "A1", Outcome: tokens.OutcomeRejected, Reason: `column 2 (hexseed): "no", it is not`, User: "alice@example.com"},
 		{Line: 7, Key: 2, Serial: "=1+1", Outcome: tokens.OutcomeDuplicate, Reason: "it exists", User: "@SUM(A1)"},
-		{Key: 3, Outcome: tokens.OutcomeCreated},
+		{Key: 3, Outcome: tokens.OutcomeCreated, Path: hsm.PathHSM},
 	}}
 	var out strings.Builder
 	if err := r.WriteCSV(&out); err != nil {
 		t.Fatal(err)
 	}
-	want := "line,key,serial,outcome,reason,user\r\n" +
-		`4,,"A1","rejected","column 2 (hexseed): ""no"", it is not","alice@example.com"` + "\r\n" +
-		`7,2,"'=1+1","duplicate","it exists","'@SUM(A1)"` + "\r\n" +
-		`,3,,"created",,` + "\r\n" +
-		`,,,,"3 more records not listed here",` + "\r\n"
+	want := "line,key,serial,outcome,reason,user,path\r\n" +
+		`4,,"A1","rejected","column 2 (hexseed): ""no"", it is not","alice@example.com",` + "\r\n" +
+		`7,2,"'=1+1","duplicate","it exists","'@SUM(A1)",` + "\r\n" +
+		`,3,,"created",,,"hsm"` + "\r\n" +
+		`,,,,"3 more records not listed here",,` + "\r\n"
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
 	}
@@ -57,7 +58,7 @@ func TestReportInCSVIsInert(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%q: %v", out.Bytes(), err)
 		}
-		for i, want := range []string{"1", "", o.Serial, "created", o.Reason, o.User} {
+		for i, want := range []string{"1", "", o.Serial, "created", o.Reason, o.User, ""} {
 			got := rows[1][i]
 			if first := strings.TrimLeft(got, " \u00a0"); first != "" && strings.ContainsRune("=+-@\t\r\n\uff1d", []rune(first)[0]) {
 				t.Fatalf("%q is a formula", got)
