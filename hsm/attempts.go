@@ -43,7 +43,7 @@ func (a *Attempts) Begin() error {
 	if len(a.wrong) == 0 {
 		return fmt.Errorf("%w: %d are being tried; try again when they are done", ErrTransportLimit, a.underway)
 	}
-	return fmt.Errorf("%w: %d within %v, which is how an attack on the transport key would look; the next one is tried after %s",
+	return fmt.Errorf("%w: %d within %v, which is how an attack on the key would look; the next one is tried after %s",
 		ErrTransportLimit, len(a.wrong), AttemptsIn, a.wrong[0].Add(AttemptsIn).UTC().Format(time.RFC3339))
 }
 

@@ -119,6 +119,9 @@ func template(name string, from, until time.Time) (*x509.Certificate, error) {
 	}, nil
 }
 
+// CryptoSigner is s as the standard library wants a signer of SHA-256 digests.
+func CryptoSigner(ctx context.Context, s Signer) crypto.Signer { return certSigner{ctx, s} }
+
 // certSigner is a Signer as crypto/x509 wants it.
 type certSigner struct {
 	ctx context.Context

@@ -122,8 +122,9 @@ var (
 	// ErrTransport: a ciphertext does not give a seed under the transport key.
 	// It is one and the same for all reasons, none of which may be told.
 	ErrTransport = errors.New("it cannot be unwrapped: it was encrypted to another key or in another way, was altered, or does not hold a seed that this HSM can take over")
-	// ErrTransportLimit: too many RSA-1_5 ciphertexts were wrong.
-	ErrTransportLimit = errors.New("too many seeds encrypted with RSA-1_5 could not be unwrapped")
+	// ErrTransportLimit: too many RSA-1_5 ciphertexts were wrong, of seeds or of
+	// the session keys of PGP messages.
+	ErrTransportLimit = errors.New("too much that is encrypted with RSA-1_5 could not be opened")
 	// ErrPKCS1: RSA-1_5 was not allowed.
 	ErrPKCS1 = errors.New("it was encrypted with RSA-1_5, which is off unless it is asked for by name: ask the vendor for RSA-OAEP")
 	// ErrNoTransportKey: no transport key was made or attached.

@@ -40,14 +40,15 @@ type Memory struct {
 	seeds   map[[8]byte][][]byte // what must not be seen, by its first bytes
 	hmacs   int
 
-	attempts hsm.Attempts // at RSA-1_5
+	attempts    hsm.Attempts // at RSA-1_5 with the transport keys
+	pgpAttempts hsm.Attempts // with the PGP keys
 }
 
 type memoryKey struct {
 	record hsm.KeyRecord
 	bytes  []byte            // of a secret key
 	signer *ecdsa.PrivateKey // of the audit key
-	rsa    *rsa.PrivateKey   // of a transport key
+	rsa    *rsa.PrivateKey   // of a transport key or a PGP key
 }
 
 type memoryKeys struct {
@@ -59,11 +60,13 @@ type memoryKeys struct {
 	newAudit           uint32
 	attached           map[hsm.KeyName]bool
 	transport          []memoryTransport // the newest first
+	pgp                []memoryPGP       // the newest first
 }
 
 var (
 	_ Keystore        = (*Memory)(nil)
 	_ hsm.Transporter = (*Memory)(nil)
+	_ hsm.PGPHolder   = (*Memory)(nil)
 )
 
 // NewMemory makes a Memory with all keys made and attached.

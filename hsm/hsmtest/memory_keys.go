@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"time"
 
 	"watchword/hsm"
 )
@@ -42,7 +43,10 @@ func (m *Memory) create(ctx context.Context, name hsm.KeyName, version uint32, b
 		}
 		sum := sha256.Sum256(public)
 		k.record.Check = sum[:16]
-	case hsm.KeyTransport:
+	case hsm.KeyTransport, hsm.KeyPGP:
+		if name == hsm.KeyPGP {
+			hsm.DatePGP(k.record.ID, time.Now())
+		}
 		var err error
 		if k.rsa, err = rsa.GenerateKey(rand.Reader, bits); err != nil {
 			return hsm.KeyRecord{}, err
@@ -100,6 +104,8 @@ func (m *Memory) Attach(ctx context.Context, records []hsm.KeyRecord) error {
 			}
 		case hsm.KeyTransport:
 			keys.transport = append(keys.transport, memoryTransport{r.Version, found.rsa})
+		case hsm.KeyPGP:
+			keys.pgp = append(keys.pgp, memoryPGP{r.Version, found.rsa, hsm.PGPMade(r.ID)})
 		}
 	}
 	for _, name := range hsm.KeyNames() {
@@ -108,6 +114,7 @@ func (m *Memory) Attach(ctx context.Context, records []hsm.KeyRecord) error {
 		}
 	}
 	slices.SortFunc(keys.transport, func(a, b memoryTransport) int { return cmp.Compare(b.version, a.version) })
+	slices.SortFunc(keys.pgp, func(a, b memoryPGP) int { return cmp.Compare(b.version, a.version) })
 	m.keys = keys
 	return nil
 }

@@ -114,6 +114,22 @@ func (c conn) decrypt(key handle, in, out *[16]byte) error {
 	return nil
 }
 
+// decryptRSA decrypts in by CKM_RSA_PKCS and answers the part of out that it
+// used; out is as long as the modulus, which modules ask for. begun says whether
+// an error may be about in.
+func (c conn) decryptRSA(key handle, in, out []byte) (plain []byte, begun bool, err error) {
+	c.tick()
+	n, b := C.ck_ulong(len(out)), C.int(0)
+	if err := rv("C_Decrypt", C.ck_decrypt_rsa(c.m.fn, c.session(), key,
+		ptr(in), C.ck_ulong(len(in)), ptr(out), &n, &b)); err != nil {
+		return nil, b != 0, err
+	}
+	if uint64(n) > uint64(len(out)) {
+		return nil, true, fmt.Errorf("C_Decrypt: %d bytes in the place of %d", n, len(out))
+	}
+	return out[:n:n], true, nil
+}
+
 // take unwraps what was encrypted to an RSA key to a session key that can be
 // wrapped again. It is sensitive unless readable. How it was encrypted says in.
 func (c conn) take(in rsaWrap, key handle, ciphertext []byte, readable bool) (handle, error) {

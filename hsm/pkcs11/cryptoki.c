@@ -235,6 +235,17 @@ ck_ulong ck_decrypt(ck_functions *p, ck_ulong session, ck_ulong key,
 	return ((crypt_fn)p->fn[fn_decrypt])(session, in, inlen, out, outlen);
 }
 
+ck_ulong ck_decrypt_rsa(ck_functions *p, ck_ulong session, ck_ulong key,
+	const unsigned char *in, ck_ulong inlen, unsigned char *out, ck_ulong *outlen, int *begun)
+{
+	ck_mechanism m = { ckm_rsa_pkcs, NULL, 0 };
+	ck_ulong rv = ((init_fn)p->fn[fn_decrypt_init])(session, &m, key);
+	if (rv != 0)
+		return rv;
+	*begun = 1;
+	return ((crypt_fn)p->fn[fn_decrypt])(session, in, inlen, out, outlen);
+}
+
 ck_ulong ck_destroy(ck_functions *p, ck_ulong session, ck_ulong object)
 {
 	return ((destroy_fn)p->fn[fn_destroy_object])(session, object);

@@ -37,6 +37,11 @@ ck_ulong ck_unwrap_aes(ck_functions *p, ck_ulong session, ck_ulong mechanism, ck
 ck_ulong ck_decrypt(ck_functions *p, ck_ulong session, ck_ulong key,
 	const unsigned char *in, ck_ulong inlen, unsigned char *out, ck_ulong *outlen);
 
+/* C_DecryptInit and C_Decrypt by CKM_RSA_PKCS. *outlen is the size of out on
+ * entry, at least that of the modulus. *begun is set once in is looked at. */
+ck_ulong ck_decrypt_rsa(ck_functions *p, ck_ulong session, ck_ulong key,
+	const unsigned char *in, ck_ulong inlen, unsigned char *out, ck_ulong *outlen, int *begun);
+
 ck_ulong ck_destroy(ck_functions *p, ck_ulong session, ck_ulong object);
 
 /* C_UnwrapKey of a seed that was encrypted to an RSA key, by CKM_RSA_PKCS_OAEP,

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"time"
 
 	"github.com/miekg/pkcs11"
 
@@ -30,6 +31,7 @@ type keyset struct {
 	audit      handle
 	auditKey   *ecdsa.PublicKey
 	transport  []*transportKey // those that vendors may have encrypted to, the newest first; mostly none
+	pgp        []*pgpKey       // the same of PGP keys
 }
 
 // oidP256 names the curve P-256 in CKA_EC_PARAMS.
@@ -79,6 +81,9 @@ func (k *Keystore) create(ctx context.Context, name hsm.KeyName, version uint32,
 	err := k.alone(ctx, func(g *generation) error {
 		id := make([]byte, 16)
 		rand.Read(id)
+		if name == hsm.KeyPGP {
+			hsm.DatePGP(id, time.Now())
+		}
 		r := hsm.KeyRecord{Name: name, Version: version, ID: id}
 		err := generate(g.anchor, r, bits)
 		if err != nil {
@@ -157,23 +162,24 @@ func generate(c conn, r hsm.KeyRecord, bits int) error {
 			return opError("C_GenerateKeyPair", err)
 		}
 		return nil
-	case hsm.KeyTransport:
+	case hsm.KeyTransport, hsm.KeyPGP:
+		unwraps := r.Name == hsm.KeyTransport // and the other decrypts
 		_, _, err := c.m.p11.GenerateKeyPair(c.h,
 			[]*pkcs11.Mechanism{pkcs11.NewMechanism(pkcs11.CKM_RSA_PKCS_KEY_PAIR_GEN, nil)},
 			attributes(pkcs11.CKO_PUBLIC_KEY, false,
 				pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA),
 				pkcs11.NewAttribute(pkcs11.CKA_MODULUS_BITS, bits),
 				pkcs11.NewAttribute(pkcs11.CKA_PUBLIC_EXPONENT, []byte{1, 0, 1}),
-				pkcs11.NewAttribute(pkcs11.CKA_WRAP, true),
-				pkcs11.NewAttribute(pkcs11.CKA_ENCRYPT, false),
+				pkcs11.NewAttribute(pkcs11.CKA_WRAP, unwraps),
+				pkcs11.NewAttribute(pkcs11.CKA_ENCRYPT, !unwraps),
 				pkcs11.NewAttribute(pkcs11.CKA_VERIFY, false),
 				pkcs11.NewAttribute(pkcs11.CKA_VERIFY_RECOVER, false)),
 			attributes(pkcs11.CKO_PRIVATE_KEY, true,
 				pkcs11.NewAttribute(pkcs11.CKA_KEY_TYPE, pkcs11.CKK_RSA),
 				pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
 				pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false),
-				pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, true),
-				pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, false),
+				pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, unwraps),
+				pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, !unwraps),
 				pkcs11.NewAttribute(pkcs11.CKA_SIGN, false),
 				pkcs11.NewAttribute(pkcs11.CKA_SIGN_RECOVER, false),
 				pkcs11.NewAttribute(pkcs11.CKA_DERIVE, false)))
@@ -219,6 +225,7 @@ func (k *Keystore) Attach(ctx context.Context, keys []hsm.KeyRecord) error {
 		k.records = records
 		k.public = found.auditKey
 		k.transport = found.transportKeys()
+		k.pgp = found.pgpKeys()
 		k.cause = nil
 		k.gen.Store(&next)
 		close(g.down)
@@ -269,6 +276,8 @@ func attach(c conn, p *profile, records []hsm.KeyRecord) (*keyset, error) {
 			}
 		case hsm.KeyTransport:
 			ks.transport = append(ks.transport, found.transport)
+		case hsm.KeyPGP:
+			ks.pgp = append(ks.pgp, found.pgp)
 		}
 	}
 	for _, name := range hsm.KeyNames() {
@@ -277,6 +286,7 @@ func attach(c conn, p *profile, records []hsm.KeyRecord) (*keyset, error) {
 		}
 	}
 	slices.SortFunc(ks.transport, func(a, b *transportKey) int { return cmp.Compare(b.version, a.version) })
+	slices.SortFunc(ks.pgp, func(a, b *pgpKey) int { return cmp.Compare(b.version, a.version) })
 	return ks, nil
 }
 
@@ -285,13 +295,14 @@ type foundKey struct {
 	public *ecdsa.PublicKey // of the audit key
 
 	transport *transportKey // of a transport key
+	pgp       *pgpKey       // of a PGP key
 }
 
 // prove finds the key of r and computes its check value: something that only
 // this key makes, hashed.
 func prove(c conn, p *profile, r hsm.KeyRecord) ([]byte, foundKey, error) {
 	class := uint(pkcs11.CKO_SECRET_KEY)
-	if r.Name == hsm.KeyAudit || r.Name == hsm.KeyTransport {
+	if r.Name == hsm.KeyAudit || r.Name == hsm.KeyTransport || r.Name == hsm.KeyPGP {
 		class = pkcs11.CKO_PRIVATE_KEY
 	}
 	key, err := find(c, class, r.ID)
@@ -336,6 +347,10 @@ func prove(c conn, p *profile, r hsm.KeyRecord) ([]byte, foundKey, error) {
 	case hsm.KeyTransport:
 		if found.transport, err = proveTransport(c, p, key, r); err == nil {
 			proof, err = x509.MarshalPKIXPublicKey(found.transport.public)
+		}
+	case hsm.KeyPGP:
+		if found.pgp, err = provePGP(c, p, key, r); err == nil {
+			proof, err = x509.MarshalPKIXPublicKey(found.pgp.public)
 		}
 	default:
 		return nil, found, fmt.Errorf("there is no HSM key named %q", r.Name)

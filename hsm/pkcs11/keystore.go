@@ -128,7 +128,7 @@ func (c *Config) setDefaults() {
 }
 
 // A Keystore is an hsm.Keystore, hsm.Decrypter, hsm.Sealer, hsm.Signer,
-// hsm.Provisioner and hsm.Transporter on a PKCS#11 token.
+// hsm.Provisioner, hsm.Transporter and hsm.PGPHolder on a PKCS#11 token.
 type Keystore struct {
 	config Config
 	log    *slog.Logger
@@ -144,12 +144,14 @@ type Keystore struct {
 
 	gen atomic.Pointer[generation] // nil while the HSM is lost, and after Close
 
-	attempts hsm.Attempts // at RSA-1_5
+	attempts    hsm.Attempts // at RSA-1_5 with the transport keys
+	pgpAttempts hsm.Attempts // with the PGP keys
 
 	mu        sync.Mutex         // guards what follows, and changes of gen
 	records   []hsm.KeyRecord    // as attached
 	public    *ecdsa.PublicKey   // of the audit key, as attached
 	transport []hsm.TransportKey // as attached
+	pgp       []hsm.PGPKey       // as attached
 	cause     error              // why gen is nil
 	closed    bool
 	number    uint64
