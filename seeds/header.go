@@ -75,8 +75,9 @@ func isHeader(fields [][]byte) bool {
 }
 
 // headerColumns tells the columns that a header row names. Columns in the usual
-// order may have names of their own: what they hold shows in the values. In
-// another order each must have a known name. strange is the first column, from
+// order may have names of their own, and there may be fewer names than columns:
+// the rows are read as if there were no header. In another order each must have a
+// known name. strange is the first column, from
 // 1, that has none, or that there is twice; zero if there is none.
 func headerColumns(fields [][]byte, usual []column) (columns []column, strange int) {
 	columns = make([]column, len(fields))
@@ -121,6 +122,13 @@ func headerColumns(fields [][]byte, usual []column) (columns []column, strange i
 		case hasHash:
 			columns[i] = colType
 		}
+	}
+	if i := slices.Index(usual, colMoving); inOrder && i >= 0 {
+		// Of one token it is the period, of the next the counter.
+		if i < len(columns) {
+			columns[i] = colMoving
+		}
+		columns = append(columns, usual[min(len(columns), len(usual)):]...)
 	}
 	return columns, 0
 }

@@ -396,3 +396,19 @@ func TestTablesAreWiped(t *testing.T) {
 		t.Error("a seed stays behind")
 	}
 }
+
+// A header row in the usual order says nothing that the rows do not say.
+func TestAHeaderInTheUsualOrderMayNameFewerColumns(t *testing.T) {
+	for _, file := range []string{
+		"serial,seed\nA1,3132333435363738393031323334353637383930,hotp,8,7\n",
+		"serial,hexseed,type,digits,period\nA1,3132333435363738393031323334353637383930,hotp,8,7,sha1\n",
+		"serial,hexseed,type,digits,counter\nA1,3132333435363738393031323334353637383930,hotp,8,7\n",
+	} {
+		r := oathCSV.Open(strings.NewReader(file), OpenOptions{})
+		rec, err := r.Next()
+		if err != nil || rec.Err != nil || rec.Type != tokens.HOTP || rec.Digits != 8 || rec.Counter != 7 {
+			t.Errorf("%q: %+v, %v", file, rec, err)
+		}
+		r.Close()
+	}
+}

@@ -186,6 +186,10 @@ func (z *zipContent) explain(err error) error {
 		return z.w.failed()
 	case errors.As(err, &bad):
 		return bad
+	case z.plain != nil && err != errZipAltered && err != errZipPassword:
+		// One in 256 wrong passwords passes the check, and what it decrypts to is
+		// noise, which fails in any way.
+		return &FileError{Reason: "the password is wrong, or the zip archive was altered, damaged or cut off"}
 	case errors.Is(err, io.ErrUnexpectedEOF) || err == io.EOF:
 		return &FileError{Reason: "the zip archive breaks off before its end; it was cut off"}
 	}

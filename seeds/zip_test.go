@@ -291,3 +291,21 @@ const (
 	zipCryptoSample = "504b0304140009000800ce09765daceb4712280000002c00000005000000612e63737678fe7a3823f21e62373e0ce3a78fcff50d5d6c47f6e6107f856fc817015404d26f1d9de979f832e6504b0708aceb4712280000002c000000504b01021e03140009000800ce09765daceb4712280000002c000000050000000000000001000000a48100000000612e637376504b05060000000001000100330000005b0000000000"
 	zipAESSample    = "504b0304330001006300ce09765d000000003c0000002c00000005000b00612e6373760199070002004145030800891f612ae30474916520a69de81d2519e2615732ef3369089a5cff349f6120672c4aefea316a48536aa057d502463a78ea03eed779d53e3f75e38164504b01023f03330001006300ce09765d000000003c0000002c00000005002f000000000000002080a48100000000612e6373760a0020000000000001001800c4a0a3d11e7add01000000000000000000000000000000000199070002004145030800504b05060000000001000100620000006a0000000000"
 )
+
+// ZipCrypto has one byte by which a wrong password shows at once.
+func TestAWrongPasswordThatPassesTheCheckOfAnArchiveIsCalledWrong(t *testing.T) {
+	archive := packed(t, map[string]string{"shipment": manyTokens(40)}, "zip", "-P", "right", "a.zip", "shipment")
+	late := 0
+	for i := range 2000 {
+		_, err := importZip(t, archive, Options{Password: []byte(fmt.Sprint("wrong", i))})
+		if err == nil || !strings.Contains(err.Error(), "the password is") {
+			t.Fatalf("password %d: %v", i, err)
+		}
+		if !strings.Contains(err.Error(), errZipPassword.Error()) {
+			late++
+		}
+	}
+	if late == 0 {
+		t.Error("none passed the check: the test shows nothing")
+	}
+}
