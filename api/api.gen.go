@@ -34,6 +34,24 @@ func (e ImportRecordOutcome) Valid() bool {
 	}
 }
 
+// Defines values for ImportRecordPath.
+const (
+	ImportRecordPathHost ImportRecordPath = "host"
+	ImportRecordPathHsm  ImportRecordPath = "hsm"
+)
+
+// Valid indicates whether the value is a known member of the ImportRecordPath enum.
+func (e ImportRecordPath) Valid() bool {
+	switch e {
+	case ImportRecordPathHost:
+		return true
+	case ImportRecordPathHsm:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for NameRule.
 const (
 	NameRulePlain NameRule = "plain"
@@ -175,6 +193,63 @@ func (e Verdict) Valid() bool {
 	case VerdictAccept:
 		return true
 	case VerdictReject:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ImportSeedsParamsType.
+const (
+	ImportSeedsParamsTypeHotp ImportSeedsParamsType = "hotp"
+	ImportSeedsParamsTypeTotp ImportSeedsParamsType = "totp"
+)
+
+// Valid indicates whether the value is a known member of the ImportSeedsParamsType enum.
+func (e ImportSeedsParamsType) Valid() bool {
+	switch e {
+	case ImportSeedsParamsTypeHotp:
+		return true
+	case ImportSeedsParamsTypeTotp:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ImportSeedsParamsHash.
+const (
+	ImportSeedsParamsHashSha1   ImportSeedsParamsHash = "sha1"
+	ImportSeedsParamsHashSha256 ImportSeedsParamsHash = "sha256"
+	ImportSeedsParamsHashSha512 ImportSeedsParamsHash = "sha512"
+)
+
+// Valid indicates whether the value is a known member of the ImportSeedsParamsHash enum.
+func (e ImportSeedsParamsHash) Valid() bool {
+	switch e {
+	case ImportSeedsParamsHashSha1:
+		return true
+	case ImportSeedsParamsHashSha256:
+		return true
+	case ImportSeedsParamsHashSha512:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ImportSeedsParamsEncoding.
+const (
+	ImportSeedsParamsEncodingBase32 ImportSeedsParamsEncoding = "base32"
+	ImportSeedsParamsEncodingHex    ImportSeedsParamsEncoding = "hex"
+)
+
+// Valid indicates whether the value is a known member of the ImportSeedsParamsEncoding enum.
+func (e ImportSeedsParamsEncoding) Valid() bool {
+	switch e {
+	case ImportSeedsParamsEncodingBase32:
+		return true
+	case ImportSeedsParamsEncodingHex:
 		return true
 	default:
 		return false
@@ -335,11 +410,32 @@ type Import struct {
 	// Rejected Bad records.
 	Rejected int `json:"rejected"`
 
+	// Removed Tokens that were removed by undoing it.
+	Removed *int `json:"removed,omitempty"`
+
 	// Sha256 Of the file, in hex.
 	Sha256 string `json:"sha256"`
 
 	// Tokens Tokens created.
 	Tokens int `json:"tokens"`
+
+	// Undone When it was first undone.
+	Undone *time.Time `json:"undone,omitempty"`
+}
+
+// ImportDetail An import, and what is there of it.
+type ImportDetail struct {
+	// Fresh Tokens that were never assigned nor changed in any way; undoing removes them.
+	Fresh int `json:"fresh"`
+
+	// Import An import that was published.
+	Import Import `json:"import"`
+
+	// Models The ten most frequent models.
+	Models []ModelCount `json:"models"`
+
+	// States Its tokens that are there, by state; no zeros.
+	States map[string]int `json:"states"`
 }
 
 // ImportPage A page of imports.
@@ -398,8 +494,14 @@ type ImportProblem struct {
 	// Sha256 Of the file, in hex.
 	Sha256 string `json:"sha256"`
 	Status int    `json:"status"`
-	Title  string `json:"title"`
-	Type   string `json:"type"`
+
+	// ThroughHost Tokens whose seeds came encrypted to the transport key and travelled through the server's memory.
+	ThroughHost int `json:"through_host"`
+
+	// ThroughHsm Tokens whose seeds came encrypted to the transport key and were taken over inside the HSM.
+	ThroughHsm int    `json:"through_hsm"`
+	Title      string `json:"title"`
+	Type       string `json:"type"`
 }
 
 // ImportRecord What became of one record.
@@ -411,15 +513,24 @@ type ImportRecord struct {
 	Line    int                 `json:"line"`
 	Outcome ImportRecordOutcome `json:"outcome"`
 
+	// Path How a seed that came encrypted to the transport key travelled: inside the HSM, or through the server's memory.
+	Path *ImportRecordPath `json:"path,omitempty"`
+
 	// Reason Why it was not created; else empty.
 	Reason string `json:"reason"`
 
 	// Serial The serial; empty if it could not be read.
 	Serial string `json:"serial"`
+
+	// User Whom the file names as the owner.
+	User *string `json:"user,omitempty"`
 }
 
 // ImportRecordOutcome defines model for ImportRecord.Outcome.
 type ImportRecordOutcome string
+
+// ImportRecordPath How a seed that came encrypted to the transport key travelled: inside the HSM, or through the server's memory.
+type ImportRecordPath string
 
 // ImportReport What became of each record of a file.
 type ImportReport struct {
@@ -466,6 +577,12 @@ type ImportReport struct {
 
 	// Sha256 Of the file, in hex.
 	Sha256 string `json:"sha256"`
+
+	// ThroughHost Tokens whose seeds came encrypted to the transport key and travelled through the server's memory.
+	ThroughHost int `json:"through_host"`
+
+	// ThroughHsm Tokens whose seeds came encrypted to the transport key and were taken over inside the HSM.
+	ThroughHsm int `json:"through_hsm"`
 }
 
 // Key An API key.
@@ -492,6 +609,13 @@ type Key struct {
 // KeyPage The API keys.
 type KeyPage struct {
 	Items []Key `json:"items"`
+}
+
+// ModelCount How many tokens are of a model.
+type ModelCount struct {
+	// Model What the file says of maker and model; may be empty.
+	Model  string `json:"model"`
+	Tokens int    `json:"tokens"`
 }
 
 // NameRule What `DOMAIN\alice` and `alice@corp` mean from this client: `plain` takes the name as
@@ -632,6 +756,9 @@ type Token struct {
 	// Drift Time steps that the token's clock is ahead of the server's; TOTP.
 	Drift *int `json:"drift,omitempty"`
 
+	// Hint Whom the vendor's file names as the owner, if it was not assigned by it. Nothing is decided by it.
+	Hint *string `json:"hint,omitempty"`
+
 	// LastUsed The last accept.
 	LastUsed *time.Time `json:"last_used,omitempty"`
 
@@ -730,6 +857,9 @@ type VerifyResult struct {
 
 // Cursor defines model for Cursor.
 type Cursor = string
+
+// ImportId defines model for ImportId.
+type ImportId = int64
 
 // Limit defines model for Limit.
 type Limit = int
@@ -835,11 +965,20 @@ type ImportSeedsMultipartBody struct {
 	// File The seed file. The last part.
 	File openapi_types.File `json:"file"`
 
-	// Password Password, as PBKDF2 takes it.
+	// Password Password of the PSKC file, the zip archive or the PGP message, or passphrase of the PGP key.
 	Password *openapi_types.File `json:"password,omitempty"`
+
+	// PgpKey Private OpenPGP key that the file is encrypted to.
+	PgpKey *openapi_types.File `json:"pgp_key,omitempty"`
+
+	// PgpSigner Public OpenPGP keys, one of which must have signed the file.
+	PgpSigner *openapi_types.File `json:"pgp_signer,omitempty"`
 
 	// Psk Pre-shared key, in hex or raw.
 	Psk *openapi_types.File `json:"psk,omitempty"`
+
+	// Signer X.509 certificate whose signature the file must carry.
+	Signer *openapi_types.File `json:"signer,omitempty"`
 }
 
 // ImportSeedsParams defines parameters for ImportSeeds.
@@ -861,7 +1000,46 @@ type ImportSeedsParams struct {
 
 	// All Report the records that were created, too.
 	All *bool `form:"all,omitempty" json:"all,omitempty"`
+
+	// Type What the tokens are, where the file does not say.
+	Type *ImportSeedsParamsType `form:"type,omitempty" json:"type,omitempty"`
+
+	// Hash The hash of the codes, where the file does not say.
+	Hash *ImportSeedsParamsHash `form:"hash,omitempty" json:"hash,omitempty"`
+
+	// Digits The length of a code, where the file does not say.
+	Digits *int `form:"digits,omitempty" json:"digits,omitempty"`
+
+	// Period Seconds of a time step, where the file does not say.
+	Period *int `form:"period,omitempty" json:"period,omitempty"`
+
+	// Encoding How seeds are written, where that is left open.
+	Encoding *ImportSeedsParamsEncoding `form:"encoding,omitempty" json:"encoding,omitempty"`
+
+	// TimeOrigin What times in a SafeWord file count from; 2000-01-01 where it is not chosen.
+	TimeOrigin *time.Time `form:"time_origin,omitempty" json:"time_origin,omitempty"`
+
+	// AllowRsa15 Take seeds that are encrypted with RSA-1_5. Each answer about a wrong one helps to decrypt others.
+	AllowRsa15 *bool `form:"allow_rsa_1_5,omitempty" json:"allow_rsa_1_5,omitempty"`
+
+	// AllowHostUnwrap Let seeds that the HSM cannot pad inside travel through the server's memory.
+	AllowHostUnwrap *bool `form:"allow_host_unwrap,omitempty" json:"allow_host_unwrap,omitempty"`
+
+	// Assign Hand each token to the user whom its record names; a record whose user cannot get one is bad.
+	Assign *bool `form:"assign,omitempty" json:"assign,omitempty"`
+
+	// CreateUsers Make the users whom there are not. Only with `assign`.
+	CreateUsers *bool `form:"create_users,omitempty" json:"create_users,omitempty"`
 }
+
+// ImportSeedsParamsType defines parameters for ImportSeeds.
+type ImportSeedsParamsType string
+
+// ImportSeedsParamsHash defines parameters for ImportSeeds.
+type ImportSeedsParamsHash string
+
+// ImportSeedsParamsEncoding defines parameters for ImportSeeds.
+type ImportSeedsParamsEncoding string
 
 // ListKeysParams defines parameters for ListKeys.
 type ListKeysParams struct {
@@ -1117,6 +1295,12 @@ type ServerInterface interface {
 	// ImportSeeds Import a seed file
 	// (POST /v1/imports)
 	ImportSeeds(ctx echo.Context, params ImportSeedsParams) error
+	// ShowImport Show an import
+	// (GET /v1/imports/{id})
+	ShowImport(ctx echo.Context, id ImportId) error
+	// UndoImport Undo an import
+	// (POST /v1/imports/{id}/undo)
+	UndoImport(ctx echo.Context, id ImportId) error
 	// ListKeys List the API keys
 	// (GET /v1/keys)
 	ListKeys(ctx echo.Context, params ListKeysParams) error
@@ -1455,8 +1639,110 @@ func (w *ServerInterfaceWrapper) ImportSeeds(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter all: %s", err))
 	}
 
+	// ------------- Optional query parameter "type" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "type", ctx.QueryParams(), &params.Type, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter type: %s", err))
+	}
+
+	// ------------- Optional query parameter "hash" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "hash", ctx.QueryParams(), &params.Hash, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter hash: %s", err))
+	}
+
+	// ------------- Optional query parameter "digits" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "digits", ctx.QueryParams(), &params.Digits, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter digits: %s", err))
+	}
+
+	// ------------- Optional query parameter "period" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "period", ctx.QueryParams(), &params.Period, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter period: %s", err))
+	}
+
+	// ------------- Optional query parameter "encoding" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "encoding", ctx.QueryParams(), &params.Encoding, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter encoding: %s", err))
+	}
+
+	// ------------- Optional query parameter "time_origin" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "time_origin", ctx.QueryParams(), &params.TimeOrigin, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter time_origin: %s", err))
+	}
+
+	// ------------- Optional query parameter "allow_rsa_1_5" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "allow_rsa_1_5", ctx.QueryParams(), &params.AllowRsa15, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter allow_rsa_1_5: %s", err))
+	}
+
+	// ------------- Optional query parameter "allow_host_unwrap" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "allow_host_unwrap", ctx.QueryParams(), &params.AllowHostUnwrap, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter allow_host_unwrap: %s", err))
+	}
+
+	// ------------- Optional query parameter "assign" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "assign", ctx.QueryParams(), &params.Assign, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter assign: %s", err))
+	}
+
+	// ------------- Optional query parameter "create_users" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "create_users", ctx.QueryParams(), &params.CreateUsers, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter create_users: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ImportSeeds(ctx, params)
+	return err
+}
+
+// ShowImport converts echo context to params.
+func (w *ServerInterfaceWrapper) ShowImport(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id ImportId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "int64", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ShowImport(ctx, id)
+	return err
+}
+
+// UndoImport converts echo context to params.
+func (w *ServerInterfaceWrapper) UndoImport(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id ImportId
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "int64", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UndoImport(ctx, id)
 	return err
 }
 
@@ -2123,6 +2409,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/tokens/:serial/unlock", wrapper.UnlockOwner, options.OperationMiddlewares["unlockOwner"]...)
 	router.GET(options.BaseURL+"/v1/imports", wrapper.ListImports, options.OperationMiddlewares["listImports"]...)
 	router.POST(options.BaseURL+"/v1/imports", wrapper.ImportSeeds, options.OperationMiddlewares["importSeeds"]...)
+	router.GET(options.BaseURL+"/v1/imports/:id", wrapper.ShowImport, options.OperationMiddlewares["showImport"]...)
+	router.POST(options.BaseURL+"/v1/imports/:id/undo", wrapper.UndoImport, options.OperationMiddlewares["undoImport"]...)
 	router.GET(options.BaseURL+"/v1/clients", wrapper.ListClients, options.OperationMiddlewares["listClients"]...)
 	router.POST(options.BaseURL+"/v1/clients", wrapper.AddClient, options.OperationMiddlewares["addClient"]...)
 	router.DELETE(options.BaseURL+"/v1/clients/:name", wrapper.DeleteClient, options.OperationMiddlewares["deleteClient"]...)

@@ -21,6 +21,7 @@ type Core interface {
 	Lifecycle
 	Clients
 	Journal
+	Imports
 }
 
 // Keys are the API keys, and what they prove.
@@ -81,7 +82,13 @@ type Clients interface {
 type Journal interface {
 	Records(ctx context.Context, p tokens.Principal, q tokens.RecordQuery) ([]audit.Record, error)
 	VerifyAudit(ctx context.Context, p tokens.Principal) (tokens.AuditReport, error)
+}
+
+// Imports are what became of seed files.
+type Imports interface {
 	Batches(ctx context.Context, p tokens.Principal, q tokens.BatchQuery) ([]tokens.Batch, error)
+	ShowBatch(ctx context.Context, p tokens.Principal, id int64) (tokens.Batch, tokens.Tally, error)
+	Undo(ctx context.Context, p tokens.Principal, id int64) (tokens.Batch, tokens.Tally, error)
 }
 
 // Importer reads a seed file to its end and imports it wholly or, where the

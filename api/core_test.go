@@ -234,10 +234,31 @@ func (s *scripted) Batches(_ context.Context, p tokens.Principal, q tokens.Batch
 	return list, s.asked(p, "", "", q)
 }
 
+func (s *scripted) ShowBatch(_ context.Context, p tokens.Principal, id int64) (tokens.Batch, tokens.Tally, error) {
+	b := tokens.Batch{
+		ID: id, Realm: "default", Name: "shipment.csv", Format: "oath-csv", SHA256: strings.Repeat("a", 64),
+		Actor: "key:test", Created: testTime, Published: testTime, Tokens: 100,
+	}
+	tally := tokens.Tally{
+		States: map[tokens.State]int{tokens.Imported: 98, tokens.Active: 2}, Fresh: 97,
+		Models: []tokens.ModelCount{{Model: "C200", Tokens: 99}, {Tokens: 1}},
+	}
+	return b, tally, s.asked(p, "", "", id)
+}
+
+func (s *scripted) Undo(ctx context.Context, p tokens.Principal, id int64) (tokens.Batch, tokens.Tally, error) {
+	b, tally, err := s.ShowBatch(ctx, p, id)
+	b.Undone, b.Removed, tally.Fresh, tally.Models = testTime, 97, 0, nil
+	tally.States[tokens.Imported] = 1
+	return b, tally, err
+}
+
 // Import makes scripted an Importer, too: it reads the file to its end and
 // reports one token.
 func (s *scripted) Import(ctx context.Context, p tokens.Principal, o seeds.Options, r io.Reader) (*seeds.Report, error) {
-	o.PSK, o.Password = append([]byte(nil), o.PSK...), append([]byte(nil), o.Password...)
+	for _, secret := range []*[]byte{&o.PSK, &o.Password, &o.PGPKey} {
+		*secret = append([]byte(nil), *secret...) // wiped soon
+	}
 	if err := s.asked(p, o.Realm, "", o); err != nil {
 		return nil, err
 	}
@@ -250,7 +271,7 @@ func (s *scripted) Import(ctx context.Context, p tokens.Principal, o seeds.Optio
 	}
 	return &seeds.Report{
 		Published: true, Batch: 1, Format: "oath-csv", Name: o.Name, Bytes: n, Created: 1, DryRun: o.DryRun, Partial: o.Partial,
-		Records: []seeds.Outcome{{Line: 2, Key: 2, Serial: "A2", Outcome: tokens.OutcomeDuplicate, Reason: "it exists"}},
+		Records: []seeds.Outcome{{Line: 2, Key: 2, Serial: "A2", Outcome: tokens.OutcomeDuplicate, Reason: "it exists", User: "alice"}, {Line: 3, Serial: "A3", Outcome: tokens.OutcomeCreated, Path: "hsm"}},
 		Notes:   []string{"a note"},
 	}, nil
 }

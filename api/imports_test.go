@@ -102,6 +102,50 @@ func TestImportTakesSecretsBeforeTheFile(t *testing.T) {
 	}
 }
 
+func TestImportTakesKeysAndCertificatesBeforeTheFile(t *testing.T) {
+	var file string
+	core := reader(&file)
+	long := strings.Repeat("k", 20<<10)
+	contentType, body := form(t, part{"signer", "cert"}, part{"pgp_key", long}, part{"password", "phrase"}, part{"pgp_signer", "public"}, part{"file", "A1,00"})
+	w := do(newServer(t, core).Handler(), "POST", "/v1/imports", body, "Content-Type", contentType)
+	if w.Code != 200 || file != "A1,00" {
+		t.Fatalf("%d %s, file %q", w.Code, w.Body, file)
+	}
+	o := core.arg.(seeds.Options)
+	if string(o.Signer) != "cert" || string(o.PGPSigner) != "public" || string(o.PGPKey) != long || string(o.Password) != "phrase" || o.PSK != nil && len(o.PSK) > 0 {
+		t.Errorf("%+v", o)
+	}
+	// The secret ones are wiped.
+	up := &upload{psk: []byte("a"), password: []byte("b"), pgpKey: []byte("c")}
+	up.wipe()
+	if kept := string(up.psk) + string(up.password) + string(up.pgpKey); kept != "\x00\x00\x00" {
+		t.Errorf("%q is kept", kept)
+	}
+}
+
+func TestImportTakesWhatIsChosen(t *testing.T) {
+	var file string
+	core := reader(&file)
+	w := do(newServer(t, core).Handler(), "POST", "/v1/imports?type=hotp&hash=sha512&digits=8&period=60&encoding=hex&time_origin=1970-01-01T00:00:00Z&allow_rsa_1_5=true&allow_host_unwrap=true&assign=true&create_users=true", "A1,00", "Content-Type", "application/octet-stream")
+	if w.Code != 200 {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	o := core.arg.(seeds.Options)
+	if c := o.Choices; c.Type != tokens.HOTP || c.Hash.String() != "sha512" || c.Digits != 8 || c.Period != 60 || c.Encoding != seeds.Hex || c.TimeOrigin.Unix() != 0 || c.TimeOrigin.IsZero() {
+		t.Errorf("%+v", c)
+	}
+	if !o.AllowRSA15 || !o.AllowHost || !o.Assign || !o.Create {
+		t.Errorf("%+v", o)
+	}
+	core = reader(&file)
+	if w := do(newServer(t, core).Handler(), "POST", "/v1/imports", "A1,00", "Content-Type", "application/octet-stream"); w.Code != 200 {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	if o := core.arg.(seeds.Options); o.Choices != (seeds.Choices{}) || o.AllowRSA15 || o.AllowHost || o.Assign || o.Create {
+		t.Errorf("nothing was chosen: %+v", o)
+	}
+}
+
 func TestBadMultipartBodiesAreRefused(t *testing.T) {
 	_, whole := form(t, part{"file", strings.Repeat("A1,00\n", 1000)})
 	for _, tt := range []struct {
@@ -378,6 +422,7 @@ func FuzzMultipart(f *testing.F) {
 	add(part{"file", "A1,00"})
 	add(part{"psk", "k"}, part{"file", "A1,00"})
 	add(part{"file", "A1,00"}, part{"psk", "k"})
+	add(part{"pgp_key", "k"}, part{"pgp_signer", "s"}, part{"signer", "c"}, part{"file", "A1,00"})
 	add(part{"password", "p"}, part{"psk", "k"}, part{"file", "--b\r\n"})
 	f.Add([]byte("--b--\r\n"))
 	f.Add([]byte("--b\r\nContent-Disposition: form-data; name=file\r\n\r\nA\r\n--b"))
@@ -406,7 +451,10 @@ func FuzzMultipart(f *testing.F) {
 				t.Fatalf("%q was accepted, and is %v", body, err)
 			}
 			last = p.FormName()
-			if want, ok := map[string]string{"psk": string(o.PSK), "password": string(o.Password), "file": file}[last]; !ok || string(b) != want {
+			if want, ok := map[string]string{
+				"psk": string(o.PSK), "password": string(o.Password), "pgp_key": string(o.PGPKey),
+				"pgp_signer": string(o.PGPSigner), "signer": string(o.Signer), "file": file,
+			}[last]; !ok || string(b) != want {
 				t.Fatalf("%q: part %q is %q, taken for %q", body, last, b, want)
 			}
 		}

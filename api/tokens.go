@@ -116,6 +116,9 @@ func tokenView(t *tokens.Token) Token {
 	} else {
 		v.Period, v.Drift = &t.Period, &t.Drift
 	}
+	if t.Hint != "" {
+		v.Hint = &t.Hint
+	}
 	if t.UsedAt > 0 {
 		used := time.Unix(t.UsedAt, 0).UTC()
 		v.LastUsed = &used

@@ -20,6 +20,7 @@ import (
 const (
 	maxPSK      = 1 << 10
 	maxPassword = 4 << 10
+	maxKeyFile  = 256 << 10 // of keys and certificates
 	maxSkip     = 8 << 20
 )
 
@@ -32,8 +33,11 @@ type upload struct {
 	parts    *multipart.Reader // nil if the body is the file
 	buffer   []byte            // that parts reads the body through
 	name     string            // of the file, if the body tells it
-	psk      []byte            // content of the part; nil if there was none
-	password []byte            // the same
+	psk      []byte            // content of the part; nil if there was none, as with all of these
+	password []byte
+	pgpKey   []byte
+
+	pgpSigner, signer []byte // public
 
 	control *http.ResponseController
 	stall   time.Duration
@@ -42,7 +46,7 @@ type upload struct {
 }
 
 // errOrder is what comes of a secret that stands behind the file.
-var errOrder = fmt.Errorf("%w: the parts psk and password must stand before the part file, which is read as it comes and must be the last (curl sends -F options in the order given)", tokens.ErrInvalid)
+var errOrder = fmt.Errorf("%w: the parts psk, password, pgp_key, pgp_signer and signer must stand before the part file, which is read as it comes and must be the last (curl sends -F options in the order given)", tokens.ErrInvalid)
 
 // receive reads a body up to the first byte of the file.
 func (s *Server) receive(c echo.Context) (*upload, error) {
@@ -82,11 +86,17 @@ func (up *upload) secrets() error {
 			err = up.secret(part, &up.psk, maxPSK)
 		case "password":
 			err = up.secret(part, &up.password, maxPassword)
+		case "pgp_key":
+			err = up.secret(part, &up.pgpKey, maxKeyFile)
+		case "pgp_signer":
+			err = up.secret(part, &up.pgpSigner, maxKeyFile)
+		case "signer":
+			err = up.secret(part, &up.signer, maxKeyFile)
 		case "file":
 			up.file, up.name = part, part.FileName()
 			return nil
 		default:
-			err = fmt.Errorf("%w: unknown part; there are psk, password and file, in this order", tokens.ErrInvalid)
+			err = fmt.Errorf("%w: unknown part; there are psk, password, pgp_key, pgp_signer and signer, and file as the last", tokens.ErrInvalid)
 		}
 		if err != nil {
 			return err
@@ -120,6 +130,7 @@ func (up *upload) secret(part *multipart.Part, into *[]byte, limit int) error {
 func (up *upload) wipe() {
 	clear(up.psk)
 	clear(up.password)
+	clear(up.pgpKey)
 	clear(up.buffer)
 }
 
@@ -163,7 +174,7 @@ func (up *upload) end() error {
 // explain is the error of an import, seen with what we know of the body: a
 // file that cannot be read without a key may be followed by the key.
 func (up *upload) explain(err error) error {
-	if up.parts == nil || up.err != nil || up.psk != nil || up.password != nil || !errors.Is(err, tokens.ErrInvalid) {
+	if up.parts == nil || up.err != nil || up.psk != nil || up.password != nil || up.pgpKey != nil || !errors.Is(err, tokens.ErrInvalid) {
 		return err
 	}
 	_, skipped := io.CopyN(io.Discard, up, maxSkip)

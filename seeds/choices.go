@@ -68,3 +68,17 @@ func likelyHash(n int) string {
 	}
 	return ""
 }
+
+// ParseHash reads the value of --hash: sha1, sha256 or sha512; empty is no choice.
+// The error wraps tokens.ErrInvalid.
+func ParseHash(name string) (hsm.Hash, error) {
+	for _, h := range []hsm.Hash{hsm.SHA1, hsm.SHA256, hsm.SHA512} {
+		if name == h.String() {
+			return h, nil
+		}
+	}
+	if name == "" {
+		return 0, nil
+	}
+	return 0, fmt.Errorf("%w: unknown hash; --hash is one of sha1, sha256 and sha512", tokens.ErrInvalid)
+}
