@@ -99,6 +99,7 @@ func (e Scope) Valid() bool {
 
 // Defines values for TokenAlgorithm.
 const (
+	TokenAlgorithmAes128 TokenAlgorithm = "aes128"
 	TokenAlgorithmSha1   TokenAlgorithm = "sha1"
 	TokenAlgorithmSha256 TokenAlgorithm = "sha256"
 	TokenAlgorithmSha512 TokenAlgorithm = "sha512"
@@ -107,6 +108,8 @@ const (
 // Valid indicates whether the value is a known member of the TokenAlgorithm enum.
 func (e TokenAlgorithm) Valid() bool {
 	switch e {
+	case TokenAlgorithmAes128:
+		return true
 	case TokenAlgorithmSha1:
 		return true
 	case TokenAlgorithmSha256:
@@ -120,8 +123,9 @@ func (e TokenAlgorithm) Valid() bool {
 
 // Defines values for TokenType.
 const (
-	TokenTypeHotp TokenType = "hotp"
-	TokenTypeTotp TokenType = "totp"
+	TokenTypeHotp   TokenType = "hotp"
+	TokenTypeTotp   TokenType = "totp"
+	TokenTypeYubico TokenType = "yubico"
 )
 
 // Valid indicates whether the value is a known member of the TokenType enum.
@@ -130,6 +134,8 @@ func (e TokenType) Valid() bool {
 	case TokenTypeHotp:
 		return true
 	case TokenTypeTotp:
+		return true
+	case TokenTypeYubico:
 		return true
 	default:
 		return false
@@ -748,10 +754,12 @@ type Token struct {
 	// Batch The import that it came with.
 	Batch int64 `json:"batch"`
 
-	// Counter The next counter expected; HOTP.
+	// Counter The next counter expected; HOTP, and Yubico OTP, where it is the session counter times 256 plus the use counter.
 	Counter *int64    `json:"counter,omitempty"`
 	Created time.Time `json:"created"`
-	Digits  int       `json:"digits"`
+
+	// Digits Length of a code; zero for type yubico.
+	Digits int `json:"digits"`
 
 	// Drift Time steps that the token's clock is ahead of the server's; TOTP.
 	Drift *int `json:"drift,omitempty"`
@@ -766,9 +774,12 @@ type Token struct {
 	Model string `json:"model"`
 
 	// Period Length of a time step in seconds; TOTP.
-	Period *int   `json:"period,omitempty"`
-	Realm  string `json:"realm"`
-	Serial string `json:"serial"`
+	Period *int `json:"period,omitempty"`
+
+	// PublicId What a YubiKey types before each Yubico OTP, in modhex.
+	PublicId *string `json:"public_id,omitempty"`
+	Realm    string  `json:"realm"`
+	Serial   string  `json:"serial"`
 
 	// State Where a token stands in its life.
 	State TokenState `json:"state"`

@@ -111,9 +111,12 @@ func tokenView(t *tokens.Token) Token {
 		Serial: t.Serial, Realm: t.Realm, Type: TokenType(t.Type), Algorithm: TokenAlgorithm(t.Algorithm.String()),
 		Digits: t.Digits, State: TokenState(t.State), User: t.Owner, Model: t.Model, Batch: t.Batch, Created: instant(t.Created),
 	}
-	if t.Type == tokens.HOTP {
+	switch t.Type {
+	case tokens.HOTP:
 		v.Counter = &t.Last
-	} else {
+	case tokens.YubicoOTP:
+		v.Counter, v.PublicId = &t.Last, &t.PublicID
+	default:
 		v.Period, v.Drift = &t.Period, &t.Drift
 	}
 	if t.Hint != "" {

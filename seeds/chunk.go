@@ -58,12 +58,13 @@ func (c *chunk) add(r *Record, to *rsa.PublicKey) {
 		return
 	}
 	it.token = len(c.tokens)
+	public, private := r.identities(&c.arena)
 	start := len(c.arena)
 	c.arena = append(c.arena, r.Seed...) // within its capacity: readers check MaxSeed
 	c.items = append(c.items, it)
 	c.tokens = append(c.tokens, tokens.NewToken{
 		Serial: r.Serial, Type: r.Type, Algorithm: r.Algorithm, Digits: r.Digits, Period: r.Period,
-		Counter: r.Counter, Drift: r.drift(), Model: r.Model,
+		Counter: r.Counter, Drift: r.drift(), Model: r.Model, PublicID: public, PrivateID: private,
 		Seed: c.arena[start:len(c.arena):len(c.arena)],
 		User: r.User, UserRealm: r.UserRealm,
 	})

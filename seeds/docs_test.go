@@ -51,6 +51,7 @@ func TestExamplesInTheManualAreRead(t *testing.T) {
 		{"SafeWord .dat: dn: sccAuthe", "safeword", Choices{}, 1},
 		{"Yubico's Personalization Tool: OATH-HOTP", "yubico", Choices{}, 1},
 		{"Yubico's Personalization Tool: 7654321", "yubico", Choices{Digits: 8}, 1},
+		{"Yubico's Personalization Tool: 7654322", "yubico", Choices{}, 1},
 	} {
 		file := ""
 		for name, b := range blocks {

@@ -33,7 +33,7 @@ func readAll(f *Format, r io.Reader, o OpenOptions) ([]Record, error) {
 			return all, err
 		}
 		c := *rec
-		c.Seed = bytes.Clone(rec.Seed)
+		c.Seed, c.PrivateID = bytes.Clone(rec.Seed), bytes.Clone(rec.PrivateID)
 		all = append(all, c)
 	}
 }

@@ -82,8 +82,7 @@ func (p *pskcReader) fill(k *pskc.Key) {
 	case pskc.HOTP:
 		rec.Type = tokens.HOTP
 	case pskc.YubiKeyAES:
-		rec.PublicID, rec.PrivateID = k.PublicID, k.PrivateID[:]
-		rec.fail("it is programmed for Yubico OTP, which is not imported yet")
+		p.yubico(k)
 		return
 	}
 	if k.Suite == "" && p.hash != 0 {
@@ -104,6 +103,20 @@ func (p *pskcReader) fill(k *pskc.Key) {
 		rec.fail("%w", err)
 	} else if rec.Transported != nil && !p.transported {
 		rec.fail("the seed is encrypted to a public key, and there is no transport key here that it could be taken over with")
+	}
+}
+
+// yubico fills p.rec from the key of a YubiKey. What the RFC has for codes of digits
+// means nothing for it.
+func (p *pskcReader) yubico(k *pskc.Key) {
+	rec := &p.rec
+	rec.Type, rec.Algorithm, rec.Digits, rec.Period, rec.Drift = tokens.YubicoOTP, hsm.AES128, 0, 0, 0
+	rec.PublicID, rec.PrivateID = strings.ToLower(k.PublicID), k.PrivateID[:]
+	if k.Encrypted != nil {
+		rec.Transported = transported(k.Encrypted, rec.Algorithm)
+	}
+	if err := rec.check(); err != nil {
+		rec.fail("%w", err)
 	}
 }
 

@@ -31,8 +31,8 @@ type Record struct {
 	Type      tokens.Type
 	Algorithm hsm.Hash
 	Digits    int
-	Period    int    // TOTP: seconds of a time step; zero for HOTP
-	Counter   uint64 // HOTP: next counter expected; zero for TOTP
+	Period    int    // TOTP: seconds of a time step; else zero
+	Counter   uint64 // HOTP: next counter expected; else zero
 	Drift     int    // TOTP: time steps that the token's clock is ahead
 	Origin    int64  // TOTP: Unix time that its time steps count from, on a multiple of Period; zero as RFC 6238 has it
 	Model     string // what the file says of manufacturer and model; may be empty
@@ -108,6 +108,8 @@ func (r *Record) check() error {
 		return errors.New(strings.TrimPrefix(err.Error(), tokens.ErrInvalid.Error()+": "))
 	}
 	switch {
+	case r.Type == tokens.YubicoOTP:
+		return r.checkYubico()
 	case r.Type != tokens.TOTP && r.Type != tokens.HOTP:
 		return errors.New("the type is neither totp nor hotp")
 	case r.Algorithm.Size() == 0:
@@ -138,6 +140,34 @@ func (r *Record) check() error {
 		return fmt.Errorf("a seed of %d bytes; %d are the most", len(r.Seed), MaxSeed)
 	}
 	return nil
+}
+
+// checkYubico is check for a token that makes Yubico OTPs.
+func (r *Record) checkYubico() error {
+	switch {
+	case r.Transported != nil:
+		return errors.New("the AES key is encrypted to a public key; only the seeds of HOTP and TOTP tokens are taken over from one")
+	case len(r.Seed) != 16:
+		return fmt.Errorf("an AES key of %d bytes; that of a Yubico OTP has 16", len(r.Seed))
+	case len(r.PrivateID) != 6:
+		return fmt.Errorf("a private id of %d bytes; that of a Yubico OTP has 6", len(r.PrivateID))
+	case tokens.ValidPublicID(r.PublicID) != nil:
+		return errors.New("the public id is not modhex of up to 32 characters")
+	case r.Algorithm != hsm.AES128 || r.Digits != 0 || r.Period != 0 || r.Drift != 0 || r.Origin != 0 || r.Counter != 0:
+		return errors.New("a Yubico OTP key with digits, a time step or a counter, which it does not have")
+	}
+	return nil
+}
+
+// identities are what a token that makes Yubico OTPs has besides its key, and
+// nothing for others. The private id is copied to the end of arena.
+func (r *Record) identities(arena *[]byte) (public string, private []byte) {
+	if r.Type != tokens.YubicoOTP {
+		return "", nil
+	}
+	start := len(*arena)
+	*arena = append(*arena, r.PrivateID...)
+	return r.PublicID, (*arena)[start:len(*arena):len(*arena)]
 }
 
 // drift is how many time steps the token's clock is ahead of one that counts

@@ -134,7 +134,7 @@ func (y *yubicoReader) Next() (*Record, error) {
 		}
 		if err != nil {
 			rec.fail("%w", err)
-		} else if rec.PublicID != "" {
+		} else if rec.Type == tokens.HOTP && rec.PublicID != "" {
 			y.typed++
 		}
 		return rec, nil
@@ -152,7 +152,7 @@ func (y *yubicoReader) take(row *yubicoRow) error {
 		if err := y.otp(row); err != nil {
 			return err
 		}
-		return errors.New("it is programmed for Yubico OTP, which is not imported yet")
+		return rec.check()
 	case yubicoChallenge:
 		y.name(row)
 		return errors.New("it is programmed for challenge-response, which is no one-time code that a person could type")
@@ -247,6 +247,9 @@ func (y *yubicoReader) otp(row *yubicoRow) error {
 	if y.name(row); rec.Serial == "" {
 		return errors.New("there is neither a serial nor a public id in modhex")
 	}
+	if row.ambiguous {
+		return errors.New("the log does not say whether this is a Yubico OTP key without a public id or a challenge-response one: log in PSKC, or program the key with a public id")
+	}
 	if len(row.public) > 0 && rec.PublicID == "" {
 		return errors.New("the public id is not modhex of up to 32 characters")
 	}
@@ -257,6 +260,7 @@ func (y *yubicoReader) otp(row *yubicoRow) error {
 		return errors.New("the key is not 32 hex digits")
 	}
 	rec.PrivateID, rec.Seed = rec.PrivateID[:6], rec.Seed[:16]
+	rec.Type, rec.Algorithm = tokens.YubicoOTP, hsm.AES128
 	hex.Decode(rec.PrivateID, row.private)
 	hex.Decode(rec.Seed, row.key)
 	return nil
@@ -340,6 +344,7 @@ func yubicoSplit(line []byte, fields [][]byte) (row yubicoRow, err error) {
 		row.mode = yubicoStatic
 	case len(third) == 12 || len(row.key) == 32:
 		row.mode, row.private = yubicoOTP, third
+		row.ambiguous = len(row.public) == 0
 	default:
 		row.mode, row.movingFactor = yubicoHOTP, third
 		row.ambiguous = len(row.public) == 0 && string(third) == "0"

@@ -2,6 +2,8 @@ package seeds
 
 import (
 	"bytes"
+	"encoding/hex"
+	"io"
 	"strings"
 	"testing"
 
@@ -67,8 +69,8 @@ func TestYubicoRowsThatAreRefused(t *testing.T) {
 		{"Static Password: Scan Code," + at + ",1,bbbbbbbbcccc,,,,,0,0,0,0,0,0,0,0,0,0", Choices{}, "", "static password"},
 		{"Challenge-Response: HMAC-SHA1," + at + ",2,,," + rfcSeed + ",,,0,0,0,0,0,0,0,0,0,1", Choices{}, "", "programmed for challenge-response"},
 		{"Challenge-Response: Yubico OTP," + at + ",2,,a1b2c3d4e5f6," + aes + ",,,0,0,0,0,0,0,0,0,0,0", Choices{}, "", "programmed for challenge-response"},
-		{"Yubico OTP," + at + ",1,vvhvcccccccd,a1b2c3d4e5f6," + aes + ",,,0,0,0,0,0,0,0,0,0,0", Choices{}, "vvhvcccccccd", "Yubico OTP, which is not imported yet"},
-		{"7654321,vvhvcccccccd,a1b2c3d4e5f6," + aes + iso, Choices{}, "7654321", "Yubico OTP, which is not imported yet"},
+		{"7654321,,a1b2c3d4e5f6," + aes + iso, Choices{}, "7654321", "whether this is a Yubico OTP key without a public id or a challenge-response one"},
+		{"Yubico OTP," + at + ",1,,a1b2c3d4e5f6," + aes + ",,,0,0,0,0,0,0,0,0,0,0", Choices{}, "", "neither a serial nor a public id"},
 		{"7654321,vvhvcccccccd,," + aes + iso, Choices{}, "7654321", "the private id is not 12 hex digits"},
 		{"7654321,vvhvcccccccx,a1b2c3d4e5f6," + aes + iso, Choices{}, "7654321", "the public id is not modhex"},
 		{"7654321,vvhvcccccccd,a1b2c3d4e5f6," + aes[2:] + iso, Choices{}, "7654321", "the key is not 32 hex digits"},
@@ -117,22 +119,78 @@ func TestYubicoRowsWithoutAKeyAreCounted(t *testing.T) {
 	}
 }
 
-// What a Yubico OTP row says is read whole, to be imported once there is a token
-// of that kind.
-func TestYubicoOTPRowIsReadWhole(t *testing.T) {
-	y := openYubico(strings.NewReader(""), OpenOptions{}).(*yubicoReader)
-	row, err := yubicoSplit([]byte("7654321,VVhvcccccccd,a1b2c3d4e5f6,00112233445566778899AABBCCDDEEFF,,2020-12-24T18:01:02,"), y.fields[:])
-	if err != nil || row.mode != yubicoOTP || y.otp(&row) != nil {
-		t.Fatal(row, err)
+// Rows of Yubico OTP keys, in both formats, are tokens with the ids and the key of
+// the row; the codes that libyubikey makes of these are theirs (see the tokens room).
+func TestYubicoOTPRowsAreReadWhole(t *testing.T) {
+	const aes = "00112233445566778899AABBCCDDEEFF"
+	for _, c := range []struct{ row, serial, public string }{
+		{"7654321,VVhvcccccccd,a1b2c3d4e5f6," + aes + ",,2020-12-24T18:01:02,", "7654321", "vvhvcccccccd"},
+		{",vvhvcccccccd,A1B2C3D4E5F6," + aes + ",,2020-12-24T18:01:02,", "vvhvcccccccd", "vvhvcccccccd"},
+		{"Yubico OTP,24.12.20 18:01,2,vvhvcccccccd,a1b2c3d4e5f6," + aes + ",,,0,0,0,0,0,0,0,0,0,0", "vvhvcccccccd", "vvhvcccccccd"},
+		{"Yubico OTP,12/24/20, 6:01 PM,2,vvhv,a1b2c3d4e5f6," + strings.ToLower(aes) + ",,,0,0,0,0,0,0,0,0,0,0", "vvhv", "vvhv"},
+	} {
+		y := openYubico(strings.NewReader(c.row), OpenOptions{}).(*yubicoReader)
+		r, err := y.Next()
+		if err != nil || r.Err != nil {
+			t.Fatal(c.row, err, r)
+		}
+		if r.Serial != c.serial || r.PublicID != c.public || r.Type != tokens.YubicoOTP || r.Algorithm != hsm.AES128 || r.Digits != 0 || r.Period != 0 || r.Counter != 0 ||
+			!bytes.Equal(r.PrivateID, []byte{0xa1, 0xb2, 0xc3, 0xd4, 0xe5, 0xf6}) || len(r.Seed) != 16 || r.Seed[15] != 0xff {
+			t.Errorf("%s: %+v", c.row, r)
+		}
+		private, seed := r.PrivateID, r.Seed
+		y.Close()
+		if !bytes.Equal(private, make([]byte, 6)) || !bytes.Equal(seed, make([]byte, 16)) || y.typed != 0 {
+			t.Error("the private id or the key is not wiped, or it counts as an identifier that is in the way")
+		}
 	}
-	r := &y.rec
-	if r.Serial != "7654321" || r.PublicID != "vvhvcccccccd" || !bytes.Equal(r.PrivateID, []byte{0xa1, 0xb2, 0xc3, 0xd4, 0xe5, 0xf6}) || len(r.Seed) != 16 || r.Seed[15] != 0xff {
-		t.Errorf("%+v", r)
+}
+
+// The core gets what the row says, in memory that the chunk wipes.
+func TestYubicoOTPRowsReachTheCoreWhole(t *testing.T) {
+	c := newChunk()
+	y := openYubico(strings.NewReader("7654321,vvhvcccccccd,a1b2c3d4e5f6,00112233445566778899aabbccddeeff,,2020-12-24T18:01:02,\n7654322,ubhvcccccccd,16,"+rfcSeed+",,2020-12-24T18:01:02,\n"), OpenOptions{Choices: Choices{Digits: 6}})
+	records := 0
+	if err := fillChunk(c, y, newSerials(), &records); err != io.EOF || len(c.tokens) != 2 {
+		t.Fatal(err, len(c.tokens))
 	}
-	private, seed := r.PrivateID, r.Seed
 	y.Close()
-	if !bytes.Equal(private, make([]byte, 6)) || !bytes.Equal(seed, make([]byte, 16)) {
-		t.Error("the private id or the key is not wiped")
+	n, hotp := c.tokens[0], c.tokens[1]
+	if n.Type != tokens.YubicoOTP || n.PublicID != "vvhvcccccccd" || hex.EncodeToString(n.PrivateID) != "a1b2c3d4e5f6" || hex.EncodeToString(n.Seed) != "00112233445566778899aabbccddeeff" {
+		t.Errorf("%+v", n)
+	}
+	if hotp.PublicID != "" || hotp.PrivateID != nil {
+		t.Errorf("an HOTP token has the ids of a Yubico OTP one: %+v", hotp)
+	}
+	c.wipe()
+	if !bytes.Equal(n.PrivateID, make([]byte, 6)) || !bytes.Equal(n.Seed, make([]byte, 16)) {
+		t.Error("the private id or the key is not wiped with the chunk")
+	}
+}
+
+// Yubico's containers hold tokens that make Yubico OTPs.
+func TestYubicosContainersHoldYubicoOTPTokens(t *testing.T) {
+	container := func(user string) string {
+		return `<KeyContainer Version="1.0" xmlns="urn:ietf:params:xml:ns:keyprov:pskc"><KeyPackage><DeviceInfo><Manufacturer>oath.Yubico</Manufacturer><SerialNo>283599</SerialNo></DeviceInfo>` +
+			`<Key Id="A1" Algorithm="http://www.yubico.com/#yubikey-aes"><AlgorithmParameters><ResponseFormat Encoding="ALPHANUMERIC" Length="44"/></AlgorithmParameters>` +
+			`<Data><Secret><PlainValue>K34VFiiu0qar9xWICc9PPA==</PlainValue></Secret></Data><UserId>` + user + `</UserId></Key></KeyPackage></KeyContainer>`
+	}
+	for user, public := range map[string]string{"CN=ekhgjhbctrgn, UID=ca62baca62ba": "ekhgjhbctrgn", "UID=CA62BACA62BA,CN=EKHG": "ekhg"} {
+		list, err := readAll(&pskcXML, strings.NewReader(container(user)), OpenOptions{})
+		if err != nil || len(list) != 1 {
+			t.Fatal(list, err)
+		}
+		r := list[0]
+		if r.Err != nil || r.Type != tokens.YubicoOTP || r.Algorithm != hsm.AES128 || r.Serial != "283599" || r.PublicID != public || hex.EncodeToString(r.PrivateID) != "ca62baca62ba" ||
+			hex.EncodeToString(r.Seed) != "2b7e151628aed2a6abf7158809cf4f3c" || r.Digits != 0 || r.Period != 0 {
+			t.Errorf("%s: %+v", user, r)
+		}
+	}
+	for _, user := range []string{"CN=ekhgjhbctrgx, UID=ca62baca62ba", "CN=ekh, UID=ca62baca62ba"} {
+		list, err := readAll(&pskcXML, strings.NewReader(container(user)), OpenOptions{})
+		if err != nil || len(list) != 1 || list[0].Err == nil || !strings.Contains(list[0].Err.Error(), "public id is not modhex") || len(list[0].Seed) > 0 || len(list[0].PrivateID) > 0 {
+			t.Errorf("%s: %+v, %v", user, list, err)
+		}
 	}
 }
 

@@ -89,8 +89,11 @@ func tokenTable(tokens []api.Token) *table {
 	return t
 }
 
-// kindOf is "totp sha1 6 30s".
+// kindOf is "totp sha1 6 30s", or "yubico vvhvcccccccd".
 func kindOf(t *api.Token) string {
+	if t.PublicId != nil {
+		return strings.TrimSpace(string(t.Type) + " " + clean(*t.PublicId))
+	}
 	s := fmt.Sprintf("%s %s %d", t.Type, t.Algorithm, t.Digits)
 	if t.Period != nil {
 		s += fmt.Sprintf(" %ds", *t.Period)
