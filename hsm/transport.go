@@ -102,7 +102,7 @@ type Transporter interface {
 	// seed stays in the HSM: temporary objects are destroyed, however it ends.
 	//
 	// An Err wraps ErrTransport if the ciphertext does not give a seed,
-	// ErrUnsupported if the HSM cannot do what the seed needs (and says whether
+	// ErrUnsupported if the HSM cannot do what the seed needs (and ErrNeedsHost if
 	// AllowHost would help), ErrPKCS1 without AllowPKCS1, and ErrTransportLimit if
 	// too many RSA-1_5 ciphertexts were wrong. For RSA-1_5 every failure that
 	// depends on the ciphertext is the same ErrTransport, answered after a time
@@ -127,6 +127,9 @@ var (
 	ErrTransportLimit = errors.New("too much that is encrypted with RSA-1_5 could not be opened")
 	// ErrPKCS1: RSA-1_5 was not allowed.
 	ErrPKCS1 = errors.New("it was encrypted with RSA-1_5, which is off unless it is asked for by name: ask the vendor for RSA-OAEP")
+	// ErrNeedsHost: with AllowHost the seed could be taken over. It comes with
+	// ErrUnsupported.
+	ErrNeedsHost = errors.New("it could only travel through this server's memory, if that is allowed")
 	// ErrNoTransportKey: no transport key was made or attached.
 	ErrNoTransportKey = errors.New("there is no transport key in the HSM")
 )

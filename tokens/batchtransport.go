@@ -79,6 +79,9 @@ func (i *Import) rewrap(ctx context.Context, list []*entry) error {
 			continue
 		}
 		e.reject("%s", reasonOf(err))
+		if errors.Is(err, hsm.ErrNeedsHost) {
+			e.added.Reason += " (--allow-host-unwrap)"
+		}
 		switch {
 		case errors.Is(err, hsm.ErrTransportLimit):
 			if held++; held == 1 {

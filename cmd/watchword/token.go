@@ -123,7 +123,11 @@ func tokenShow(c *client) *cobra.Command {
 			if err != nil || printed {
 				return err
 			}
-			return tokenTable([]api.Token{t}).print(cmd.OutOrStdout())
+			table := tokenTable([]api.Token{t})
+			if t.Hint != nil {
+				table.note("The file that it came with names " + *t.Hint + ".")
+			}
+			return table.print(cmd.OutOrStdout())
 		},
 	}
 }

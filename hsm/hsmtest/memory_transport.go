@@ -120,7 +120,7 @@ func (m *Memory) rewrap(keys *memoryKeys, key *rsa.PrivateKey, item *hsm.Transpo
 	path = hsm.PathHSM
 	if n := len(seed); n < item.Hash.Size() || n > item.Hash.BlockSize() && n%8 != 0 {
 		if path = hsm.PathHost; !options.AllowHost {
-			return w, "", fmt.Errorf("%w: it cannot pad a seed of %d bytes", hsm.ErrUnsupported, n)
+			return w, "", fmt.Errorf("%w: it cannot pad a seed of %d bytes; %w", hsm.ErrUnsupported, n, hsm.ErrNeedsHost)
 		}
 	}
 	return m.wrap(keys, hsm.Seed{Hash: item.Hash, Bytes: seed}), path, nil

@@ -223,7 +223,7 @@ func (r *rewrapping) open(c conn, g *generation, t *transportKey, in rsaWrap, it
 		}
 	}
 	if !r.options.AllowHost {
-		return w, "", fmt.Errorf("%w: %w; it could only travel through this server's memory, if that is allowed", hsm.ErrUnsupported, err)
+		return w, "", fmt.Errorf("%w: %w; %w", hsm.ErrUnsupported, err, hsm.ErrNeedsHost)
 	}
 	w, err = r.outside(c, g, t, in, item)
 	return w, hsm.PathHost, err
