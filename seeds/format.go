@@ -39,6 +39,7 @@ type OpenOptions struct {
 
 	PGPKey    []byte // private OpenPGP key, armoured or binary, protected by Password or not; nil if none was given
 	PGPSigner []byte // public OpenPGP keys, one of which a message must be signed by; nil if that need not be checked
+	vault     *vault // the PGP keys in the HSM; nil if there are none
 
 	Choices Choices // what the file leaves open
 

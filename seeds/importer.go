@@ -115,9 +115,14 @@ type Options struct {
 func (im *Importer) Import(ctx context.Context, p tokens.Principal, o Options, r io.Reader) (*Report, error) {
 	open := OpenOptions{Now: im.now(), PGPKey: o.PGPKey, PGPSigner: o.PGPSigner, Choices: o.Choices, AllowExpired: o.Partial, AllowRSA15: o.AllowRSA15, Transported: im.core.Transports()}
 	defer func() { clear(open.Key); clear(open.Password) }()
+	open.vault = im.vault(ctx, p, o.Realm)
 	src := &source{ctx: ctx, r: r, hash: sha256.New(), max: im.maxBytes}
 	defer src.wipe()
 	file, format, reason, err := open.prepare(&o, src)
+	var failed *vaultError
+	if errors.As(err, &failed) {
+		return nil, failed.error
+	}
 	if err != nil {
 		return nil, im.core.RefuseImport(ctx, p, tokens.NewImport{Realm: o.Realm, Name: o.Name, Format: o.Format, DryRun: o.DryRun}, err)
 	}

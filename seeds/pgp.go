@@ -23,6 +23,7 @@ const (
 	pgpSignature    = 2
 	pgpPasswordESK  = 3
 	pgpOnePass      = 4
+	pgpPublicKey    = 6
 	pgpCompressed   = 8
 	pgpUnprotected  = 9
 	pgpMarker       = 10
@@ -317,18 +318,24 @@ func (p *pgpContent) Notes() []string {
 	if p.crypt == nil {
 		notes = append(notes, "The PGP message is not encrypted.")
 	}
+	if p.keys.vault.used() {
+		notes = append(notes, "The PGP message was encrypted to a key in the HSM: "+p.keys.vault.opened+".")
+	}
 	return append(notes, p.signing.notes()...)
 }
 
 // explain makes an error one for people.
 func (p *pgpContent) explain(err error) error {
 	var bad *FileError
+	var failed *vaultError
 	if len(p.windows) > 0 {
 		if failed := p.windows[0].failed(); failed != nil && failed != errArmour && failed != io.ErrUnexpectedEOF {
 			return failed
 		}
 	}
 	switch {
+	case errors.As(err, &failed):
+		return failed
 	case errors.As(err, &bad):
 		return bad
 	case errors.Is(err, io.ErrUnexpectedEOF) && p.crypt == nil || err == io.EOF:

@@ -19,13 +19,14 @@ func init() { packet.V5Disabled = false }
 // pgpKeys are the keys and the password that an import was given.
 type pgpKeys struct {
 	private  []*packet.PrivateKey
+	vault    *vault             // nil if there is none
 	signers  openpgp.EntityList // nil if none was given
 	password []byte
 }
 
 // readPGPKeys parses the keys that o holds. Its errors hold nothing of them.
 func readPGPKeys(o *OpenOptions) (*pgpKeys, error) {
-	k := &pgpKeys{password: o.Password}
+	k := &pgpKeys{vault: o.vault, password: o.Password}
 	if o.PGPKey != nil {
 		list, err := readKeyRing(o.PGPKey)
 		if err != nil {

@@ -126,6 +126,18 @@ func (s *pgpSessions) sessions(keys *pgpKeys) ([]pgpSession, error) {
 			}
 		}
 	}
+	if len(found) == 0 && keys.vault != nil {
+		session, fit, err := keys.vault.open(s.public)
+		if err != nil {
+			return nil, err
+		}
+		if fit {
+			fits++
+		}
+		if session != nil {
+			found = append(found, *session)
+		}
+	}
 	switch {
 	case len(found) > 0:
 		return found, nil
@@ -134,11 +146,11 @@ func (s *pgpSessions) sessions(keys *pgpKeys) ([]pgpSession, error) {
 	case len(s.password) > 0 && len(s.public) == 0:
 		return nil, errors.New("it is encrypted by a password; give it with --password-file")
 	case len(keys.private) == 0 && len(s.password) > 0:
-		return nil, errors.New("it is encrypted to " + recipients(s.public) + " and by a password; give the private key with --pgp-key-file, or the password with --password-file")
+		return nil, errors.New("it is encrypted to " + recipients(s.public) + keys.vault.none(s.public) + " and by a password; give the private key with --pgp-key-file, or the password with --password-file")
 	case len(keys.private) == 0:
-		return nil, errors.New("it is encrypted to " + recipients(s.public) + "; give the private key with --pgp-key-file")
+		return nil, errors.New("it is encrypted to " + recipients(s.public) + keys.vault.none(s.public) + "; give the private key with --pgp-key-file")
 	}
-	return nil, errors.New("it is encrypted to " + recipients(s.public) + ", and none of these is in the file given with --pgp-key-file")
+	return nil, errors.New("it is encrypted to " + recipients(s.public) + keys.vault.none(s.public) + ", and none of these is in the file given with --pgp-key-file")
 }
 
 // recipients names the keys that a message is encrypted to.

@@ -129,7 +129,7 @@ func (k *Keystore) OpenPGP(ctx context.Context, version uint32, ciphertext []byt
 		return fail(err)
 	}
 	if err := k.pgpAttempts.Begin(); err != nil {
-		return fail(err)
+		return nil, err
 	}
 	began := time.Now()
 	o := &pgpOpening{version: version, in: bytes.Clone(ciphertext)}

@@ -1,0 +1,78 @@
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"watchword/hsm"
+	"watchword/tokens/audit"
+	"watchword/tokens/policy"
+)
+
+const (
+	// pgpMade is the audit's name for making a PGP key.
+	pgpMade policy.Action = "hsm.pgp-key"
+	// pgpOpened is the audit's name for a session key that could not be opened
+	// and shows how an attack on the PGP key would look.
+	pgpOpened policy.Action = "import.pgp"
+)
+
+// PGPMaker is an HSM that makes PGP keys.
+type PGPMaker interface {
+	hsm.Provisioner
+	hsm.PGPHolder
+}
+
+// MakePGPKey makes a PGP key of so many bits, as MakeTransportKey does a transport
+// key; older ones still open what was encrypted to them.
+func (s *Service) MakePGPKey(ctx context.Context, keys PGPMaker, bits int) (version uint32, err error) {
+	return s.makeHSMKey(ctx, keys, hsm.KeyPGP, pgpMade, func(version uint32) (hsm.KeyRecord, error) {
+		return keys.CreatePGP(ctx, version, bits)
+	})
+}
+
+// PGPKeys are the PGP keys in the HSM, the newest first; none if there are none.
+func (s *Service) PGPKeys() []hsm.PGPKey {
+	if h, ok := s.custody.(hsm.PGPHolder); ok {
+		return h.PGPKeys()
+	}
+	return nil
+}
+
+// OpenPGP lets the HSM decrypt the session key of a message that is to be
+// imported into a realm, for those who may import there; see hsm.PGPHolder. The
+// caller wipes the answer. A ciphertext that is wrong, or not tried any more, is
+// audited and wraps hsm.ErrPGPSession or hsm.ErrTransportLimit, and ErrInvalid.
+func (s *Service) OpenPGP(ctx context.Context, p Principal, realm string, version uint32, ciphertext []byte) ([]byte, error) {
+	realm, err := p.realm(realm)
+	if err != nil {
+		return nil, err
+	}
+	e := audit.Event{Realm: realm}
+	if err := s.authorise(ctx, p, policy.ImportBegin, e); err != nil {
+		return nil, err
+	}
+	h, ok := s.custody.(hsm.PGPHolder)
+	if !ok {
+		return nil, fmt.Errorf("%w: this HSM has no PGP keys", ErrInvalid)
+	}
+	session, err := h.OpenPGP(hsm.Bulk(ctx), version, ciphertext)
+	switch {
+	case err == nil:
+		return session, nil
+	case errors.Is(err, hsm.ErrPGPSession):
+		e.Reason = "wrong_ciphertext"
+	case errors.Is(err, hsm.ErrTransportLimit):
+		e.Reason = "limit"
+	default:
+		return nil, translate(err)
+	}
+	e.Outcome = "refused"
+	e.Detail = []audit.Field{{Name: "version", Value: strconv.FormatUint(uint64(version), 10)}}
+	if err := s.record(ctx, p, pgpOpened, e); err != nil {
+		return nil, err
+	}
+	return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
+}
