@@ -129,7 +129,7 @@ type KeyName string
 const (
 	KeyKEK     KeyName = "kek"     // AES-256; wraps and unwraps seeds, nothing else
 	KeyBinding KeyName = "binding" // HMAC-SHA256; binds a wrapped seed to its row
-	KeyPIN     KeyName = "pin"     // HMAC-SHA256; PINs
+	KeyPIN     KeyName = "pin"     // HMAC-SHA256; PINs, and what else is too short to be left with a plain hash
 	KeySecrets KeyName = "secrets" // AES-256-GCM; RADIUS and webhook secrets
 	KeyAudit   KeyName = "audit"   // ECDSA P-256; signs audit checkpoints
 )

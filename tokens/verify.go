@@ -24,8 +24,10 @@ type Result struct {
 	Serial string // of the token that matched, on accept only
 }
 
-// maxCode bounds what may be typed: more than a PIN and a code can be.
-const maxCode = 128
+// maxCode bounds what may be typed: one more byte than the longest PIN (96) and the
+// longest code (a Yubico OTP with a public id, 64) have, so that nothing that was cut
+// off can be right.
+const maxCode = 96 + maxPublicID + otpChars + 1
 
 // Verify checks a code. It answers when the outcome is durable: an accept is
 // given at most once for a code, whatever happens. Errors wrap ErrInvalid,

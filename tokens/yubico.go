@@ -253,7 +253,6 @@ func (b *blockBatch) run(ctx context.Context, custody Custody) {
 		c := b.owners[i]
 		same := subtle.ConstantTimeCompare(mac, c.token.PrivateMAC) == 1
 		c.otp.right = c.otp.sound && c.otp.whole && same
-		c.factors = []uint64{c.otp.factor}
 	})
 	if err == nil {
 		return

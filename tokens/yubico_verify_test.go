@@ -108,6 +108,23 @@ func TestThePINGoesBeforeTheOTP(t *testing.T) {
 	}
 }
 
+// The longest PIN and the longest OTP fit, and nothing more.
+func TestTheLongestPINAndOTP(t *testing.T) {
+	h := newHouse(t)
+	y, k := yubico("7654321"), hotp("H1")
+	y.PublicID = strings.Repeat("uv", 16)
+	h.give("alice", y, k)
+	pin := strings.Repeat("€", 32)
+	h.must(h.SetPIN(ctx, h.admin, "", "alice", pin))
+	for use, more := range []string{"c", "0", strings.Repeat("c", 1000)} {
+		if h.try("alice", pin+y.types(1, byte(use), 0)+more) || h.try("alice", pin+k.at(int64(use))+strings.Repeat("0", 200)) {
+			t.Error("a right PIN and code are accepted with something behind them")
+		}
+		h.must(h.UnlockUser(ctx, h.admin, "", "alice"))
+		h.ends("alice", pin+y.types(1, byte(use), 0), true, tokens.ReasonAccepted)
+	}
+}
+
 func TestAYubiKeyBesideOtherTokens(t *testing.T) {
 	h := newHouse(t)
 	y, k := yubico("7654321"), totp("T1")
