@@ -83,7 +83,7 @@ func importFacts(d *api.ImportDetail) *table {
 	t.add("format", i.Format)
 	t.add("realm", i.Realm)
 	t.add("by", i.Actor)
-	t.add("imported", toSecond(i.Published))
+	t.add("when", toSecond(i.Published))
 	t.add("created", plural(i.Tokens, "token"))
 	t.add("duplicate", plural(i.Duplicate, "record"))
 	t.add("rejected", plural(i.Rejected, "record"))
@@ -132,7 +132,11 @@ On a terminal it asks first; elsewhere it needs --yes.`,
 			if d.Import.Removed != nil {
 				removed = *d.Import.Removed
 			}
-			return say(cmd, "Import %d is undone: %s removed; %d kept, for they were assigned or changed.", d.Import.Id, plural(removed, "token"), kept)
+			rest := "none is left."
+			if kept > 0 {
+				rest = fmt.Sprintf("%d kept, for they were assigned or changed.", kept)
+			}
+			return say(cmd, "Import %d is undone: %s removed; %s", d.Import.Id, plural(removed, "token"), rest)
 		},
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
