@@ -79,6 +79,7 @@ func routesOf(registered []*echo.Route) map[routeKey]*route {
 	}
 	routes[routeKey{"POST", "/v1/imports"}].slow = true
 	routes[routeKey{"POST", "/v1/imports"}].seeds = true
+	routes[routeKey{"GET", "/v1/imports/:id"}].slow = true // counts a million tokens
 	routes[routeKey{"POST", "/v1/imports/:id/undo"}].slow = true
 	routes[routeKey{"GET", "/v1/audit/verify"}].slow = true
 	return routes

@@ -9,7 +9,7 @@ import (
 	"watchword/tokens/policy"
 )
 
-// removeChunk is how many tokens one transaction of an undoing removes.
+// removeChunk is how many tokens one transaction of an undoing looks at.
 const removeChunk = 1000
 
 // ShowBatch answers a published import and what is there of it.
@@ -92,17 +92,17 @@ func (s *Service) Undo(ctx context.Context, p Principal, id int64) (Batch, Tally
 
 // removeAll removes an import's tokens, chunk by chunk.
 func (s *Service) removeAll(ctx context.Context, id int64) (int64, error) {
-	var removed int64
+	var removed, last int64
 	for {
 		if ctx.Err() != nil {
 			return removed, fmt.Errorf("%w: interrupted: %w", ErrUnavailable, context.Cause(ctx))
 		}
-		n, err := s.db.Remove(ctx, id, s.cfg.Now().UTC(), removeChunk)
+		n, upTo, err := s.db.Remove(ctx, id, last, removeChunk, s.cfg.Now().UTC())
 		removed += int64(n)
 		if err != nil {
 			return removed, unavailable(err)
 		}
-		if n < removeChunk {
+		if last = upTo; last == 0 {
 			return removed, nil
 		}
 	}

@@ -230,11 +230,12 @@ type Batcher interface {
 	// Tally counts the tokens of a published batch that are there.
 	Tally(ctx context.Context, batch int64) (Tally, error)
 
-	// Remove removes up to limit of the tokens of a published batch that are as
-	// they came: imported, and never changed in any way. It adds them up in the
-	// batch, which it marks as undone, and answers how many there were; fewer than
-	// limit mean that none is left, or that it is being changed just now.
-	Remove(ctx context.Context, batch int64, at time.Time, limit int) (int, error)
+	// Remove looks at up to limit tokens of a published batch, those with the lowest
+	// IDs above after, and removes the ones that are as they came: imported, and
+	// never changed in any way. One that is being changed just now may stay. It adds
+	// them up in the batch, which it marks as undone at that time, and answers how
+	// many it removed, and the last ID that it looked at: zero if there was none.
+	Remove(ctx context.Context, batch, after int64, limit int, at time.Time) (removed int, last int64, err error)
 }
 
 // Tally is what is there of an import.

@@ -194,8 +194,8 @@ func (db *DB) Tally(ctx context.Context, batch int64) (tokens.Tally, error) {
 // Remove implements tokens.Batcher. A token that is being changed is locked by
 // its motion, and left alone; one that was changed since it was looked at makes
 // the transaction fail, for its motion refers to it, and it is looked at anew.
-func (db *DB) Remove(ctx context.Context, batch int64, at time.Time, limit int) (int, error) {
-	var removed int64
+func (db *DB) Remove(ctx context.Context, batch, after int64, limit int, at time.Time) (int, int64, error) {
+	var removed, last int64
 	err := again(ctx, func() error {
 		return db.engine.write(ctx, true, func(s *session) error {
 			var id int64
@@ -207,12 +207,16 @@ func (db *DB) Remove(ctx context.Context, batch int64, at time.Time, limit int) 
 			if err != nil {
 				return err
 			}
+			if err := s.one(`SELECT coalesce(max(id), 0) FROM (SELECT id FROM tokens WHERE batch = ? AND id > ? ORDER BY id LIMIT ?) AS page`,
+				[]any{batch, after, int64(limit)}, &last); err != nil {
+				return err
+			}
 			lock := ""
 			if s.dollar {
 				lock = " FOR UPDATE OF t SKIP LOCKED"
 			}
-			removed, err = s.exec(`DELETE FROM tokens WHERE id IN (SELECT t.id FROM tokens t WHERE t.batch = ? AND `+fresh+`
-				ORDER BY t.id LIMIT ?`+lock+`)`, batch, int64(limit))
+			removed, err = s.exec(`DELETE FROM tokens WHERE id IN (SELECT t.id FROM tokens t
+				WHERE t.batch = ? AND t.id > ? AND t.id <= ? AND `+fresh+` ORDER BY t.id`+lock+`)`, batch, after, last)
 			if err != nil {
 				return err
 			}
@@ -220,5 +224,5 @@ func (db *DB) Remove(ctx context.Context, batch int64, at time.Time, limit int) 
 			return err
 		})
 	})
-	return int(removed), failed("undoing an import", err)
+	return int(removed), last, failed("undoing an import", err)
 }

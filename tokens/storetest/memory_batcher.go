@@ -147,29 +147,29 @@ func (m *Memory) Tally(_ context.Context, id int64) (tokens.Tally, error) {
 }
 
 // Remove implements tokens.Batcher.
-func (m *Memory) Remove(_ context.Context, id int64, at time.Time, limit int) (int, error) {
+func (m *Memory) Remove(_ context.Context, id, after int64, limit int, at time.Time) (n int, last int64, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	b := m.batches[id]
 	if b == nil || !b.published {
-		return 0, fmt.Errorf("%w: import %d", tokens.ErrNotFound, id)
+		return 0, 0, fmt.Errorf("%w: import %d", tokens.ErrNotFound, id)
 	}
 	if b.Undone.IsZero() {
 		b.Undone = stored(at)
 	}
-	n := 0
+	looked := 0
 	for _, token := range slices.Sorted(maps.Keys(m.tokens)) {
 		t := m.tokens[token]
-		if t.Batch != id || !pristine(t) {
+		if t.Batch != id || token <= after || looked == limit {
 			continue
 		}
-		if n == limit {
-			break
+		looked, last = looked+1, token
+		if pristine(t) {
+			delete(m.tokens, token)
+			delete(m.serials, name{t.Realm, t.Serial})
+			n++
 		}
-		delete(m.tokens, token)
-		delete(m.serials, name{t.Realm, t.Serial})
-		n++
 	}
 	b.Removed += n
-	return n, nil
+	return n, last, nil
 }

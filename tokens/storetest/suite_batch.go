@@ -216,10 +216,13 @@ var batchTests = []test{
 		revoked.State, revoked.Wrapped.Blob = tokens.Revoked, nil
 		k.must(tokens.Change{Tokens: []tokens.TokenWrite{{Token: revoked, Expect: 1}}})
 		at := now()
-		for i, want := range []int{1, 1, 0} {
-			if n, err := k.Remove(k.ctx, batch, at.Add(time.Duration(i)*time.Second), 1); err != nil || n != want {
-				k.Errorf("Remove: %d, %v, want %d", n, err, want)
+		last := int64(0)
+		for i, want := range []int{0, 1, 1, 0} { // U1 and U2, U3 and U4, U5, none
+			n, upTo, err := k.Remove(k.ctx, batch, last, 2, at.Add(time.Duration(i)*time.Second))
+			if err != nil || n != want || (upTo == 0) != (i == 3) || i < 2 && upTo != first[2*i+1].ID {
+				k.Errorf("Remove: %d up to %d, %v, want %d", n, upTo, err, want)
 			}
+			last = upTo
 		}
 		k.same("left", k.serials(tokens.TokenQuery{}), []string{"U1", "U2", "U3", "other"})
 		b := k.batch(batch)
@@ -230,7 +233,7 @@ var batchTests = []test{
 			k.Errorf("present: %v, %v", present, err)
 		}
 		for _, id := range []int64{batch + 1000, k.begin()} {
-			if _, err := k.Remove(k.ctx, id, at, 10); !errors.Is(err, tokens.ErrNotFound) {
+			if _, _, err := k.Remove(k.ctx, id, 0, 10, at); !errors.Is(err, tokens.ErrNotFound) {
 				k.Errorf("Remove of a batch that is not published: %v", err)
 			}
 		}
@@ -250,13 +253,15 @@ var batchTests = []test{
 		var wg sync.WaitGroup
 		for range 2 {
 			wg.Go(func() {
+				last := int64(0)
 				for range 4 * n {
-					m, err := k.Remove(k.ctx, list[0].Batch, now(), 2)
+					m, upTo, err := k.Remove(k.ctx, list[0].Batch, last, 2, now())
 					if err != nil {
 						k.Errorf("Remove: %v", err)
 						return
 					}
 					gone.Add(int32(m))
+					last = upTo // zero begins anew
 				}
 			})
 		}
