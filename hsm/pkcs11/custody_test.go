@@ -137,7 +137,7 @@ func custody(dir string) error {
 // HSM still computes with all of them.
 func TestNoSeedIsInMemoryAfterImport(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "WATCHWORD_TEST_CUSTODY="+t.TempDir())
+	cmd.Env = append(os.Environ(), "WATCHWORD_TEST_CUSTODY="+t.TempDir(), "GODEBUG=asyncpreemptoff=1") // as the server runs
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {

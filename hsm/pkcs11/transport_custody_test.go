@@ -113,7 +113,7 @@ func transportCustody(dir string) error {
 // process at no time; one that had to travel through it is wiped.
 func TestNoSeedThatWasTransportedIsInMemory(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), "WATCHWORD_TEST_TRANSPORT_CUSTODY="+t.TempDir())
+	cmd.Env = append(os.Environ(), "WATCHWORD_TEST_TRANSPORT_CUSTODY="+t.TempDir(), "GODEBUG=asyncpreemptoff=1") // as the server runs
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
