@@ -112,7 +112,7 @@ func TestImportTakesKeysAndCertificatesBeforeTheFile(t *testing.T) {
 		t.Fatalf("%d %s, file %q", w.Code, w.Body, file)
 	}
 	o := core.arg.(seeds.Options)
-	if string(o.Signer) != "cert" || string(o.PGPSigner) != "public" || string(o.PGPKey) != long || string(o.Password) != "phrase" || o.PSK != nil && len(o.PSK) > 0 {
+	if string(o.Signer) != "cert" || string(o.PGPSigner) != "public" || string(o.PGPKey) != long || string(o.Password) != "phrase" || len(o.PSK) > 0 {
 		t.Errorf("%+v", o)
 	}
 	// The secret ones are wiped.

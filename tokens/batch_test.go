@@ -382,6 +382,7 @@ func sealed(t *testing.T, serial string, to *rsa.PublicKey, pkcs1 bool) tokens.N
 	var err error
 	if pkcs1 {
 		n.Transported.Mechanism, n.Transported.OAEPHash = hsm.TransportPKCS1, 0
+		//lint:ignore SA1019 makers still ship it
 		n.Transported.Ciphertext, err = rsa.EncryptPKCS1v15(rand.Reader, to, n.Seed)
 	} else {
 		n.Transported.Ciphertext, err = rsa.EncryptOAEP(sha1.New(), rand.Reader, to, n.Seed, nil)
