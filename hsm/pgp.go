@@ -53,9 +53,15 @@ type PGPHolder interface {
 var ErrPGPSession = errors.New("it does not hold a session key that this PGP key opens")
 
 // DatePGP writes into a CKA_ID when its PGP key was made. A vendor's clock that
-// is a little behind must not refuse the key, so that is an hour before now.
-func DatePGP(id []byte, now time.Time) {
-	binary.BigEndian.PutUint32(id[len(id)-4:], uint32(now.Add(-time.Hour).Unix()))
+// is a little behind must not refuse the key, so that is an hour before now; and
+// it is after the time of each older key, since nothing else may tell the primary
+// keys of two versions apart.
+func DatePGP(id []byte, now time.Time, older []PGPKey) {
+	made := now.Add(-time.Hour).Unix()
+	for _, k := range older {
+		made = max(made, k.Made.Unix()+1)
+	}
+	binary.BigEndian.PutUint32(id[len(id)-4:], uint32(made))
 }
 
 // PGPMade is when the PGP key with a CKA_ID was made.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp/armor"
@@ -35,20 +36,17 @@ type PGPPublicKey struct {
 }
 
 // IssuePGP writes the OpenPGP public key of a PGP key, certified by the audit key
-// at a time that is not before the key was made. name, of 1 to 40 printable ASCII
-// characters, is how its owner calls the installation; it is for people. Each call
+// now, or when the key was made if that is later. name, of 1 to 40 printable ASCII
+// characters without parentheses and angle brackets, is how its owner calls the installation; it is for people. Each call
 // makes other signatures of the same key.
 func IssuePGP(ctx context.Context, signer hsm.Signer, key hsm.PGPKey, name string, now time.Time) (PGPPublicKey, error) {
 	fail := func(err error) (PGPPublicKey, error) {
 		return PGPPublicKey{}, fmt.Errorf("certify PGP key %d: %w", key.Version, err)
 	}
-	if err := hsm.CheckIssuerName(name); err != nil {
+	if err := CheckPGPName(name); err != nil {
 		return fail(err)
 	}
 	uid := packet.NewUserId(name, fmt.Sprintf("Watchword seeds %d", key.Version), "")
-	if uid == nil {
-		return fail(errors.New("its name has a parenthesis or an angle bracket"))
-	}
 	if now.Before(key.Made) {
 		now = key.Made
 	}
@@ -100,6 +98,17 @@ func IssuePGP(ctx context.Context, signer hsm.Signer, key hsm.PGPKey, name strin
 		return fail(err)
 	}
 	return PGPPublicKey{Armoured: append(out.Bytes(), '\n'), Fingerprint: primary.Fingerprint}, nil
+}
+
+// CheckPGPName says what keeps name from being one for IssuePGP.
+func CheckPGPName(name string) error {
+	if err := hsm.CheckIssuerName(name); err != nil {
+		return err
+	}
+	if strings.ContainsAny(name, "()<>") { // which set a comment and an address apart
+		return errors.New("its name has a parenthesis or an angle bracket")
+	}
+	return nil
 }
 
 // pgpSelfSignature is a signature of the audit key's, to be filled in.

@@ -64,9 +64,9 @@ func newVendor(t *testing.T, keys *hsmtest.Memory, n int) *vendor {
 			t.Fatal(err)
 		}
 		records = append(records, r)
-	}
-	if err := keys.Attach(t.Context(), records); err != nil {
-		t.Fatal(err)
+		if err := keys.Attach(t.Context(), records); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, k := range keys.PGPKeys() {
 		public, err := IssuePGP(t.Context(), keys, k, "Example Corp", time.Now())

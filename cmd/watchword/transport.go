@@ -24,11 +24,11 @@ func hsmCommand() *cobra.Command {
 		Short: "Make keys in the HSM, while the server is stopped",
 		Long: `Works on the data directory, the database and the HSM themselves, as the server
 does, and so in its place: stop it first.`,
-		Example: "  watchword hsm transport-key",
+		Example: "  watchword hsm transport-key\n  watchword hsm pgp-key",
 		Args:    cobra.NoArgs,
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(hsmTransportKey())
+	c.AddCommand(hsmTransportKey(), hsmPGPKey())
 	return c
 }
 
@@ -171,19 +171,25 @@ func (o *transportOptions) check(c *Config) error {
 	if err := hsm.CheckIssuerName(o.name); err != nil {
 		return &failure{What: makeTransportKey, Why: err.Error(), Do: "give another --name"}
 	}
-	for flag, path := range map[string]string{"--out": o.out, "--issuer": o.issuer} {
+	return checkPlaces(c, makeTransportKey, map[string]string{"--out": o.out, "--issuer": o.issuer})
+}
+
+// checkPlaces refuses files that exist, by their flags, and a data directory that
+// does not.
+func checkPlaces(c *Config, what string, files map[string]string) error {
+	for flag, path := range files {
 		if path == "" {
 			continue
 		}
 		if _, err := os.Lstat(path); err == nil {
-			return &failure{What: makeTransportKey, Why: path + ": there is such a file", Do: "name a new file with " + flag}
+			return &failure{What: what, Why: path + ": there is such a file", Do: "name a new file with " + flag}
 		} else if !errors.Is(err, fs.ErrNotExist) {
-			return &failure{What: makeTransportKey, Why: path + ": " + plainCause(err), Do: "name a new file with " + flag}
+			return &failure{What: what, Why: path + ": " + plainCause(err), Do: "name a new file with " + flag}
 		}
 	}
 	d := &dataDir{path: c.DataDir}
 	if _, err := d.readMarker(); errors.Is(err, fs.ErrNotExist) {
-		return &failure{What: makeTransportKey, Why: c.DataDir + " is no data directory yet", Do: "start the server on it once, and stop it, or name another directory with --data-dir"}
+		return &failure{What: what, Why: c.DataDir + " is no data directory yet", Do: "start the server on it once, and stop it, or name another directory with --data-dir"}
 	} else if err != nil {
 		return err
 	}
@@ -193,7 +199,12 @@ func (o *transportOptions) check(c *Config) error {
 // writeCertificate writes a certificate to a new file, or where none is named to
 // the usual one.
 func writeCertificate(path, usual string, der []byte) (string, error) {
-	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return writePublic("a certificate", path, usual, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+}
+
+// writePublic writes what vendors get to a new file, or where none is named to the
+// usual one.
+func writePublic(what, path, usual string, text []byte) (string, error) {
 	if path == "" {
 		if err := writeWhole(usual, text); err != nil {
 			return "", dirFailure(filepath.Dir(usual), err)
@@ -206,7 +217,7 @@ func writeCertificate(path, usual string, der []byte) (string, error) {
 		err = firstOf(err, file.Sync(), file.Close())
 	}
 	if err != nil {
-		return "", &failure{What: "write a certificate to " + path, Why: plainCause(err), Do: "the key is made: call this again without --new"}
+		return "", &failure{What: "write " + what + " to " + path, Why: plainCause(err), Do: "the key is made: call this again without --new"}
 	}
 	return path, nil
 }

@@ -209,6 +209,9 @@ func testPGPVersions(t *testing.T, k PGPHolderUnderTest) {
 	if len(keys) != 2 || keys[0].Version != 2 || keys[1].Version != 1 || !keys[1].Public.Equal(old) || keys[0].Public.Equal(old) {
 		t.Fatalf("two keys are attached as %+v", keys)
 	}
+	if !keys[0].Made.After(keys[1].Made) {
+		t.Errorf("version 1 was made at %v and version 2 at %v", keys[1].Made, keys[0].Made)
+	}
 	plain := PGPSession(9, 32)
 	opensPGP(t, k, 1, toPGP(t, old, plain), plain)
 	opensPGP(t, k, 2, toPGP(t, keys[0].Public, plain), plain)

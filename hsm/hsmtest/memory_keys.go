@@ -45,7 +45,7 @@ func (m *Memory) create(ctx context.Context, name hsm.KeyName, version uint32, b
 		k.record.Check = sum[:16]
 	case hsm.KeyTransport, hsm.KeyPGP:
 		if name == hsm.KeyPGP {
-			hsm.DatePGP(k.record.ID, time.Now())
+			hsm.DatePGP(k.record.ID, time.Now(), m.PGPKeys())
 		}
 		var err error
 		if k.rsa, err = rsa.GenerateKey(rand.Reader, bits); err != nil {

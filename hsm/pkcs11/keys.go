@@ -82,7 +82,7 @@ func (k *Keystore) create(ctx context.Context, name hsm.KeyName, version uint32,
 		id := make([]byte, 16)
 		rand.Read(id)
 		if name == hsm.KeyPGP {
-			hsm.DatePGP(id, time.Now())
+			hsm.DatePGP(id, time.Now(), k.PGPKeys())
 		}
 		r := hsm.KeyRecord{Name: name, Version: version, ID: id}
 		err := generate(g.anchor, r, bits)
