@@ -35,7 +35,12 @@ func (l *ledger) commit(ctx context.Context, c *Change, events []audit.Event) er
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commitTimeout)
 	defer cancel()
 	l.mu.Lock()
-	defer l.mu.Unlock()
+	passed := false // the mutex went to others
+	defer func() {
+		if !passed {
+			l.mu.Unlock()
+		}
+	}()
 	// A commit that was given up may still arrive and take our place in the
 	// chain; it can do so once for each such commit.
 	made := c.Made
@@ -47,7 +52,6 @@ func (l *ledger) commit(ctx context.Context, c *Change, events []audit.Event) er
 		}
 		var next audit.Head
 		c.Records, next = audit.Append(l.head, events)
-		passed := false
 		c.Made = func() {
 			passed = true
 			l.head, l.tried = next, nil
@@ -57,18 +61,17 @@ func (l *ledger) commit(ctx context.Context, c *Change, events []audit.Event) er
 			}
 		}
 		err := l.store.Commit(ctx, c)
-		if passed {
-			l.mu.Lock() // for whoever looks next; others went on meanwhile
-		}
 		switch {
 		case err == nil && passed:
-			return nil
+			return nil // others went on meanwhile, and need not be waited for
 		case err == nil:
 			l.head, l.tried = next, nil
 			return nil
 		case passed:
 			// It was seen, and perhaps built upon; nobody knows whether it stays.
+			l.mu.Lock()
 			l.stale = true
+			l.mu.Unlock()
 			return unavailable(err)
 		case errors.Is(err, ErrChainMoved):
 			l.stale = true

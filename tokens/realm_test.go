@@ -76,6 +76,13 @@ func useCases(h *house, corp *device) map[string]func(p tokens.Principal) error 
 			_, err := h.BeginImport(ctx, p, tokens.NewImport{Realm: "corp", Name: "x"})
 			return err
 		},
+		"OpenPGP": func(p tokens.Principal) error {
+			_, err := h.OpenPGP(ctx, p, "corp", 1, make([]byte, 384))
+			if errors.Is(err, tokens.ErrInvalid) { // it was tried, and is no session key
+				return nil
+			}
+			return err
+		},
 		"RefuseImport": func(p tokens.Principal) error {
 			why := errors.New("line 1: no serial")
 			if err := h.RefuseImport(ctx, p, tokens.NewImport{Realm: "corp", Name: "x"}, why); err != why {
@@ -185,7 +192,7 @@ func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
 		"UnlockUser": policy.UserUnlock, "UnlockOwner": policy.UserUnlock, "SetPIN": policy.UserPIN, "Assign": policy.TokenAssign,
 		"Unassign": policy.TokenUnassign, "Suspend": policy.TokenSuspend, "Resume": policy.TokenResume, "MarkLost": policy.TokenLost,
 		"Revoke": policy.TokenRevoke, "Resync": policy.TokenResync, "ShowToken": policy.TokenShow, "Tokens": policy.TokenList, "Why": policy.UserWhy,
-		"Records": policy.AuditList, "BeginImport": policy.ImportBegin, "RefuseImport": policy.ImportBegin, "PutClient": policy.ClientPut, "DeleteClient": policy.ClientDelete,
+		"Records": policy.AuditList, "BeginImport": policy.ImportBegin, "RefuseImport": policy.ImportBegin, "OpenPGP": policy.ImportBegin, "PutClient": policy.ClientPut, "DeleteClient": policy.ClientDelete,
 		"AddKey": policy.KeyAdd, "DeleteKey": policy.KeyDelete,
 	}
 	for _, scope := range []policy.Scope{policy.ScopeAdmin, policy.ScopeHelpdesk, policy.ScopeVerify, policy.ScopeRead} {

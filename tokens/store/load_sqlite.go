@@ -31,6 +31,11 @@ const (
 )
 
 func (db *sqliteDB) load(ctx context.Context, refs []tokens.Ref) (tokens.View, error) {
+	// What cannot be decided on need not be read, and a database that takes no
+	// more writes is down for whoever asks.
+	if err := db.log.sound(); err != nil {
+		return tokens.View{}, err
+	}
 	conn, err := db.loader.Conn(ctx)
 	if err != nil {
 		return tokens.View{}, err

@@ -44,6 +44,9 @@ func (s sqliteSetup) migrate(ctx context.Context) error {
 		return err
 	}
 	defer s.db.gate.leave()
+	if err := s.db.settle(ctx); err != nil {
+		return err
+	}
 	if err := migrate(ctx, goose.DialectSQLite3, s.db.writer, migrations.SQLite()); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	_ "github.com/mattn/go-sqlite3" // driver "sqlite3"
 
@@ -60,6 +61,10 @@ func openSQLite(ctx context.Context, path string, opts Options) (*sqliteDB, erro
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, failed("opening the file", err)
 	}
+	// SQLite follows a link, and its log lies beside the file that the link names.
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return nil, failed("opening the file", err)
+	}
 	if info.Size() == 0 {
 		if err := layOut(ctx, path); err != nil {
 			return nil, failed("making the file", err)
@@ -98,6 +103,29 @@ func openSQLite(ctx context.Context, path string, opts Options) (*sqliteDB, erro
 		return nil, errors.Join(failed("opening the file", err), db.close())
 	}
 	return db, nil
+}
+
+// settle moves what the log holds into the database, and begins the log anew.
+// Whoever wrote it may have ended because the disk failed: then the system shows
+// what it holds in memory and has given up writing, and everything that is added
+// behind it is lost with it. What is moved is written again.
+func (db *sqliteDB) settle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for {
+		var busy, frames, moved int64
+		if err := db.writer.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &moved); err != nil {
+			return fmt.Errorf("move the write-ahead log into the database: %w", err)
+		}
+		if busy == 0 {
+			return nil
+		}
+		select { // another program reads, or does the same
+		case <-ctx.Done():
+			return fmt.Errorf("move the write-ahead log into the database: other programs use it all the time: %w", ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 // layOut sets what can only be set while a database is new.

@@ -117,8 +117,18 @@ func (w *wal) flush() error {
 	}
 }
 
-// close lets go of the file. Nobody waits any more.
+// close lets go of the file once no flush uses it. Whoever waits hears that
+// nothing more becomes durable.
 func (w *wal) close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for w.flushing {
+		w.change.Wait()
+	}
+	if w.failed == nil {
+		w.failed = errors.New("the database was closed")
+	}
+	w.change.Broadcast()
 	if w.fd < 0 {
 		return nil
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -126,10 +127,94 @@ func TestAfterAWriteThatDidNotReachTheDiskNothingIsWritten(t *testing.T) {
 			if err := db.Commit(ctx, again); !errors.Is(err, tokens.ErrUnavailable) || made != 0 {
 				t.Errorf("a further one ended with %v, made %d times", err, made)
 			}
+			if _, err := db.Load(ctx, nil); !errors.Is(err, tokens.ErrUnavailable) {
+				t.Errorf("a database that takes no writes passes for well: %v", err)
+			}
 			if heads, err := db.Heads(ctx); err == nil && (len(heads) != 1 || heads[0].Seq > before.Seq+1) {
 				t.Errorf("the further one is there: %v", heads)
 			}
 		})
+	}
+}
+
+// What the log holds at start may be in the system's memory alone, as it is after
+// a failure of the disk: nothing is to be written behind it.
+func TestAtStartTheLogIsMovedIntoTheDatabase(t *testing.T) {
+	db, head := journalled(t)
+	ctx := context.Background()
+	if err := db.Commit(ctx, attempt(&head)); err != nil {
+		t.Fatal(err)
+	}
+	path := db.engine.(*sqliteDB).path
+	if info, err := os.Stat(path + "-wal"); err != nil || info.Size() == 0 {
+		t.Fatalf("the log is empty: %v, %v", info, err)
+	}
+	again, err := Open(ctx, "sqlite:"+path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if err := again.Migrate(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path + "-wal"); err != nil || info.Size() != 0 {
+		t.Errorf("the log was left as it was: %d bytes, %v", info.Size(), err)
+	}
+	if heads, err := again.Heads(ctx); err != nil || len(heads) != 1 || heads[0] != head {
+		t.Errorf("heads: %v, %v", heads, err)
+	}
+	if err := db.Commit(ctx, attempt(&head)); err != nil {
+		t.Errorf("the other handle: %v", err)
+	}
+}
+
+func TestTheLogOfADatabaseBehindALinkIsTheOneThatIsMadeDurable(t *testing.T) {
+	ctx := context.Background()
+	far, near := t.TempDir(), t.TempDir()
+	link := filepath.Join(near, "w.db")
+	if err := os.Symlink(filepath.Join(far, "w.db"), link); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(link+"-wal", nil, 0o600); err != nil { // left behind by a move
+		t.Fatal(err)
+	}
+	db, err := Open(ctx, "sqlite:"+link, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if err := db.Migrate(ctx); err != nil {
+		t.Fatal(err)
+	}
+	var flushed unix.Stat_t
+	if err := unix.Stat(filepath.Join(far, "w.db-wal"), &flushed); err != nil {
+		t.Fatal(err)
+	}
+	if log := db.engine.(*sqliteDB).log; log.file.Ino != flushed.Ino {
+		t.Errorf("%s is flushed", log.path)
+	}
+}
+
+func TestADatabaseMayBeClosedWhileOthersCommit(t *testing.T) {
+	for range 10 {
+		db, _ := journalled(t)
+		var all sync.WaitGroup
+		begun := make(chan struct{})
+		var once sync.Once
+		for range 3 {
+			all.Go(func() {
+				for {
+					_, _, err := db.MintChain(context.Background())
+					once.Do(func() { close(begun) })
+					if err != nil {
+						return
+					}
+				}
+			})
+		}
+		<-begun
+		_ = db.Close()
+		all.Wait()
 	}
 }
 
