@@ -27,13 +27,13 @@ type engine struct {
 	closed bool
 
 	// The fields below belong to the gathering goroutine.
-	waiting  []*pending   // taken from the queue, their user being worked on
-	inflight map[Ref]bool // whose attempts are being worked on
+	waiting  []*pending   // taken from the queue, their user being committed
+	inflight map[Ref]bool // whose attempts are being committed
 	under    int          // batches being committed
 
 	turn chan struct{} // holds a token while a batch is being written
 	work chan batch    // to whoever commits next
-	back pile[ended]   // from committing to gathering
+	back chan ended    // from committing to gathering; see newEngine
 
 	took atomic.Int64 // nanoseconds that a commit usually takes
 }
@@ -55,34 +55,6 @@ type ended struct {
 	again    []*pending // of them, what met a conflict
 }
 
-// pile hands things from some goroutines to one, which is never waited for.
-type pile[T any] struct {
-	mu   sync.Mutex
-	list []T
-	some chan struct{} // holds a token when list may be other than empty
-}
-
-func newPile[T any]() pile[T] { return pile[T]{some: make(chan struct{}, 1)} }
-
-func (p *pile[T]) put(x ...T) {
-	p.mu.Lock()
-	p.list = append(p.list, x...)
-	p.mu.Unlock()
-	select {
-	case p.some <- struct{}{}:
-	default:
-	}
-}
-
-// take answers all there is.
-func (p *pile[T]) take() []T {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	list := p.list
-	p.list = nil
-	return list
-}
-
 func newEngine(s *Service) *engine {
 	return &engine{
 		s:        s,
@@ -90,7 +62,8 @@ func newEngine(s *Service) *engine {
 		inflight: map[Ref]bool{},
 		turn:     make(chan struct{}, 1),
 		work:     make(chan batch),
-		back:     newPile[ended](),
+		// Between two looks at it one batch more is begun: none waits for room.
+		back: make(chan ended, maxUnderWay+1),
 	}
 }
 
@@ -160,7 +133,7 @@ func (e *engine) commits(ctx context.Context) {
 		}
 		again := e.commit(ctx, b.decided, follow)
 		follow()
-		e.back.put(ended{b.attempts, again})
+		e.back <- ended{b.attempts, again}
 	}
 }
 
@@ -169,7 +142,14 @@ func (e *engine) commits(ctx context.Context) {
 func (e *engine) gather(open bool) ([]*pending, bool) {
 	var batch []*pending
 	for {
-		e.done(e.back.take())
+		for more := true; more; {
+			select {
+			case b := <-e.back:
+				e.done(b)
+			default:
+				more = false
+			}
+		}
 		still := e.waiting[:0]
 		for _, x := range e.waiting {
 			if len(batch) < e.s.cfg.BatchSize && !e.inflight[x.ref] {
@@ -209,7 +189,8 @@ func (e *engine) gather(open bool) ([]*pending, bool) {
 			} else {
 				batch = e.place(batch, x)
 			}
-		case <-e.back.some:
+		case b := <-e.back:
+			e.done(b)
 		}
 	}
 }
@@ -222,19 +203,15 @@ func (e *engine) place(batch []*pending, x *pending) []*pending {
 	return append(batch, x)
 }
 
-// done frees the users of batches that ended. What is to be decided anew comes
+// done frees the users of a batch that ended. What is to be decided anew comes
 // before all that came later.
-func (e *engine) done(list []ended) {
-	var again []*pending
-	for _, b := range list {
-		e.under--
-		for _, x := range b.attempts {
-			delete(e.inflight, x.ref)
-		}
-		again = append(again, b.again...)
+func (e *engine) done(b ended) {
+	e.under--
+	for _, x := range b.attempts {
+		delete(e.inflight, x.ref)
 	}
-	if len(again) > 0 {
-		e.waiting = append(again, e.waiting...)
+	if len(b.again) > 0 {
+		e.waiting = append(b.again, e.waiting...)
 	}
 }
 
