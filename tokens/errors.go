@@ -24,3 +24,8 @@ var (
 // ErrChainMoved is a Store's word to the core that an audit record does not
 // continue its chain: a commit whose outcome was unknown had been made.
 var ErrChainMoved = errors.New("the audit chain has another head")
+
+// ErrSpent is a Store's word to the core that something that can be used once
+// had been used before; no caller of Service ever sees it. It comes as
+// *SpentError where it is a Spend.
+var ErrSpent = errors.New("it was used before")

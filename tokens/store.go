@@ -9,11 +9,13 @@ import (
 	"watchword/tokens/audit"
 )
 
-// Ref asks for a subject: by user name, or by a token's serial.
+// Ref asks for a subject: by user name, by a token's serial, or by a FIDO
+// token's credential.
 type Ref struct {
-	Realm  string // folded
-	User   string // folded; or
-	Serial string
+	Realm      string // folded
+	User       string // folded; or
+	Serial     string // or
+	Credential string // Credential.Key
 }
 
 // Subject is what a decision is taken on: a user with all tokens, or an
@@ -38,14 +40,15 @@ type Store interface {
 	// Load reads the subjects of all refs in one round trip. Tokens of a user
 	// come in order of ID; tokens of a batch that is still staging and revoked
 	// tokens do not belong to any user, and a staging token is not found. Hints are
-	// not read.
+	// not read. A credential is found in the realm that its Ref names only.
 	Load(ctx context.Context, refs []Ref) (View, error)
 
 	// Commit applies the change in one transaction, all or nothing, and answers
 	// nil only when it is durable. It wraps ErrChainMoved when a record does not
 	// continue its chain, whatever else is wrong; ErrConflict, as
-	// *ConflictError, when a version had moved; ErrExists when a name or serial
-	// is taken; ErrState when a batch to publish is no longer staging;
+	// *ConflictError, when a version had moved; ErrSpent when something was used
+	// before, as *SpentError where it is a Spend; ErrExists when a name, serial or
+	// credential is taken; ErrState when a batch to publish is no longer staging;
 	// ErrNotFound when there is nothing to delete; ErrInvalid when the change
 	// contradicts itself: without a record, a user or token in it twice, a user
 	// or an owned token without the user's StandingWrite, a text that is not
@@ -60,13 +63,18 @@ type Store interface {
 // Change is a set of writes that happen together, with their audit records.
 type Change struct {
 	NewUsers  []NewUser
-	Users     []User // rows that changed (State, PIN), by ID; each goes with a StandingWrite
+	NewTokens []*Token // that were enrolled rather than imported: Batch is zero. An owned one goes with a StandingWrite. ID is set by Commit
+	Users     []User   // rows that changed (State, PIN), by ID; each goes with a StandingWrite
 	Standings []StandingWrite
 	Tokens    []TokenWrite
 	Motions   []MotionWrite
-	Clients   []ClientWrite // each raises the generation
-	Keys      []KeyWrite    // each raises the generation
-	Publish   []Batch       // staging batches that become visible, by ID, with their final counts and what Batcher.Grant noted
+	Clients   []ClientWrite   // each raises the generation
+	Keys      []KeyWrite      // each raises the generation
+	Documents []DocumentWrite // each raises the generation; ErrConflict if the version had moved
+	Groups    []GroupsWrite
+	Invites   []InvitationWrite
+	Spends    []Spend // each can be spent once, whatever else this or any other change holds
+	Publish   []Batch // staging batches that become visible, by ID, with their final counts and what Batcher.Grant noted
 	Records   []audit.Record
 
 	// Made, if not nil, is called by a Store that makes changes durable several
@@ -162,6 +170,7 @@ type TokenQuery struct {
 	Serial string // exact
 	Owner  string // exact, folded
 	State  State
+	Type   Type
 	Q      string // part of the serial or of the owner's key, case-insensitive
 	Batch  int64
 	After  int64
@@ -174,6 +183,23 @@ type BatchQuery struct {
 	Realm  string // exact; empty for all
 	Before int64  // ID of the last row of the page before; zero for the first page
 	Limit  int
+}
+
+// Cabinet keeps what is neither a user nor a token.
+type Cabinet interface {
+	// Document reads a document; ErrNotFound.
+	Document(ctx context.Context, name string) (Document, error)
+	// Invitation reads an invitation by ID, used and expired ones too; ErrNotFound.
+	Invitation(ctx context.Context, id string) (Invitation, error)
+	// Invitations lists a realm's, newest first; of one user if the key is not
+	// empty. Limit is 1 to 1000.
+	Invitations(ctx context.Context, realm, user string, limit int) ([]Invitation, error)
+	// Groups answers the groups that a user belongs to, sorted; none for a user
+	// whom there is not.
+	Groups(ctx context.Context, userID int64) ([]string, error)
+	// Expire forgets what was spent and expired before a time, and the invitations
+	// that expired thirty days before it, and answers how many there were.
+	Expire(ctx context.Context, before time.Time) (int, error)
 }
 
 // Stager holds the tokens of an import until they are published by a Change.

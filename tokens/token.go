@@ -25,11 +25,13 @@ type State string
 // The states of a token, and how it moves between them:
 //
 //	imported -> active             by assigning (unassigning leads back)
+//	pending  -> active             by its first code, where one is asked for first
 //	active  <-> suspended          suspend, resume
 //	active, suspended -> lost      lost; back to active by resume with a reason
 //	any      -> revoked            final: the wrapped seed is destroyed
 const (
 	Imported  State = "imported"
+	Pending   State = "pending" // it has an owner, who has not shown yet that it works
 	Active    State = "active"
 	Suspended State = "suspended"
 	Lost      State = "lost"
@@ -50,8 +52,10 @@ type Token struct {
 	Owner     string // the owner's User.Key; empty if unassigned
 	Model     string // what the vendor's file says; may be empty
 	Hint      string // whom the vendor's file names; only listings have it, and nothing is decided by it
-	Batch     int64  // the import that it came with
+	Batch     int64  // the import that it came with; zero if it was enrolled
 	Created   time.Time
+
+	Credential *Credential // FIDO; nil for any other
 
 	PublicID   string // YubicoOTP: what it types before each code, in modhex; may be empty
 	PrivateMAC []byte // YubicoOTP: MAC of its private id, see privateMessage
@@ -64,7 +68,7 @@ type Token struct {
 // Motion is the part of a token that an accept moves. It never moves back.
 type Motion struct {
 	Version int64 // the token's own; changes are conditional on it while it has no owner
-	Last    int64 // TOTP: last time step accepted, -1 if none; else the next factor expected: HOTP's counter, YubicoOTP's session<<8|use
+	Last    int64 // TOTP: last time step accepted, -1 if none; FIDO: last signature counter; else the next factor expected: HOTP's counter, YubicoOTP's session<<8|use
 	Drift   int   // TOTP: steps that the token's clock is ahead of ours; else zero
 	UsedAt  int64 // time of the last accept, Unix seconds; zero if never
 }
@@ -93,6 +97,9 @@ func (t *Token) Row(pinMAC []byte) []byte {
 		put(t.PublicID)
 		put(string(t.PrivateMAC))
 	}
+	if t.Type == FIDO && t.Credential != nil {
+		put(string(t.Credential.Encode()))
+	}
 	return b
 }
 
@@ -113,8 +120,13 @@ func (t *Token) Valid() error {
 			return err
 		}
 		return ValidSerial(t.Serial)
+	case t.Type == FIDO:
+		if err := t.validKey(); err != nil {
+			return err
+		}
+		return ValidSerial(t.Serial)
 	case t.Type != TOTP && t.Type != HOTP:
-		return fmt.Errorf("%w: token type %q; it is totp, hotp or yubico", ErrInvalid, t.Type)
+		return fmt.Errorf("%w: token type %q; it is totp, hotp, yubico or fido", ErrInvalid, t.Type)
 	case t.Algorithm.Size() == 0:
 		return fmt.Errorf("%w: unknown hash; it is sha1, sha256 or sha512", ErrInvalid)
 	case t.Digits < 6 || t.Digits > 8:
