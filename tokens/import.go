@@ -262,26 +262,47 @@ func (i *Import) take(ctx context.Context, list []*entry) error {
 // present finds the serials that the realm has, and in a dry run those that
 // stood in the file before.
 func (i *Import) present(ctx context.Context, list []*entry) error {
-	serials := make([]string, len(list))
-	for k, e := range list {
-		serials[k] = e.token.Serial
-	}
-	present, err := i.s.db.Present(ctx, i.in.Realm, serials)
+	there, err := i.there(ctx, list)
 	if err != nil {
-		return unavailable(err)
+		return err
 	}
 	for k, e := range list {
 		if i.in.DryRun {
 			h := maphash.String(i.seed, e.token.Serial)
 			_, twice := i.seen[h]
 			i.seen[h] = struct{}{}
-			present[k] = present[k] || twice
+			there[k] = there[k] || twice
 		}
-		if present[k] {
+		if there[k] {
 			*e.added = Added{Outcome: OutcomeDuplicate, Reason: duplicate}
 		}
 	}
 	return nil
+}
+
+// there says which serials the realm has. It fails if another import under way
+// has one: that may yet be discarded, and nobody would have the token.
+func (i *Import) there(ctx context.Context, list []*entry) ([]bool, error) {
+	serials := make([]string, len(list))
+	for k, e := range list {
+		serials[k] = e.token.Serial
+	}
+	present, err := i.s.db.Present(ctx, i.in.Realm, serials)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	there := make([]bool, len(list))
+	for k, p := range present {
+		if p.Staging != 0 && p.Staging != i.batch.ID {
+			return nil, elsewhere(serials[k])
+		}
+		there[k] = p.There
+	}
+	return there, nil
+}
+
+func elsewhere(serial string) error {
+	return fmt.Errorf("%w: another import that is under way has the serial %s; wait until it has ended, and import the file again (one that was cut off is removed within ten minutes)", ErrState, serial)
 }
 
 // wrap wraps the seeds, in whichever way they come.
@@ -348,9 +369,10 @@ func (i *Import) stage(ctx context.Context, list []*entry) error {
 	if err != nil {
 		return unavailable(err)
 	}
+	var taken []*entry
 	for k, e := range list {
 		if !created[k] {
-			*e.added = Added{Outcome: OutcomeDuplicate, Reason: duplicate}
+			taken = append(taken, e)
 			continue
 		}
 		e.added.Outcome = OutcomeCreated
@@ -360,6 +382,24 @@ func (i *Import) stage(ctx context.Context, list []*entry) error {
 		if e.owner != nil {
 			i.hands = append(i.hands, hand{token: e.token, owner: e.owner})
 		}
+	}
+	return i.decline(ctx, taken)
+}
+
+// decline makes those duplicates whose serials were taken when they were staged.
+func (i *Import) decline(ctx context.Context, list []*entry) error {
+	if len(list) == 0 {
+		return nil
+	}
+	there, err := i.there(ctx, list)
+	if err != nil {
+		return err
+	}
+	for k, e := range list {
+		if !there[k] { // it was discarded, or undone, between the two
+			return elsewhere(e.token.Serial)
+		}
+		*e.added = Added{Outcome: OutcomeDuplicate, Reason: duplicate}
 	}
 	return nil
 }

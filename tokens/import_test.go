@@ -145,7 +145,6 @@ func TestExistingTokensAreNeverTouchedByAnImport(t *testing.T) {
 	h.give("alice", d)
 	before := h.token("T1")
 	i := h.begin(tokens.NewImport{Name: "a.csv"})
-	other := h.begin(tokens.NewImport{Name: "b.csv"})
 	list := []tokens.NewToken{record("T1"), record("T2"), record("T2"), record("t1")}
 	added, err := i.Add(ctx, list)
 	if err != nil {
@@ -157,18 +156,50 @@ func TestExistingTokensAreNeverTouchedByAnImport(t *testing.T) {
 			t.Errorf("record %d: %+v, want %s", k, added[k], want[k])
 		}
 	}
-	// A serial in another import under way is taken, too.
-	if added, err := other.Add(ctx, []tokens.NewToken{record("T2")}); err != nil || added[0].Outcome != tokens.OutcomeDuplicate {
+	// Also what came in one of the chunks before is a duplicate.
+	if added, err := i.Add(ctx, []tokens.NewToken{record("T2")}); err != nil || added[0].Outcome != tokens.OutcomeDuplicate {
 		t.Errorf("%v, %v", added, err)
 	}
 	h.must(i.Publish(ctx, "00", 2, 2, 0))
-	if err := other.Discard(ctx, ""); err != nil {
-		t.Fatal(err)
-	}
 	if after := h.token("T1"); fmt.Sprint(after) != fmt.Sprint(before) {
 		t.Errorf("%+v became %+v", before, after)
 	}
 	h.ends("alice", d.code(h, 0), true, tokens.ReasonAccepted)
+	h.intact()
+}
+
+// If it were called a duplicate, and the other import failed, it would be said to
+// exist, and nobody would have it.
+func TestASerialOfAnotherImportUnderWayIsNotSaidToExist(t *testing.T) {
+	h := newHouse(t)
+	h.user("alice")
+	first := h.begin(tokens.NewImport{Name: "a.csv"})
+	if _, err := first.Add(ctx, []tokens.NewToken{record("T1"), record("T2")}); err != nil {
+		t.Fatal(err)
+	}
+	for what, in := range map[string]tokens.NewImport{
+		"import": {Name: "b.csv"}, "dry run": {Name: "b.csv", DryRun: true}, "assigning import": {Name: "b.csv", Assign: true},
+	} {
+		i := h.begin(in)
+		if _, err := i.Add(ctx, []tokens.NewToken{record("T3")}); err != nil {
+			t.Errorf("%s: another serial: %v", what, err)
+		}
+		list := []tokens.NewToken{record("T4"), record("T2")}
+		added, err := i.Add(ctx, list)
+		if !errors.Is(err, tokens.ErrState) || !strings.Contains(err.Error(), "T2") || !wiped(list) {
+			t.Errorf("%s: %+v, %v, wiped %v", what, added, err, wiped(list))
+		}
+		if _, err := i.Publish(ctx, "00", 2, 1, 0); !errors.Is(err, tokens.ErrState) {
+			t.Errorf("%s: published: %v", what, err)
+		}
+		if err := i.Discard(ctx, "the import failed"); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if err := first.Discard(ctx, "the client has gone"); err != nil {
+		t.Fatal(err)
+	}
+	h.ship("", totp("T1"), totp("T2"), totp("T3"), totp("T4")) // all of them are free
 	h.intact()
 }
 

@@ -202,6 +202,12 @@ type Cabinet interface {
 	Expire(ctx context.Context, before time.Time) (int, error)
 }
 
+// Presence says whether a realm has a serial.
+type Presence struct {
+	There   bool
+	Staging int64 // the import that has it, if that is not published: it may yet be discarded
+}
+
 // Stager holds the tokens of an import until they are published by a Change.
 // Nothing else sees them. Each method is one short transaction.
 type Stager interface {
@@ -212,8 +218,8 @@ type Stager interface {
 	// or in another staging batch. It fails with ErrState if the batch is no
 	// longer staging.
 	Stage(ctx context.Context, batch int64, tokens []Token) ([]bool, error)
-	// Present answers which of the serials a realm has already.
-	Present(ctx context.Context, realm string, serials []string) ([]bool, error)
+	// Present answers which of the serials a realm has already, in their order.
+	Present(ctx context.Context, realm string, serials []string) ([]Presence, error)
 	// Discard removes a staging batch and its tokens, in several transactions.
 	Discard(ctx context.Context, batch int64) error
 	// Sweep discards the staging batches that nothing was staged into since

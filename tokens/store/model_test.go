@@ -309,7 +309,10 @@ func (w *twin) compare(users []string) {
 		registry, err := db.Registry(ctx)
 		say(registry.Clients, err)
 		present, err := db.Present(ctx, "default", w.serial)
-		say(present, err)
+		say(err)
+		for _, p := range present {
+			say(p.There, p.Staging != 0, batches[p.Staging])
+		}
 		records, err := db.Records(ctx, tokens.RecordQuery{User: "ann", Limit: 1000})
 		say(err)
 		for _, r := range records {

@@ -76,12 +76,15 @@ func again(ctx context.Context, f func() error) error {
 const stageColumns = `batch, realm, serial, type, algorithm, digits, period, state, model, created, mechanism, kek,
 	hash, seed_len, blob, binding, last0, drift0, hint, public_id, private_mac`
 
+// stagedIn is the batch that a token is in, as long as that is not published.
+const stagedIn = `coalesce((SELECT b.id FROM batches b WHERE b.id = t.batch AND b.state <> 'published'), 0)`
+
 // Present implements tokens.Stager.
-func (db *DB) Present(ctx context.Context, realm string, serials []string) ([]bool, error) {
+func (db *DB) Present(ctx context.Context, realm string, serials []string) ([]tokens.Presence, error) {
 	if len(serials) == 0 {
 		return nil, nil
 	}
-	var present []bool
+	var present []tokens.Presence
 	err := db.read(ctx, "looking for serials", func(s *session) error {
 		var err error
 		if s.dollar {

@@ -57,18 +57,24 @@ func stagePostgres(s *session, batch int64, staged []tokens.Token) ([]bool, erro
 	return created, nil
 }
 
-func presentPostgres(s *session, realm string, serials []string) ([]bool, error) {
-	present := make([]bool, len(serials))
+func presentPostgres(s *session, realm string, serials []string) ([]tokens.Presence, error) {
+	present := make([]tokens.Presence, len(serials))
 	var a arrays
 	a.of(len(serials), func(i int) any { return serials[i] })
-	rows, err := s.query(`SELECT serial FROM tokens WHERE realm = ? AND serial = ANY (?::text[])`, realm, a.values[0])
-	stored, err := list(rows, err, 1, (*fields).str)
+	rows, err := s.query(`SELECT t.serial, `+stagedIn+` FROM tokens t WHERE t.realm = ? AND t.serial = ANY (?::text[])`, realm, a.values[0])
+	type place struct {
+		serial string
+		tokens.Presence
+	}
+	stored, err := list(rows, err, 2, func(f *fields) place {
+		return place{f.str(), tokens.Presence{There: true, Staging: f.int()}}
+	})
 	if err != nil {
 		return nil, err
 	}
-	has := make(map[string]bool, len(stored))
-	for _, serial := range stored {
-		has[serial] = true
+	has := make(map[string]tokens.Presence, len(stored))
+	for _, p := range stored {
+		has[p.serial] = p.Presence
 	}
 	for i, serial := range serials {
 		present[i] = has[serial]

@@ -30,13 +30,12 @@ func stageSQLite(s *session, batch int64, list []tokens.Token) ([]bool, error) {
 	return created, err
 }
 
-func presentSQLite(s *session, realm string, serials []string) ([]bool, error) {
-	present := make([]bool, len(serials))
+func presentSQLite(s *session, realm string, serials []string) ([]tokens.Presence, error) {
+	present := make([]tokens.Presence, len(serials))
 	for i, serial := range serials {
-		var one int
-		switch err := s.one(`SELECT 1 FROM tokens WHERE realm = ? AND serial = ?`, []any{realm, serial}, &one); err {
+		switch err := s.one(`SELECT `+stagedIn+` FROM tokens t WHERE t.realm = ? AND t.serial = ?`, []any{realm, serial}, &present[i].Staging); err {
 		case nil:
-			present[i] = true
+			present[i].There = true
 		case sql.ErrNoRows:
 		default:
 			return nil, err

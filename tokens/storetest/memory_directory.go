@@ -171,12 +171,19 @@ func (m *Memory) Stage(_ context.Context, id int64, list []tokens.Token) ([]bool
 }
 
 // Present implements tokens.Stager.
-func (m *Memory) Present(_ context.Context, realm string, serials []string) ([]bool, error) {
+func (m *Memory) Present(_ context.Context, realm string, serials []string) ([]tokens.Presence, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var present []bool
+	var present []tokens.Presence
 	for _, serial := range serials {
-		present = append(present, m.bySerial(realm, serial) != nil)
+		var p tokens.Presence
+		if t := m.bySerial(realm, serial); t != nil {
+			p.There = true
+			if b := m.batches[t.Batch]; b != nil && !b.published {
+				p.Staging = t.Batch
+			}
+		}
+		present = append(present, p)
 	}
 	return present, nil
 }

@@ -229,7 +229,7 @@ var batchTests = []test{
 		k.same("removed", b.Removed, 2)
 		k.same("undone", b.Undone, at)
 		k.same("tokens", b.Tokens, 5)
-		if present, err := k.Present(k.ctx, "default", []string{"U4", "U1"}); err != nil || present[0] || !present[1] {
+		if present, err := k.Present(k.ctx, "default", []string{"U4", "U1"}); err != nil || present[0].There || !present[1].There {
 			k.Errorf("present: %v, %v", present, err)
 		}
 		for _, id := range []int64{batch + 1000, k.begin()} {

@@ -94,7 +94,12 @@ var stageTests = []test{
 		if err != nil {
 			k.Fatal(err)
 		}
-		k.same("present", present, []bool{true, false, true, true, true, false})
+		k.same("present", present, []tokens.Presence{{There: true}, {}, {There: true, Staging: batch}, {There: true, Staging: other}, {There: true}, {}})
+		k.must(tokens.Change{Publish: []tokens.Batch{{ID: other}}})
+		if present, err = k.Present(k.ctx, "default", []string{"O1", "N1"}); err != nil {
+			k.Fatal(err)
+		}
+		k.same("present, when one was published", present, []tokens.Presence{{There: true}, {There: true, Staging: batch}})
 		if present, err = k.Present(k.ctx, "default", nil); err != nil || len(present) != 0 {
 			k.Errorf("Present of nothing: %v, %v", present, err)
 		}
@@ -134,7 +139,7 @@ var stageTests = []test{
 				k.Errorf("Stage: %v", err)
 			}
 		}
-		if present, err := k.Present(k.ctx, "default", []string{"S0", "S1"}); err != nil || slices.Contains(present, true) {
+		if present, err := k.Present(k.ctx, "default", []string{"S0", "S1"}); err != nil || !slices.Equal(there(present), []bool{false, false}) {
 			k.Errorf("a refused Stage left something: %v, %v", present, err)
 		}
 	}},
@@ -150,7 +155,7 @@ var stageTests = []test{
 			k.Fatalf("Discard: %v", err)
 		}
 		if present, err := k.Present(k.ctx, "default", []string{serialName(0), serialName(1199), "P1"}); err != nil ||
-			!slices.Equal(present, []bool{false, false, true}) {
+			!slices.Equal(there(present), []bool{false, false, true}) {
 			k.Errorf("after Discard: %v, %v", present, err)
 		}
 		if _, err := k.Stage(k.ctx, batch, list[:1]); !errors.Is(err, tokens.ErrState) {
@@ -182,7 +187,7 @@ var stageTests = []test{
 			k.Errorf("the empty batch is still there: %v", err)
 		}
 		if present, err := k.Present(k.ctx, "default", []string{"P1", "S1", "S2", "S3"}); err != nil ||
-			!slices.Equal(present, []bool{true, false, true, true}) {
+			!slices.Equal(there(present), []bool{true, false, true, true}) {
 			k.Errorf("after Sweep: %v, %v", present, err)
 		}
 		if n, err := k.Sweep(k.ctx, line); err != nil || n != 0 {
@@ -243,9 +248,18 @@ var stageTests = []test{
 				k.Fatalf("published: %v, discarded: %v", published, discarded)
 			}
 			present, err := k.Present(k.ctx, "default", []string{serialName(i)})
-			if err != nil || present[0] != (published == nil) {
+			if err != nil || present[0].There != (published == nil) {
 				k.Fatalf("published: %v, but present: %v, %v", published, present, err)
 			}
 		}
 	}},
+}
+
+// there says which serials a realm has.
+func there(present []tokens.Presence) []bool {
+	var all []bool
+	for _, p := range present {
+		all = append(all, p.There)
+	}
+	return all
 }
