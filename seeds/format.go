@@ -118,6 +118,9 @@ func Detect(prefix []byte, whole bool) (f *Format, reason string, err error) {
 		}
 	}
 	prefix = bytes.TrimPrefix(prefix, bom)
+	if line := doctype(prefix); line > 0 {
+		return nil, "", &FileError{Line: line, Reason: noDTD}
+	}
 	if whole && len(bytes.TrimSpace(prefix)) == 0 {
 		return nil, "", &FileError{Reason: "the file is empty"}
 	}
@@ -130,6 +133,36 @@ func Detect(prefix []byte, whole bool) (f *Format, reason string, err error) {
 		why = append(why, fmt.Sprintf("not %s (%s)", f.Title, reason))
 	}
 	return nil, "", &FileError{Reason: "the format cannot be told from the content: " + strings.Join(why, ", ") + "; name it with --format if you know it"}
+}
+
+// noDTD is why a file with a document type, which is where entities are made, is
+// refused whatever it holds.
+const noDTD = "the file has a document type declaration (DTD); no seed file needs one, and it is refused"
+
+// doctype answers the line on which the document type of an XML file begins; zero
+// if it has none. It stands before the root element, behind nothing but white
+// space, comments and processing instructions (XML, section 2.8).
+func doctype(prefix []byte) int {
+	rest := prefix
+	for {
+		rest = bytes.TrimLeft(rest, " \t\r\n")
+		end := ""
+		switch {
+		case bytes.HasPrefix(rest, []byte("<!DOCTYPE")):
+			return 1 + bytes.Count(prefix[:len(prefix)-len(rest)], []byte("\n"))
+		case bytes.HasPrefix(rest, []byte("<!--")):
+			end = "-->"
+		case bytes.HasPrefix(rest, []byte("<?")):
+			end = "?>"
+		default:
+			return 0
+		}
+		_, after, found := bytes.Cut(rest[2:], []byte(end))
+		if !found {
+			return 0
+		}
+		rest = after
+	}
 }
 
 // foreign names files that are certainly no seed file as it stands.

@@ -42,7 +42,9 @@ func TestFormatIsToldFromContent(t *testing.T) {
 		{"A1,GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ\n", "", "column 2 is not a seed in hex"},
 		{"A1," + rfcSeed + ",ocra\n", "", "column 3 is neither totp nor hotp"},
 		{"<html><body/></html>", "", `its root element is "html"`},
-		{"<!DOCTYPE a [<!ENTITY b \"c\">]><a/>", "", "document type declaration"},
+		{"<!DOCTYPE a [<!ENTITY b \"c\">]><a/>", "", noDTD},
+		{"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- <a/> -->\n\n <!DOCTYPE " + strings.Repeat("x", 2*prefixSize), "", "line 4: " + noDTD},
+		{"<a><!DOCTYPE b></a>", "", "the format cannot be told"},
 		{`<KeyContainer xmlns="urn:ietf:params:xml:ns:keyprov:pskc:1.0"/>`, "pskc", "in the namespace of a draft of RFC 6030"},
 		{`<KeyContainer xmlns="urn:ietf:params:xml:ns:keyprov:pskc:7.0"/>`, "", "not in that of RFC 6030 or of a draft"},
 	} {
@@ -57,6 +59,9 @@ func TestFormatIsToldFromContent(t *testing.T) {
 			t.Errorf("%.40q: Detect wrote into the file", c.file)
 		}
 		if c.format == "" {
+			if strings.HasSuffix(c.reason, noDTD) && err != nil && err.Error() != c.reason && err.Error() != "line 1: "+c.reason {
+				t.Errorf("%.40q: %v, and not one sentence", c.file, err)
+			}
 			if err == nil || !strings.Contains(err.Error(), c.reason) || !errors.Is(err, tokens.ErrInvalid) {
 				t.Errorf("%.40q: %v", c.file, err)
 			}
