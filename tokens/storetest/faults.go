@@ -134,6 +134,9 @@ func flatten(all [][]byte, w any) [][]byte {
 	case *tokens.Token:
 		texts(w.Realm, w.Serial, w.Model, w.Owner, w.Wrapped.Mechanism, w.PublicID)
 		all = append(all, w.Wrapped.Blob, w.Binding, w.PrivateMAC)
+		if w.Credential != nil {
+			all = append(all, w.Credential.Encode())
+		}
 	case *tokens.Client:
 		texts(w.Name, w.Realm)
 		all = append(all, w.Secret)
@@ -142,6 +145,15 @@ func flatten(all [][]byte, w any) [][]byte {
 		all = append(all, w.MAC[:])
 	case *tokens.Batch:
 		texts(w.Realm, w.Name, w.Format, w.SHA256, w.Actor)
+	case *tokens.DocumentWrite:
+		texts(w.Name)
+		all = append(all, w.Data)
+	case *tokens.Invitation:
+		texts(w.ID, w.Realm, w.User, w.Actor, w.Serial)
+		texts(w.Kinds...)
+		all = append(all, w.MAC[:])
+	case *tokens.GroupsWrite:
+		texts(w.Groups...)
 	case *tokens.Standing:
 		for _, c := range w.Throttle {
 			texts(c.Client)
@@ -171,6 +183,18 @@ func (m *Memory) leaks(c *tokens.Change) bool {
 	}
 	for i := range c.Tokens {
 		w = append(w, &c.Tokens[i].Token)
+	}
+	for i := range c.NewTokens {
+		w = append(w, c.NewTokens[i])
+	}
+	for i := range c.Documents {
+		w = append(w, &c.Documents[i])
+	}
+	for i := range c.Invites {
+		w = append(w, &c.Invites[i].Invitation)
+	}
+	for i := range c.Groups {
+		w = append(w, &c.Groups[i])
 	}
 	for i := range c.Clients {
 		w = append(w, &c.Clients[i].Client)

@@ -48,6 +48,12 @@ type Memory struct {
 	lastID     int64
 	warnings   []string
 	sync       bool
+
+	credentials map[string]*tokens.Token // by Credential.Key
+	spent       map[[32]byte]time.Time   // until when
+	documents   map[string]tokens.Document
+	invitations map[string]tokens.Invitation
+	groups      map[int64][]string
 }
 
 type person struct {
@@ -66,7 +72,10 @@ type batch struct {
 	grants    []tokens.Token // that publishing hands out
 }
 
-var _ tokens.Database = (*Memory)(nil)
+var (
+	_ tokens.Database = (*Memory)(nil)
+	_ tokens.Cabinet  = (*Memory)(nil)
+)
 
 // NewMemory makes an empty database whose accusations fail t.
 func NewMemory(t testing.TB) *Memory {
@@ -83,6 +92,12 @@ func NewMemory(t testing.TB) *Memory {
 		clients:    make(map[string]tokens.Client),
 		keys:       make(map[string]tokens.APIKey),
 		generation: 1,
+
+		credentials: make(map[string]*tokens.Token),
+		spent:       make(map[[32]byte]time.Time),
+		documents:   make(map[string]tokens.Document),
+		invitations: make(map[string]tokens.Invitation),
+		groups:      make(map[int64][]string),
 	}
 }
 
@@ -109,15 +124,21 @@ func (m *Memory) Load(ctx context.Context, refs []tokens.Ref) (tokens.View, erro
 	users := make(map[int64]*tokens.Subject)
 	alone := make(map[int64]*tokens.Subject)
 	for i, ref := range refs {
-		if ref.Serial == "" {
+		var t *tokens.Token
+		switch {
+		case ref.Serial != "":
+			t = m.bySerial(ref.Realm, ref.Serial)
+		case ref.Credential != "":
+			if t = m.credentials[ref.Credential]; t != nil && t.Realm != ref.Realm {
+				t = nil
+			}
+		default:
 			if p := m.find(ref.Realm, ref.User); p != nil {
 				view.Subjects[i] = m.subject(users, p)
 			}
-			continue
 		}
-		t := m.bySerial(ref.Realm, ref.Serial)
 		switch {
-		case t == nil || !m.batches[t.Batch].published:
+		case t == nil || !m.visible(t):
 		case t.OwnerID != 0 && t.State != tokens.Revoked:
 			view.Subjects[i] = m.subject(users, m.users[t.OwnerID])
 		default:
@@ -243,6 +264,7 @@ func cloneStanding(s tokens.Standing) tokens.Standing {
 func cloneToken(t *tokens.Token) tokens.Token {
 	c := *t
 	c.Wrapped.Blob, c.Binding, c.PrivateMAC = bytesOrNil(t.Wrapped.Blob), bytesOrNil(t.Binding), bytesOrNil(t.PrivateMAC)
+	c.Credential = cloneCredential(t.Credential)
 	return c
 }
 

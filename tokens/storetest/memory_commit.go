@@ -43,8 +43,9 @@ func (m *Memory) Commit(ctx context.Context, c *tokens.Change) error {
 		m.accuse("a plaintext seed is in a commit")
 	}
 	for _, check := range []func(*tokens.Change) error{
-		m.checkSense, m.checkChains, m.checkStandings, m.checkOwned, m.checkTokens, m.checkUnowned,
-		m.checkClients, m.checkKeys, m.checkPublish, m.checkNewUsers,
+		m.checkSense, m.senseOfNewTokens, m.senseOfCabinet,
+		m.checkChains, m.checkStandings, m.checkOwned, m.checkSpends, m.checkTokens, m.checkUnowned,
+		m.checkClients, m.checkKeys, m.checkDocuments, m.checkInvites, m.checkPublish, m.checkNewTokens, m.checkNewUsers,
 	} {
 		if err := check(c); err != nil {
 			return err
@@ -232,7 +233,7 @@ func (m *Memory) checkTokens(c *tokens.Change) error {
 	for i := range c.Tokens {
 		w := &c.Tokens[i]
 		t := m.tokens[w.Token.ID]
-		if t == nil || !m.batches[t.Batch].published || t.Version != w.Expect {
+		if t == nil || !m.visible(t) || t.Version != w.Expect {
 			behind = append(behind, w.Token.ID)
 			continue
 		}
@@ -246,7 +247,7 @@ func (m *Memory) checkTokens(c *tokens.Change) error {
 		}
 		if n.Realm != t.Realm || n.Serial != t.Serial || n.Type != t.Type || n.Algorithm != t.Algorithm ||
 			n.Digits != t.Digits || n.Period != t.Period || n.Batch != t.Batch ||
-			n.PublicID != t.PublicID || !bytes.Equal(n.PrivateMAC, t.PrivateMAC) {
+			n.PublicID != t.PublicID || !bytes.Equal(n.PrivateMAC, t.PrivateMAC) || !sameCredential(n, t) {
 			m.accuse("token %s is written with what a token never changes", t.Serial)
 		}
 		if t.State == tokens.Revoked && n.State != tokens.Revoked {
@@ -281,7 +282,7 @@ func (m *Memory) checkUnowned(c *tokens.Change) error {
 			continue
 		}
 		t := m.tokens[w.TokenID]
-		if t == nil || !m.batches[t.Batch].published ||
+		if t == nil || !m.visible(t) ||
 			writeOf(c, w.TokenID) == nil && t.Version != w.Expect || m.back(t, w) {
 			behind = append(behind, w.TokenID)
 		}
@@ -429,6 +430,10 @@ func (m *Memory) apply(c *tokens.Change) {
 		have.Tokens, have.Rejected, have.Duplicate = b.Tokens, b.Rejected, b.Duplicate
 		m.handOut(have)
 	}
+	for _, t := range c.NewTokens {
+		t.ID = m.insertToken(cloneToken(t))
+	}
+	m.applyCabinet(c)
 	for _, w := range c.NewUsers {
 		w.User.ID = m.id()
 		u := cloneUser(w.User)

@@ -60,11 +60,12 @@ func (m *Memory) Tokens(_ context.Context, q tokens.TokenQuery) ([]tokens.Token,
 	for _, id := range slices.Sorted(maps.Keys(m.tokens)) {
 		t := m.tokens[id]
 		switch {
-		case !m.batches[t.Batch].published || id <= q.After:
+		case !m.visible(t) || id <= q.After:
 		case q.Realm != "" && t.Realm != q.Realm:
 		case q.Serial != "" && t.Serial != q.Serial:
 		case q.Owner != "" && (t.Owner != q.Owner || q.Realm != "" && m.users[t.OwnerID].Realm != q.Realm):
 		case q.State != "" && t.State != q.State:
+		case q.Type != "" && t.Type != q.Type:
 		case q.Batch != 0 && t.Batch != q.Batch:
 		case q.Q != "" && !strings.Contains(strings.ToLower(t.Serial), part) &&
 			(err != nil || !strings.Contains(t.Owner, key)):
