@@ -32,6 +32,8 @@ var rooms = map[string][]string{
 	"hsm/pkcs11":       {"hsm"},
 	"hsm/hsmtest":      {"hsm", "hsm/pkcs11"},
 	"tokens/audit":     {},
+	"webauthn":         {"tokens", "tokens/audit"},
+	"webauthn/softkey": {},
 	"migrations":       {},
 }
 
@@ -53,6 +55,14 @@ var outside = map[string][]string{
 	"github.com/ProtonMail/go-crypto":     {"seeds"},
 	"encoding/xml":                        {"seeds", "seeds/pskc", "seeds/xmlinput"},
 	"github.com/prometheus/client_golang": {"cmd/watchword", "radius", "api"},
+	"github.com/go-webauthn/webauthn":     {"webauthn", "webauthn/softkey"},
+	"github.com/fxamacker/cbor/v2":        {"webauthn", "webauthn/softkey"},
+}
+
+// testOnly says which rooms' tests alone may use a library; no room itself does.
+var testOnly = map[string][]string{
+	"github.com/chromedp/chromedp": {"cmd/watchword", "api"},
+	"github.com/chromedp/cdproto":  {"cmd/watchword", "api"},
 }
 
 // plain rooms import nothing but the standard library and rooms.
@@ -91,6 +101,25 @@ func TestWhoMayImportWhom(t *testing.T) {
 				if (imp == lib || strings.HasPrefix(imp, lib+"/")) && !slices.Contains(where, room) {
 					t.Errorf("%s imports %s, which belongs in %v", room, imp, where)
 				}
+			}
+		}
+	}
+}
+
+// TestWhatIsForTestsIsUsedByTestsAlone keeps a browser's driver and the like out
+// of the programs, and in the tests of those rooms that need it.
+func TestWhatIsForTestsIsUsedByTestsAlone(t *testing.T) {
+	uses := func(imports []string, lib string) bool {
+		return slices.ContainsFunc(imports, func(imp string) bool { return imp == lib || strings.HasPrefix(imp, lib+"/") })
+	}
+	for _, p := range list(t) {
+		room := strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/")
+		for lib, where := range testOnly {
+			if uses(p.Imports, lib) {
+				t.Errorf("%s imports %s, which is for tests", room, lib)
+			}
+			if uses(append(p.TestImports, p.XTestImports...), lib) && !slices.Contains(where, room) {
+				t.Errorf("the tests of %s import %s, which belongs in those of %v", room, lib, where)
 			}
 		}
 	}
