@@ -11,10 +11,6 @@ import (
 	"watchword/tokens/policy"
 )
 
-// seedTransport is the audit's name for a seed that could not be taken over and
-// shows how an attack on the transport key would look.
-const seedTransport policy.Action = "import.transport"
-
 // transporter is the HSM where it takes over seeds that were encrypted to a
 // transport key; nil if it does not, or has none.
 func (s *Service) transporter() hsm.Transporter {
@@ -104,7 +100,7 @@ func (i *Import) rewrap(ctx context.Context, list []*entry) error {
 // suspect is the event of an RSA-1_5 ciphertext that was wrong, or not tried any
 // more.
 func (i *Import) suspect(e *entry, reason string) audit.Event {
-	return i.s.event(i.p, seedTransport, audit.Event{
+	return i.s.event(i.p, policy.ImportTransport, audit.Event{
 		Realm: i.in.Realm, Serial: e.token.Serial, Outcome: "refused", Reason: reason,
 		Detail: []audit.Field{
 			{Name: "batch", Value: itoa(i.batch.ID)}, {Name: "file", Value: i.in.Name}, {Name: "mechanism", Value: string(hsm.TransportPKCS1)},

@@ -11,14 +11,6 @@ import (
 	"watchword/tokens/policy"
 )
 
-const (
-	// pgpMade is the audit's name for making a PGP key.
-	pgpMade policy.Action = "hsm.pgp-key"
-	// pgpOpened is the audit's name for a session key that could not be opened
-	// and shows how an attack on the PGP key would look.
-	pgpOpened policy.Action = "import.pgp"
-)
-
 // PGPMaker is an HSM that makes PGP keys.
 type PGPMaker interface {
 	hsm.Provisioner
@@ -28,7 +20,7 @@ type PGPMaker interface {
 // MakePGPKey makes a PGP key of so many bits, as MakeTransportKey does a transport
 // key; older ones still open what was encrypted to them.
 func (s *Service) MakePGPKey(ctx context.Context, keys PGPMaker, bits int) (version uint32, err error) {
-	return s.makeHSMKey(ctx, keys, hsm.KeyPGP, pgpMade, func(version uint32) (hsm.KeyRecord, error) {
+	return s.makeHSMKey(ctx, keys, hsm.KeyPGP, policy.HSMPGPKey, func(version uint32) (hsm.KeyRecord, error) {
 		return keys.CreatePGP(ctx, version, bits)
 	})
 }
@@ -71,7 +63,7 @@ func (s *Service) OpenPGP(ctx context.Context, p Principal, realm string, versio
 	}
 	e.Outcome = "refused"
 	e.Detail = []audit.Field{{Name: "version", Value: strconv.FormatUint(uint64(version), 10)}}
-	if err := s.record(ctx, p, pgpOpened, e); err != nil {
+	if err := s.record(ctx, p, policy.ImportPGP, e); err != nil {
 		return nil, err
 	}
 	return nil, fmt.Errorf("%w: %w", ErrInvalid, err)

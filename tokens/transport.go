@@ -11,9 +11,6 @@ import (
 	"watchword/tokens/policy"
 )
 
-// transportMade is the audit's name for making a transport key.
-const transportMade policy.Action = "hsm.transport-key"
-
 // TransportMaker is an HSM that makes transport keys.
 type TransportMaker interface {
 	hsm.Provisioner
@@ -27,7 +24,7 @@ type TransportMaker interface {
 // taken into use. Other nodes know the key after their next start. If it fails
 // after the key was made, the key stays in the HSM and is never used.
 func (s *Service) MakeTransportKey(ctx context.Context, keys TransportMaker, bits int) (version uint32, err error) {
-	return s.makeHSMKey(ctx, keys, hsm.KeyTransport, transportMade, func(version uint32) (hsm.KeyRecord, error) {
+	return s.makeHSMKey(ctx, keys, hsm.KeyTransport, policy.HSMTransportKey, func(version uint32) (hsm.KeyRecord, error) {
 		return keys.CreateTransport(ctx, version, bits)
 	})
 }

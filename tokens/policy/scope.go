@@ -10,9 +10,10 @@ type Scope string
 const (
 	ScopeAdmin    Scope = "admin"    // everything
 	ScopeHelpdesk Scope = "helpdesk" // users and tokens, no imports, keys or clients
-	ScopeVerify   Scope = "verify"   // verify codes, nothing else
+	ScopeVerify   Scope = "verify"   // verify codes, keys and statements, nothing else
 	ScopeRead     Scope = "read"     // look at everything, change nothing
 	ScopeSystem   Scope = "system"   // the server itself
+	ScopeInvite   Scope = "invite"   // enrol one token for oneself; whom it is for, the core looks at
 )
 
 // Valid says whether a key can have the scope.
@@ -61,14 +62,36 @@ const (
 	KeyDelete     Action = "key.delete"
 	AuditList     Action = "audit.list"
 	AuditVerify   Action = "audit.verify"
-	ServerStart   Action = "server.start"
-	ServerStop    Action = "server.stop"
-	Checkpoint    Action = "audit.checkpoint"
+	KeyEnrol      Action = "key.enrol"     // a FIDO key
+	TokenEnrol    Action = "token.enrol"   // a software token
+	TokenConfirm  Action = "token.confirm" // its first code
+	InviteAdd     Action = "invitation.add"
+	InviteList    Action = "invitation.list"
+	InviteDelete  Action = "invitation.delete"
+	UserGroups    Action = "user.groups"
+	FIDOShow      Action = "fido.show"
+	FIDOImport    Action = "fido.mds.import"
+	FIDORules     Action = "fido.rules.put"
+
+	StatementCheck  Action = "statement.check"
+	StatementRotate Action = "statement.rotate"
+	StatementList   Action = "statement.list"
+
+	// What the server does by itself, or as part of another operation.
+	HSMTransportKey Action = "hsm.transport-key" // a transport key was made
+	HSMPGPKey       Action = "hsm.pgp-key"       // a PGP key was made
+	ImportTransport Action = "import.transport"  // a transported seed was refused: so an attack on the transport key would look
+	ImportPGP       Action = "import.pgp"        // a PGP session key was refused: so an attack on the PGP key would look
+
+	ServerStart Action = "server.start"
+	ServerStop  Action = "server.stop"
+	Checkpoint  Action = "audit.checkpoint"
 )
 
 var reads = map[Action]bool{
 	UserShow: true, UserList: true, UserWhy: true, TokenShow: true, TokenList: true,
 	ImportList: true, ImportShow: true, ClientList: true, KeyList: true, AuditList: true, AuditVerify: true,
+	InviteList: true, FIDOShow: true, StatementList: true,
 }
 
 var helpdesk = map[Action]bool{
@@ -78,7 +101,11 @@ var helpdesk = map[Action]bool{
 	TokenShow: true, TokenList: true, TokenAssign: true, TokenUnassign: true, TokenResync: true,
 	TokenSuspend: true, TokenResume: true, TokenLost: true, TokenRevoke: true,
 	ImportList: true, ImportShow: true, AuditList: true,
+	KeyEnrol: true, TokenEnrol: true, TokenConfirm: true, InviteAdd: true, InviteList: true, InviteDelete: true,
+	UserGroups: true, FIDOShow: true,
 }
+
+var invited = map[Action]bool{KeyEnrol: true, TokenEnrol: true, TokenConfirm: true}
 
 // Request is one question: may this principal do this here?
 type Request struct {
@@ -106,9 +133,11 @@ func Decide(r Request) Decision {
 	case ScopeHelpdesk:
 		ok = helpdesk[r.Action]
 	case ScopeVerify:
-		ok = r.Action == Verify
+		ok = r.Action == Verify || r.Action == StatementCheck
 	case ScopeRead:
 		ok = reads[r.Action]
+	case ScopeInvite:
+		ok = r.Realm != "" && invited[r.Action]
 	}
 	if !ok {
 		return Decision{Reason: "the scope does not allow it"}

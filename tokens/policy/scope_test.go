@@ -1,13 +1,17 @@
 package policy
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"strconv"
 	"testing"
 
 	"pgregory.net/rapid"
 )
 
 // everything says for each operation who may do it, by the first letter of the
-// scope: admin, helpdesk, verify, read. The server itself may do all.
+// scope: admin, helpdesk, verify, read, invite. The server itself may do all.
 var everything = map[Action]string{
 	Verify:  "ahv",
 	UserAdd: "ah", UserShow: "ahr", UserList: "ahr", UserWhy: "ahr", UserEnable: "ah", UserDisable: "ah", UserUnlock: "ah", UserPIN: "ah",
@@ -17,17 +21,60 @@ var everything = map[Action]string{
 	ClientList: "ar", ClientPut: "a", ClientDelete: "a",
 	KeyList: "ar", KeyAdd: "a", KeyDelete: "a",
 	AuditList: "ahr", AuditVerify: "ar",
+	ImportShow: "ahr", ImportUndo: "a",
+	ImportTransport: "a", ImportPGP: "a", HSMTransportKey: "a", HSMPGPKey: "a",
+	KeyEnrol: "ahi", TokenEnrol: "ahi", TokenConfirm: "ahi",
+	InviteAdd: "ah", InviteList: "ahr", InviteDelete: "ah",
+	UserGroups: "ah", FIDOShow: "ahr", FIDOImport: "a", FIDORules: "a",
+	StatementCheck: "av", StatementRotate: "a", StatementList: "ar",
 	ServerStart: "a", ServerStop: "a", Checkpoint: "a",
+}
+
+// Each operation that the package names is one that the tests here know.
+func TestEveryOperationIsInTheTable(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "scope.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[Action]bool{}
+	for a := range everything {
+		known[a] = true
+	}
+	named := map[Action]bool{}
+	ast.Inspect(file, func(n ast.Node) bool {
+		v, ok := n.(*ast.ValueSpec)
+		if !ok {
+			return true
+		}
+		if id, ok := v.Type.(*ast.Ident); !ok || id.Name != "Action" {
+			return true
+		}
+		text, err := strconv.Unquote(v.Values[0].(*ast.BasicLit).Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if named[Action(text)] {
+			t.Errorf("two operations are called %s", text)
+		}
+		named[Action(text)] = true
+		if !known[Action(text)] {
+			t.Errorf("who may do %s (%s)?", text, v.Names[0].Name)
+		}
+		return true
+	})
+	if len(named) != len(everything) {
+		t.Errorf("the package names %d operations, the table %d", len(named), len(everything))
+	}
 }
 
 func TestEachScopeMayDoWhatItWasMadeFor(t *testing.T) {
 	for action, who := range everything {
-		for _, scope := range []Scope{ScopeAdmin, ScopeHelpdesk, ScopeVerify, ScopeRead, ScopeSystem} {
+		for _, scope := range []Scope{ScopeAdmin, ScopeHelpdesk, ScopeVerify, ScopeRead, ScopeSystem, ScopeInvite} {
 			want := scope == ScopeSystem
 			for _, w := range who {
 				want = want || byte(w) == scope[0]
 			}
-			d := Decide(Request{Scope: scope, Action: action, In: "default"})
+			d := Decide(Request{Scope: scope, Realm: "default", Action: action, In: "default"})
 			if d.Allow != want || d.Allow == (d.Reason != "") {
 				t.Errorf("%s, %s: %+v, want %v", scope, action, d, want)
 			}
@@ -35,8 +82,19 @@ func TestEachScopeMayDoWhatItWasMadeFor(t *testing.T) {
 	}
 }
 
+// An invitation is to one realm: what has none, or is for all of them, is none.
+func TestAnInvitationWithoutARealmAllowsNothing(t *testing.T) {
+	for action := range everything {
+		for _, in := range []string{"", "default"} {
+			if Decide(Request{Scope: ScopeInvite, Action: action, In: in}).Allow {
+				t.Errorf("it allows %s in %q", action, in)
+			}
+		}
+	}
+}
+
 func TestWhatHasNoNameIsForbidden(t *testing.T) {
-	for _, scope := range []Scope{ScopeHelpdesk, ScopeVerify, ScopeRead, "", "Admin", "root", "administrator", "admin "} {
+	for _, scope := range []Scope{ScopeHelpdesk, ScopeVerify, ScopeRead, ScopeInvite, "", "Admin", "root", "administrator", "admin "} {
 		for _, action := range []Action{"", "users", "user.delete", "VERIFY"} {
 			if Decide(Request{Scope: scope, Action: action}).Allow {
 				t.Errorf("%q may do %q", scope, action)
@@ -50,7 +108,7 @@ func TestWhatHasNoNameIsForbidden(t *testing.T) {
 			}
 		}
 	}
-	for _, scope := range []Scope{ScopeSystem, "", "Admin", "root"} {
+	for _, scope := range []Scope{ScopeSystem, ScopeInvite, "", "Admin", "root"} {
 		if scope.Valid() {
 			t.Errorf("a key can have scope %q", scope)
 		}
@@ -71,7 +129,7 @@ func TestOneRealmsPrincipalActsInNoOther(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		r := Request{
-			Scope:  rapid.SampledFrom([]Scope{ScopeAdmin, ScopeHelpdesk, ScopeVerify, ScopeRead, ScopeSystem}).Draw(t, "scope"),
+			Scope:  rapid.SampledFrom([]Scope{ScopeAdmin, ScopeHelpdesk, ScopeVerify, ScopeRead, ScopeSystem, ScopeInvite}).Draw(t, "scope"),
 			Realm:  rapid.SampledFrom([]string{"corp", "corp2", "default"}).Draw(t, "realm"),
 			Action: rapid.SampledFrom(actions).Draw(t, "action"),
 			In:     rapid.SampledFrom([]string{"", "corp", "corp2", "default", "CORP"}).Draw(t, "in"),
@@ -82,7 +140,7 @@ func TestOneRealmsPrincipalActsInNoOther(t *testing.T) {
 		}
 		free := r
 		free.Realm = ""
-		if r.In == r.Realm && d.Allow != Decide(free).Allow {
+		if r.In == r.Realm && r.Scope != ScopeInvite && d.Allow != Decide(free).Allow {
 			t.Fatalf("in its own realm %+v is %v, without a realm it is %v", r, d, Decide(free))
 		}
 	})
