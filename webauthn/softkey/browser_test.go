@@ -1,0 +1,532 @@
+package softkey_test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	_ "unsafe" // for the roots of the library below
+
+	"github.com/go-webauthn/webauthn/protocol"
+	"github.com/go-webauthn/webauthn/protocol/webauthncose"
+
+	"watchword/webauthn/softkey"
+)
+
+// go-webauthn holds the chains of these two formats against roots that it was
+// built with; the tests add a softkey's own.
+var (
+	//go:linkname androidRoots github.com/go-webauthn/webauthn/protocol.attAndroidKeyHardwareRootsCertPool
+	androidRoots *x509.CertPool
+	//go:linkname appleRoots github.com/go-webauthn/webauthn/protocol.attAppleHardwareRootsCertPool
+	appleRoots *x509.CertPool
+)
+
+const (
+	rpID   = "login.example.com"
+	origin = "https://login.example.com"
+)
+
+// maker is the vendor of the tests' keys.
+var maker = sync.OnceValue(func() *softkey.Vendor {
+	v, err := softkey.NewVendor("Test Keys")
+	if err != nil {
+		panic(err)
+	}
+	androidRoots.AddCert(v.Root())
+	appleRoots.AddCert(v.Root())
+	return v
+})
+
+func newKey(t testing.TB, o softkey.Options) *softkey.Key {
+	t.Helper()
+	if o.Vendor == nil {
+		o.Vendor = maker()
+	}
+	k, err := softkey.New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func newChallenge() string {
+	c := make([]byte, 32)
+	rand.Read(c)
+	return base64.RawURLEncoding.EncodeToString(c)
+}
+
+func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
+
+// creation are creation options; more holds further members of publicKey.
+func creation(challenge, more string) []byte {
+	return fmt.Appendf(nil, `{"publicKey":{"rp":{"id":%q,"name":"Example"},"user":{"id":%q,"name":"alice","displayName":"Alice"},
+		"challenge":%q,"pubKeyCredParams":[{"type":"public-key","alg":-7},{"type":"public-key","alg":-8},
+		{"type":"public-key","alg":-35},{"type":"public-key","alg":-257}]%s}}`, rpID, b64([]byte("user-1")), challenge, more)
+}
+
+func request(challenge, more string) []byte {
+	return fmt.Appendf(nil, `{"publicKey":{"rpId":%q,"challenge":%q%s}}`, rpID, challenge, more)
+}
+
+func allow(ids ...[]byte) string {
+	var list []string
+	for _, id := range ids {
+		list = append(list, fmt.Sprintf(`{"type":"public-key","id":%q}`, b64(id)))
+	}
+	return `,"allowCredentials":[` + strings.Join(list, ",") + `]`
+}
+
+var everyAlgorithm = []protocol.CredentialParameter{{Type: "public-key", Algorithm: webauthncose.AlgES256},
+	{Type: "public-key", Algorithm: webauthncose.AlgEdDSA}, {Type: "public-key", Algorithm: webauthncose.AlgES384},
+	{Type: "public-key", Algorithm: webauthncose.AlgRS256}}
+
+// verifyRegistration has go-webauthn judge a registration.
+func verifyRegistration(response []byte, challenge string, verified bool) (*protocol.ParsedCredentialCreationData, error) {
+	parsed, err := protocol.ParseCredentialCreationResponseBytes(response)
+	if err != nil {
+		return nil, err
+	}
+	_, err = parsed.Verify(challenge, rpID, []string{origin}, nil, nil, protocol.TopOriginExplicitVerificationMode, false,
+		verified, true, nil, everyAlgorithm, protocol.AttestationPolicy{}, protocol.SignaturePolicy{})
+	return parsed, err
+}
+
+func verifyAssertion(response []byte, challenge string, verified bool, public []byte) (*protocol.ParsedCredentialAssertionData, error) {
+	parsed, err := protocol.ParseCredentialRequestResponseBytes(response)
+	if err != nil {
+		return nil, err
+	}
+	return parsed, parsed.Verify(challenge, rpID, "", []string{origin}, nil, nil, protocol.TopOriginExplicitVerificationMode, false,
+		verified, true, public, protocol.SignaturePolicy{})
+}
+
+// register registers with the key and has it verified.
+func register(t testing.TB, k *softkey.Key, more string) *protocol.ParsedCredentialCreationData {
+	t.Helper()
+	challenge := newChallenge()
+	response, err := k.Register(creation(challenge, more), origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := verifyRegistration(response, challenge, false)
+	if err != nil {
+		t.Fatalf("go-webauthn refuses the registration: %v: %+v", err, errors.Unwrap(err))
+	}
+	return parsed
+}
+
+func assert(t testing.TB, k *softkey.Key, more string, public []byte) *protocol.ParsedCredentialAssertionData {
+	t.Helper()
+	challenge := newChallenge()
+	response, err := k.Assert(request(challenge, more), origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := verifyAssertion(response, challenge, false, public)
+	if err != nil {
+		t.Fatalf("go-webauthn refuses the assertion: %v", err)
+	}
+	return parsed
+}
+
+func publicKey(p *protocol.ParsedCredentialCreationData) []byte {
+	return p.Response.AttestationObject.AuthData.AttData.CredentialPublicKey
+}
+
+// chain checks that a statement's certificates lead to the root.
+func chain(t *testing.T, statement map[string]any, root *x509.Certificate) []*x509.Certificate {
+	t.Helper()
+	var certs []*x509.Certificate
+	roots, between := x509.NewCertPool(), x509.NewCertPool()
+	roots.AddCert(root)
+	for i, der := range statement["x5c"].([]any) {
+		c, err := x509.ParseCertificate(der.([]byte))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.UnhandledCriticalExtensions = nil // a TPM's name, which crypto/x509 does not know
+		certs = append(certs, c)
+		if i > 0 {
+			between.AddCert(c)
+		}
+	}
+	if _, err := certs[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}); err != nil {
+		t.Fatalf("the attestation's chain does not lead to the vendor's root: %v", err)
+	}
+	return certs
+}
+
+func TestEachFormatWithEachAlgorithmIsVerifiedByGoWebauthn(t *testing.T) {
+	names := map[softkey.Format]string{softkey.Self: "packed"}
+	conveys := map[softkey.Format]string{softkey.Packed: "basic_full", softkey.Self: "basic_surrogate", softkey.U2F: "basic_full",
+		softkey.TPM: "attca", softkey.AndroidKey: "basic_full", softkey.Apple: "anonca", softkey.None: "none"}
+	for format, want := range conveys {
+		for _, alg := range []softkey.Algorithm{softkey.ES256, softkey.EdDSA, softkey.ES384, softkey.RS256} {
+			if format == softkey.U2F && alg != softkey.ES256 || format == softkey.TPM && alg == softkey.EdDSA {
+				if _, err := softkey.New(softkey.Options{Format: format, Algorithm: alg}); err == nil {
+					t.Errorf("a key is made that attests %v as %s", alg, format)
+				}
+				continue
+			}
+			t.Run(fmt.Sprintf("%s %v", format, alg), func(t *testing.T) {
+				k := newKey(t, softkey.Options{Format: format, Algorithm: alg})
+				p := register(t, k, `,"attestation":"direct"`)
+				object := p.Response.AttestationObject
+				name := names[format]
+				if name == "" {
+					name = string(format)
+				}
+				if object.Format != name || object.Type != want {
+					t.Errorf("the format is %s and conveys %s, want %s and %s", object.Format, object.Type, name, want)
+				}
+				if got := p.Raw.AttestationResponse.PublicKeyAlgorithm; got != int64(alg) {
+					t.Errorf("the algorithm is %d, want %d", got, alg)
+				}
+				if object.AttStatement["x5c"] != nil {
+					chain(t, object.AttStatement, k.Root())
+				}
+				if format != softkey.U2F && !bytes.Equal(object.AuthData.AttData.AAGUID, []byte("watchwordsoftkey")) {
+					t.Errorf("the AAGUID is %x", object.AuthData.AttData.AAGUID)
+				}
+				a := assert(t, k, allow(p.RawID), publicKey(p))
+				if a.Response.AuthenticatorData.Counter != 2 {
+					t.Errorf("the second signature counts %d", a.Response.AuthenticatorData.Counter)
+				}
+			})
+		}
+	}
+}
+
+func TestTheRootIsGivenAsACertificateAndInPEM(t *testing.T) {
+	k := newKey(t, softkey.Options{})
+	block, rest := pem.Decode(k.RootPEM())
+	if block == nil || len(rest) != 0 || !bytes.Equal(block.Bytes, k.Root().Raw) || !k.Root().IsCA {
+		t.Error("the PEM is not the root certificate")
+	}
+}
+
+func TestAttestationIsLeftOutUnlessAskedFor(t *testing.T) {
+	k := newKey(t, softkey.Options{})
+	for _, more := range []string{``, `,"attestation":"none"`} {
+		if p := register(t, k, more); p.Response.AttestationObject.Format != "none" {
+			t.Errorf("%s: the format is %s", more, p.Response.AttestationObject.Format)
+		}
+	}
+}
+
+func TestEnterpriseAttestationTellsTheSerialOnlyWhenAsked(t *testing.T) {
+	k := newKey(t, softkey.Options{Serial: "WW-000017"})
+	serial := func(more string) string {
+		for _, ext := range chain(t, register(t, k, more).Response.AttestationObject.AttStatement, k.Root())[0].Extensions {
+			if ext.Id.String() == "1.3.6.1.4.1.45724.1.1.2" {
+				return string(ext.Value[2:])
+			}
+		}
+		return ""
+	}
+	if got := serial(`,"attestation":"enterprise"`); got != "WW-000017" {
+		t.Errorf("enterprise attestation tells the serial %q", got)
+	}
+	if got := serial(`,"attestation":"direct"`); got != "" {
+		t.Errorf("direct attestation tells the serial %q", got)
+	}
+}
+
+func TestUserVerificationFollowsTheRequest(t *testing.T) {
+	able, unable := newKey(t, softkey.Options{UserVerification: true}), newKey(t, softkey.Options{})
+	for _, c := range []struct {
+		k    *softkey.Key
+		want string
+		uv   bool
+		err  error
+	}{
+		{able, "required", true, nil}, {able, "preferred", true, nil}, {able, "discouraged", false, nil},
+		{unable, "required", false, softkey.ErrConstraint}, {unable, "preferred", false, nil}, {unable, "discouraged", false, nil},
+	} {
+		_, err := c.k.Register(creation(newChallenge(), `,"authenticatorSelection":{"userVerification":"`+c.want+`"}`), origin)
+		if !errors.Is(err, c.err) {
+			t.Errorf("register, %s: %v, want %v", c.want, err, c.err)
+		}
+		if err != nil {
+			continue
+		}
+		p := register(t, c.k, `,"authenticatorSelection":{"userVerification":"`+c.want+`"}`)
+		if got := p.Response.AttestationObject.AuthData.Flags.HasUserVerified(); got != c.uv {
+			t.Errorf("register, %s: UV is %v, want %v", c.want, got, c.uv)
+		}
+		a := assert(t, c.k, allow(p.RawID)+`,"userVerification":"`+c.want+`"`, publicKey(p))
+		if got := a.Response.AuthenticatorData.Flags.HasUserVerified(); got != c.uv {
+			t.Errorf("assert, %s: UV is %v, want %v", c.want, got, c.uv)
+		}
+	}
+	p := register(t, unable, "")
+	if _, err := unable.Assert(request(newChallenge(), allow(p.RawID)+`,"userVerification":"required"`), origin); !errors.Is(err, softkey.ErrNotAllowed) {
+		t.Errorf("assert, required but impossible: %v", err)
+	}
+}
+
+func TestResidentCredentialsNeedNoAllowList(t *testing.T) {
+	k := newKey(t, softkey.Options{Capacity: 1})
+	if _, err := k.Assert(request(newChallenge(), ""), origin); !errors.Is(err, softkey.ErrNotAllowed) {
+		t.Errorf("a passkey is found on an empty key: %v", err)
+	}
+	plain := register(t, k, "")
+	resident := register(t, k, `,"authenticatorSelection":{"residentKey":"required"},"extensions":{"credProps":true}`)
+	if got := resident.ClientExtensionResults.CredProps; got == nil || got.RK == nil || !*got.RK {
+		t.Errorf("credProps is %+v", got)
+	}
+	a := assert(t, k, "", publicKey(resident))
+	if !bytes.Equal(a.RawID, resident.RawID) || string(a.Response.UserHandle) != "user-1" {
+		t.Errorf("the passkey answers with credential %x and user %q", a.RawID, a.Response.UserHandle)
+	}
+	if a := assert(t, k, allow(plain.RawID), publicKey(plain)); a.Response.UserHandle != nil {
+		t.Errorf("a credential that is not resident knows its user %q", a.Response.UserHandle)
+	}
+	// The same user's new one takes the place of the old one; another's has no room.
+	again := register(t, k, `,"authenticatorSelection":{"requireResidentKey":true}`)
+	if _, err := k.Assert(request(newChallenge(), allow(resident.RawID)), origin); !errors.Is(err, softkey.ErrNotAllowed) {
+		t.Errorf("the replaced passkey still answers: %v", err)
+	}
+	assert(t, k, allow(resident.RawID, again.RawID), publicKey(again))
+	other := bytes.Replace(creation(newChallenge(), `,"authenticatorSelection":{"residentKey":"required"}`), []byte(b64([]byte("user-1"))), []byte(b64([]byte("user-2"))), 1)
+	if _, err := k.Register(other, origin); !errors.Is(err, softkey.ErrConstraint) {
+		t.Errorf("a full key makes another passkey: %v", err)
+	}
+}
+
+func TestABrowserRefusesWhatIsNotItsOrigins(t *testing.T) {
+	k := newKey(t, softkey.Options{Related: []string{"https://example.org"}})
+	p := register(t, k, "")
+	for origin, fine := range map[string]bool{
+		"https://login.example.com": true, "https://a.login.example.com": true, "https://login.example.com:8443": true, "https://example.org": true,
+		"https://example.com": false, "https://xlogin.example.com": false, "http://login.example.com": false, "https://evil.example": false, "": false,
+	} {
+		_, err := k.Assert(request(newChallenge(), allow(p.RawID)), origin)
+		if fine && err != nil || !fine && !errors.Is(err, softkey.ErrSecurity) {
+			t.Errorf("origin %q: %v", origin, err)
+		}
+	}
+}
+
+func TestAnExcludedCredentialStopsARegistration(t *testing.T) {
+	k, other := newKey(t, softkey.Options{}), newKey(t, softkey.Options{})
+	p := register(t, k, "")
+	exclude := strings.Replace(allow(p.RawID), "allow", "exclude", 1)
+	if _, err := k.Register(creation(newChallenge(), exclude), origin); !errors.Is(err, softkey.ErrInvalidState) {
+		t.Errorf("the same key registers twice: %v", err)
+	}
+	register(t, other, exclude)
+}
+
+func TestACloneCountsOnItsOwn(t *testing.T) {
+	k := newKey(t, softkey.Options{})
+	p := register(t, k, "")
+	clone := k.Clone()
+	counter := func(k *softkey.Key) uint32 {
+		return assert(t, k, allow(p.RawID), publicKey(p)).Response.AuthenticatorData.Counter
+	}
+	for want := uint32(2); want < 5; want++ {
+		if got := counter(k); got != want {
+			t.Errorf("the key counts %d, want %d", got, want)
+		}
+	}
+	if got := counter(clone); got != 2 {
+		t.Errorf("the clone counts %d, want 2", got)
+	}
+	k.SetCounter(1)
+	if got := counter(k); got != 1 {
+		t.Errorf("a counter set to 1 answers %d", got)
+	}
+	zero := newKey(t, softkey.Options{ZeroCounter: true})
+	p = register(t, zero, "")
+	if got := counter(zero); got != 0 {
+		t.Errorf("a key that does not count answers %d", got)
+	}
+}
+
+func TestBackupFlagsAreAnsweredAsSet(t *testing.T) {
+	k := newKey(t, softkey.Options{BackupEligible: true})
+	p := register(t, k, "")
+	if f := p.Response.AttestationObject.AuthData.Flags; !f.HasBackupEligible() || f.HasBackupState() {
+		t.Errorf("registered with flags %08b, want BE without BS", f)
+	}
+	k.SetBackedUp(true)
+	if f := assert(t, k, allow(p.RawID), publicKey(p)).Response.AuthenticatorData.Flags; !f.HasBackupEligible() || !f.HasBackupState() {
+		t.Errorf("asserted with flags %08b, want BE and BS", f)
+	}
+}
+
+// TestEachFaultIsFoundByGoWebauthn shows that a fault does what it says, and no
+// more: the message is what the library says of exactly that fault.
+func TestEachFaultIsFoundByGoWebauthn(t *testing.T) {
+	flip := func(b []byte) []byte { b = bytes.Clone(b); b[len(b)-1] ^= 1; return b }
+	for name, c := range map[string]struct {
+		fault  softkey.Faults
+		format softkey.Format
+		says   string
+	}{
+		"origin":          {softkey.Faults{Origin: "https://evil.example"}, softkey.Packed, "origin"},
+		"challenge":       {softkey.Faults{Challenge: []byte("another challenge")}, softkey.Packed, "challenge"},
+		"type":            {softkey.Faults{Type: "webauthn.get"}, softkey.Packed, "ceremony type"},
+		"cross-origin":    {softkey.Faults{CrossOrigin: true}, softkey.Packed, "cross"},
+		"relying party":   {softkey.Faults{RPID: "evil.example"}, softkey.Packed, "RP Hash"},
+		"u2f party":       {softkey.Faults{RPID: "evil.example"}, softkey.U2F, "RP Hash"},
+		"absent":          {softkey.Faults{Absent: true}, softkey.Packed, "presence"},
+		"wrong model":     {softkey.Faults{Leaf: func(c *x509.Certificate) { c.ExtraExtensions[0].Value = flip(c.ExtraExtensions[0].Value) }}, softkey.Packed, "AAGUID does not match"},
+		"leaf is a CA":    {softkey.Faults{Leaf: func(c *x509.Certificate) { c.IsCA = true }}, softkey.Packed, "marked as CA"},
+		"expired leaf":    {softkey.Faults{Leaf: func(c *x509.Certificate) { c.NotAfter = c.NotBefore.AddDate(2021, 0, 0) }}, softkey.Packed, ""},
+		"tpm extra data":  {softkey.Faults{CertInfo: func(b []byte) []byte { b[6+36+2] ^= 1; return b }}, softkey.TPM, "ExtraData"},
+		"tpm magic":       {softkey.Faults{CertInfo: func(b []byte) []byte { b[0] ^= 1; return b }}, softkey.TPM, "Magic"},
+		"tpm public area": {softkey.Faults{PubArea: flip}, softkey.TPM, "Mismatch"},
+		"signature": {softkey.Faults{Statement: func(f string, s map[string]any) (string, map[string]any) {
+			s["sig"] = flip(s["sig"].([]byte))
+			return f, s
+		}}, softkey.Packed, "Signature validation"},
+		"unknown format": {softkey.Faults{Statement: func(_ string, s map[string]any) (string, map[string]any) { return "wax-seal", s }}, softkey.Packed, "unsupported"},
+		"auth data":      {softkey.Faults{AuthData: func(b []byte) []byte { return b[:40] }}, softkey.Packed, ""},
+		"client data":    {softkey.Faults{ClientData: func(b []byte) []byte { return b[:len(b)-1] }}, softkey.Packed, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := newKey(t, softkey.Options{Format: c.format})
+			challenge := newChallenge()
+			k.Misbehave(&c.fault)
+			response, err := k.Register(creation(challenge, `,"attestation":"direct"`), origin)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = verifyRegistration(response, challenge, false)
+			var known *protocol.Error
+			switch {
+			case err == nil:
+				t.Fatal("nobody noticed")
+			case errors.As(err, &known) && !strings.Contains(known.Details+known.DevInfo, c.says):
+				t.Errorf("found as %q %q, want %q", known.Details, known.DevInfo, c.says)
+			}
+			k.Misbehave(nil)
+			register(t, k, `,"attestation":"direct"`)
+		})
+	}
+
+	k := newKey(t, softkey.Options{UserVerification: true})
+	p := register(t, k, "")
+	for name, f := range map[string]softkey.Faults{
+		"origin":     {Origin: "https://evil.example"},
+		"challenge":  {Challenge: []byte("another challenge")},
+		"party":      {RPID: "evil.example"},
+		"unverified": {Unverified: true},
+		"signature":  {Signature: flip},
+	} {
+		k.Misbehave(&f)
+		challenge := newChallenge()
+		response, err := k.Assert(request(challenge, allow(p.RawID)), origin)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := verifyAssertion(response, challenge, true, publicKey(p)); err == nil {
+			t.Errorf("assertion, %s: nobody noticed", name)
+		}
+	}
+	k.Misbehave(&softkey.Faults{UserHandle: []byte("mallory")})
+	if a := assert(t, k, allow(p.RawID), publicKey(p)); string(a.Response.UserHandle) != "mallory" {
+		t.Errorf("the user handle is %q", a.Response.UserHandle)
+	}
+}
+
+func TestMalformedOptionsAreRefused(t *testing.T) {
+	k := newKey(t, softkey.Options{})
+	for _, bad := range []string{``, `null`, `[]`, `{}`, `{"publicKey":null}`, `{"publicKey":{"rp":{"id":"login.example.com"},"challenge":"AAAA"}}`,
+		`{"publicKey":{"challenge":"not base64!"}}`, `{"publicKey":{"challenge":"AA=="}}`} {
+		if _, err := k.Register([]byte(bad), origin); err == nil {
+			t.Errorf("registers with %s", bad)
+		}
+		if _, err := k.Assert([]byte(bad), origin); err == nil {
+			t.Errorf("asserts with %s", bad)
+		}
+	}
+	none := bytes.ReplaceAll(creation(newChallenge(), ""), []byte(`"alg":-`), []byte(`"alg":-99`))
+	if _, err := k.Register(none, origin); !errors.Is(err, softkey.ErrNotSupported) {
+		t.Errorf("an unknown algorithm: %v", err)
+	}
+	for _, o := range []softkey.Options{{AAGUID: "1234"}, {AAGUID: "zz617463-6877-6f72-6473-6f66746b6579"}, {Format: "wax-seal"},
+		{Algorithm: -999}, {Serial: "1", Format: softkey.Self}} {
+		if _, err := softkey.New(o); err == nil {
+			t.Errorf("a key is made of %+v", o)
+		}
+	}
+}
+
+func TestOneKeyServesManyGoroutines(t *testing.T) {
+	k := newKey(t, softkey.Options{})
+	p := register(t, k, "")
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	seen := map[uint32]bool{}
+	for range 8 {
+		wg.Go(func() {
+			for range 25 {
+				register(t, k, `,"attestation":"direct"`)
+				n := assert(t, k, allow(p.RawID), publicKey(p)).Response.AuthenticatorData.Counter
+				mu.Lock()
+				if seen[n] {
+					t.Errorf("the counter %d is answered twice", n)
+				}
+				seen[n] = true
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestTheResponseIsTheJSONOfABrowser(t *testing.T) {
+	k := newKey(t, softkey.Options{Transports: []string{"internal"}})
+	response, err := k.Register(creation(newChallenge(), `,"attestation":"direct"`), origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r map[string]any
+	if err := json.Unmarshal(response, &r); err != nil {
+		t.Fatal(err)
+	}
+	inner := r["response"].(map[string]any)
+	spki, err := base64.RawURLEncoding.DecodeString(inner["publicKey"].(string))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := x509.ParsePKIXPublicKey(spki); err != nil {
+		t.Errorf("publicKey is no SubjectPublicKeyInfo: %v", err)
+	}
+	if r["authenticatorAttachment"] != "platform" || r["id"] != r["rawId"] || fmt.Sprint(inner["transports"]) != "[internal]" {
+		t.Errorf("the response is %s", response)
+	}
+	f := softkey.Faults{Origin: "https://\"quoted\\\x01"}
+	k.Misbehave(&f)
+	response, err = k.Register(creation(newChallenge(), ""), origin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parsed, err := protocol.ParseCredentialCreationResponseBytes(response)
+	if err != nil || parsed.Response.CollectedClientData.Origin != f.Origin {
+		t.Errorf("an odd origin arrives as %q, %v", parsed.Response.CollectedClientData.Origin, err)
+	}
+}
+
+func BenchmarkAssert(b *testing.B) {
+	k := newKey(b, softkey.Options{})
+	p := register(b, k, "")
+	r := request(newChallenge(), allow(p.RawID))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := k.Assert(r, origin); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
