@@ -15,24 +15,38 @@ import (
 // this realm, now? A refusal is audited. What nodes cache is brought up to
 // date first, so that a key deleted on another node does nothing here.
 func (s *Service) authorise(ctx context.Context, p Principal, action policy.Action, e audit.Event) error {
-	view, err := s.db.Load(ctx, nil)
-	s.noteDatabase(err)
-	if err != nil {
-		return unavailable(err)
-	}
-	if view.Generation != s.reg.Load().generation {
-		if err := s.reloadRegistry(ctx); err != nil {
-			return unavailable(err)
-		}
-	}
-	if !s.live(p) {
-		return fmt.Errorf("%w: it was deleted, or has expired", ErrUnknownKey)
+	if _, err := s.current(ctx, p, nil); err != nil {
+		return err
 	}
 	d := policy.Decide(policy.Request{Scope: p.Scope, Realm: p.Realm, Action: action, In: e.Realm})
 	if !d.Allow {
 		return s.deny(ctx, p, action, e, d.Reason)
 	}
+	if p.Kind == KindInvitation {
+		return s.invites(ctx, p, action, e)
+	}
 	return nil
+}
+
+// current reads the subjects of refs, and says whether p is still who it was. What
+// nodes cache is brought up to date first.
+func (s *Service) current(ctx context.Context, p Principal, refs []Ref) (View, error) {
+	before := s.cfg.Now()
+	view, err := s.db.Load(ctx, refs)
+	s.noteDatabase(err)
+	if err != nil {
+		return View{}, unavailable(err)
+	}
+	s.noteClock(view.Clock, before)
+	if view.Generation != s.reg.Load().generation {
+		if err := s.reloadRegistry(ctx); err != nil {
+			return View{}, unavailable(err)
+		}
+	}
+	if !s.live(p) {
+		return View{}, fmt.Errorf("%w: it was deleted, or has expired", ErrUnknownKey)
+	}
+	return view, nil
 }
 
 // deny writes the refusal to the audit and answers the error for the caller.
@@ -116,7 +130,10 @@ func (s *Service) change(ctx context.Context, p Principal, action policy.Action,
 		if errors.Is(err, ErrConflict) {
 			continue
 		}
-		if err != nil {
+		switch {
+		case errors.Is(err, ErrExists), errors.Is(err, ErrSpent): // so it was the commit that found out
+			return s.refuse(ctx, p, action, e, err)
+		case err != nil:
 			return err
 		}
 		return refused
@@ -131,7 +148,7 @@ func refusal(err error) string {
 		name string
 	}{
 		{ErrNotFound, "not_found"}, {ErrExists, "exists"}, {ErrState, "state"}, {ErrInvalid, "invalid"},
-		{ErrWrongCode, "wrong_code"}, {ErrTampered, "tampered"},
+		{ErrWrongCode, "wrong_code"}, {ErrTampered, "tampered"}, {ErrSpent, string(ReasonReplay)},
 	} {
 		if errors.Is(err, k.is) {
 			return k.name

@@ -26,6 +26,7 @@ type registry struct {
 	clients    []*RADIUSClient // longest prefix first
 	exact      map[netip.Addr]*RADIUSClient
 	names      map[string]*RADIUSClient
+	documents  documents
 }
 
 // RADIUSClient is a client with its shared secret, as the RADIUS server needs
@@ -134,6 +135,8 @@ func (s *Service) live(p Principal) bool {
 	switch p.Kind {
 	case KindSystem:
 		return true
+	case KindInvitation:
+		return p.Scope == policy.ScopeInvite && p.User != "" && p.Realm != "" // the rest is for invites to say
 	case KindClient:
 		c, ok := r.names[p.ID]
 		return ok && c.Principal().Realm == p.Realm && p.Scope == policy.ScopeVerify

@@ -32,6 +32,15 @@ const (
 	ReasonMalformed     Reason = "malformed"
 	ReasonForbidden     Reason = "forbidden"
 	ReasonUnchanged     Reason = "unchanged"
+
+	// Of FIDO keys.
+	ReasonCloned            Reason = "cloned"             // the signature counter did not rise: the token was suspended
+	ReasonBadSignature      Reason = "bad_signature"      // or the answer is not what was asked for
+	ReasonUnknownCredential Reason = "unknown_credential" // none of the user's; of anybody's, if no user was named
+	ReasonExpired           Reason = "expired"            // the challenge
+	ReasonNotVerified       Reason = "not_verified"       // the authenticator did not verify its user
+	ReasonBackupChanged     Reason = "backup_changed"     // it says otherwise than when it was enrolled whether it can be backed up
+	ReasonWrongOrigin       Reason = "wrong_origin"       // the page that asked is none of the relying party's
 )
 
 // candidate is one token of the user held against what was typed.

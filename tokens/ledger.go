@@ -75,7 +75,7 @@ func (l *ledger) commit(ctx context.Context, c *Change, events []audit.Event) er
 			return unavailable(err)
 		case errors.Is(err, ErrChainMoved):
 			l.stale = true
-		case errors.Is(err, ErrConflict), errors.Is(err, ErrExists), errors.Is(err, ErrInvalid), errors.Is(err, ErrState), errors.Is(err, ErrNotFound):
+		case errors.Is(err, ErrConflict), errors.Is(err, ErrExists), errors.Is(err, ErrInvalid), errors.Is(err, ErrState), errors.Is(err, ErrNotFound), errors.Is(err, ErrSpent):
 			return err
 		default:
 			l.stale = true

@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"crypto/sha256"
 	"fmt"
 
 	"watchword/tokens/policy"
@@ -14,17 +15,22 @@ const (
 	KindKey    PrincipalKind = "key"    // an API key
 	KindClient PrincipalKind = "client" // a RADIUS client, by source address and shared secret
 	KindSystem PrincipalKind = "system" // the server itself, at start
+
+	KindInvitation PrincipalKind = "invitation" // a person who was invited to enrol a token
 )
 
-// Principal is who asks for something. It comes from Authenticate or from a
-// RADIUSClient, and is looked at again in the core for each act.
+// Principal is who asks for something. It comes from Authenticate, from Invited or
+// from a RADIUSClient, and is looked at again in the core for each act.
 type Principal struct {
 	Kind   PrincipalKind
-	ID     string // API key id, or RADIUS client name
+	ID     string // API key id, invitation id, or RADIUS client name
 	Name   string
+	User   string // KindInvitation: the one user whom it may act for, folded
 	Realm  string // the one realm it may act in; empty: all
 	Scope  policy.Scope
 	Source string // network address it came from
+
+	code [sha256.Size]byte // KindInvitation: SHA-256 of its code
 }
 
 // From is the principal with the network address that it came from.

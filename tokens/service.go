@@ -61,7 +61,8 @@ type Service struct {
 	decoy   Token  // what unknown users are held against
 	decoy2  *Token // the same where a Yubico OTP was typed; nil if the HSM decrypts none
 	skewed  atomic.Bool
-	dbDown  atomic.Bool // the last batch could not be read or committed
+	dbDown  atomic.Bool  // the last batch could not be read or committed
+	forgot  atomic.Int64 // what expired before this, Unix nanoseconds, may be forgotten as spent
 	keyUse  keyUse
 	named   named
 	stop    context.CancelFunc
@@ -151,7 +152,7 @@ func (s *Service) Close(ctx context.Context) error {
 }
 
 // housekeep does what is due from time to time: aggregated audit records,
-// checkpoints, abandoned imports, API keys' last use.
+// checkpoints, abandoned imports, what was spent and has expired, API keys' last use.
 func (s *Service) housekeep(ctx context.Context) {
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
@@ -180,6 +181,9 @@ func (s *Service) housekeep(ctx context.Context) {
 			s.flushKeyUse(ctx)
 			if err := s.sweep(ctx, false); err != nil {
 				s.log.Warn("abandoned imports could not be removed yet", "error", err)
+			}
+			if err := s.forget(ctx, now); err != nil {
+				s.log.Warn("what was spent and has expired could not be removed yet", "error", err)
 			}
 		}
 		s.refresh(ctx)

@@ -63,25 +63,33 @@ func (s *Service) Why(ctx context.Context, p Principal, realm, name string, n in
 }
 
 var explanations = map[Reason]struct{ words, advice string }{
-	ReasonAccepted:      {"The code was right.", ""},
+	ReasonAccepted:      {"The code was right, or the key.", ""},
 	ReasonWrongCode:     {"The code was wrong, or lay outside the window.", "Ask for a new code. If codes of the right token stay wrong, resynchronise it: watchword token resync SERIAL CODE1 CODE2."},
 	ReasonWrongPIN:      {"The code was right, the PIN before it was wrong.", "Ask for the PIN again; if it is forgotten, set a new one: watchword user pin NAME."},
 	ReasonNoPIN:         {"The code was right, but the PIN before it was missing.", "The PIN goes first and the code right behind it, without a space."},
-	ReasonReplay:        {"This code was used before.", "Wait for the next code. If it was used by somebody else, mark the token lost."},
+	ReasonReplay:        {"This code, or this answer of a key, was used before.", "Wait for the next code, or sign in again. If it was used by somebody else, mark the token lost."},
 	ReasonThrottled:     {"Too many failures: attempts are turned away for a while, right or wrong.", "Wait (15 minutes at most), or unlock: watchword user unlock NAME."},
 	ReasonLocked:        {"The user is locked after too many failures in a row.", "Find out who has been guessing, then unlock: watchword user unlock NAME."},
 	ReasonDisabled:      {"The user is disabled.", "Enable, if that is right: watchword user enable NAME."},
 	ReasonSuspended:     {"The user has no active token: it is suspended.", "Resume it, if that is right: watchword token resume SERIAL."},
 	ReasonLost:          {"The user has no active token: it was marked lost.", "Assign another one, or, if it was found: watchword token resume SERIAL --reason TEXT."},
-	ReasonSuspendedUsed: {"The code was that of a suspended token.", "Resume it, if that is right: watchword token resume SERIAL."},
-	ReasonLostUsed:      {"The code was that of a token marked lost.", "Somebody has it. If it is not its owner, revoke it: watchword token revoke SERIAL."},
-	ReasonNoToken:       {"The user has no token.", "Assign one: watchword token assign SERIAL NAME."},
+	ReasonSuspendedUsed: {"The code, or the key, was that of a suspended token.", "Resume it, if that is right: watchword token resume SERIAL."},
+	ReasonLostUsed:      {"The code, or the key, was that of a token marked lost.", "Somebody has it. If it is not its owner, revoke it: watchword token revoke SERIAL."},
+	ReasonNoToken:       {"The user has no token that shows codes.", "Assign one: watchword token assign SERIAL NAME. If the user has a security key, it is no use where codes are asked for."},
 	ReasonUnknownUser:   {"There is no such user.", "Check the name and the realm; add the user: watchword user add NAME."},
 	ReasonTampered:      {"The token's row in the database was altered outside Watchword.", "Tell security. Restore the row from a backup, or revoke the token and assign another one."},
 	ReasonUnavailable:   {"The HSM or the database did not answer; nothing was decided.", "Look at /readyz and the server's log."},
 	ReasonMalformed:     {"The request named no user, or held no code that could be read.", "Look at the gateway's settings: the code goes in the password, as PAP."},
 	ReasonForbidden:     {"The request was not allowed.", "Use a key with another scope or realm."},
 	ReasonUnchanged:     {"It was so already; nothing changed.", ""},
+
+	ReasonCloned:            {"The key's signature counter did not rise as it must: there may be a copy of the key. The token was suspended.", "Find out who else has it. If it may have been copied, revoke it and enrol another one: watchword token revoke SERIAL."},
+	ReasonBadSignature:      {"The key's answer was not what was asked for, or its signature was wrong.", "Try again. If it stays so, tell security: somebody may be altering answers, or making them up."},
+	ReasonUnknownCredential: {"The key is none of the user's: it was never enrolled, or was revoked.", "Enrol it by an invitation: watchword user invite NAME. If the user did not just sign in, somebody else tried."},
+	ReasonExpired:           {"The answer came too late: what was asked was too long ago.", "Sign in again, and touch the key when it is asked for. If it stays so, compare the clocks of the servers."},
+	ReasonNotVerified:       {"The key did not ask for its PIN or fingerprint, which is required.", "Set a PIN on the key, and sign in again."},
+	ReasonBackupChanged:     {"The key says otherwise than when it was enrolled whether it can be copied to other devices. No key changes that.", "Tell security. Revoke it and enrol another one: watchword token revoke SERIAL."},
+	ReasonWrongOrigin:       {"The page that asked for the key is none of this installation's.", "The user may have followed a link to a page that imitates yours: tell security. If the page is yours, add its origin to the settings."},
 }
 
 func explain(r audit.Record) Explanation {
@@ -97,6 +105,11 @@ func explain(r audit.Record) Explanation {
 		words += " " + x.Words
 	} else if r.Reason != "" {
 		words += " (" + r.Reason + ")"
+	}
+	for _, f := range r.Detail {
+		if f.Name == fieldWhy && r.Outcome == "refused" {
+			words += " " + f.Value
+		}
 	}
 	x.Words = words
 	return x

@@ -1,0 +1,212 @@
+package tokens
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"watchword/hsm"
+	"watchword/tokens/audit"
+	"watchword/tokens/policy"
+)
+
+// KeyHolder is whom a ceremony is for.
+type KeyHolder struct {
+	Realm  string // folded
+	User   string // the user's key
+	UserID int64
+	Handle []byte // see UserHandle
+	Name   string // as entered
+	Groups []string
+
+	Credentials []HeldKey // for the relying party
+}
+
+// HeldKey is a credential that a ceremony names.
+type HeldKey struct {
+	ID         []byte
+	Transports []string
+}
+
+// KeyHolder answers the user for whom a key is to be enrolled, with all
+// credentials for the relying party that the user has, active or not. It writes
+// nothing unless it is refused; ErrNotFound, or ErrState where EnrolKey would say
+// so, too.
+func (s *Service) KeyHolder(ctx context.Context, p Principal, realm, user, rpID string) (KeyHolder, error) {
+	realm, key, err := p.names(realm, user)
+	if err != nil {
+		return KeyHolder{}, err
+	}
+	e := audit.Event{Realm: realm, User: key}
+	if err := s.authorise(ctx, p, policy.KeyEnrol, e); err != nil {
+		return KeyHolder{}, err
+	}
+	view, err := s.db.Load(ctx, []Ref{{Realm: realm, User: key}})
+	if err != nil {
+		return KeyHolder{}, unavailable(err)
+	}
+	sub := view.Subjects[0]
+	if sub == nil {
+		err = noUser(realm, user)
+	} else {
+		err = sub.mayEnrol()
+	}
+	if err != nil {
+		return KeyHolder{}, s.refuse(ctx, p, policy.KeyEnrol, e, err)
+	}
+	h := KeyHolder{Realm: realm, User: sub.User.Key, UserID: sub.User.ID, Name: sub.User.Name}
+	if h.Groups, err = s.cabinet().Groups(ctx, sub.User.ID); err != nil {
+		return KeyHolder{}, unavailable(err)
+	}
+	if h.Handle, err = s.UserHandle(ctx, sub.User.ID); err != nil {
+		return KeyHolder{}, err
+	}
+	h.Credentials = sub.credentials(rpID, false)
+	return h, nil
+}
+
+// mayEnrol says why a user can get no token more, or nil.
+func (s *Subject) mayEnrol() error {
+	switch {
+	case s.User.State != UserEnabled:
+		return fmt.Errorf("%w: user %s is disabled", ErrState, s.User.Name)
+	case len(s.Tokens) >= MaxTokensPerUser:
+		return fmt.Errorf("%w: %s holds %d tokens already, the most a user can; revoke one first", ErrState, s.User.Name, len(s.Tokens))
+	}
+	return nil
+}
+
+// credentials are a user's for a relying party.
+func (s *Subject) credentials(rpID string, active bool) []HeldKey {
+	var list []HeldKey
+	for i := range s.Tokens {
+		t := &s.Tokens[i]
+		if c := t.Credential; t.Type == FIDO && c != nil && c.RPID == rpID && (!active || t.State == Active) {
+			list = append(list, HeldKey{ID: c.ID, Transports: c.Transports})
+		}
+	}
+	return list
+}
+
+// LoginHolder answers the credentials with which a user may sign in: the active
+// ones for the relying party. For a user who has none, and for one whom there is
+// not, it answers credentials that were made up (Web Authentication, section
+// 14.6.2): always the same for a name, on every node. So all of them look alike,
+// and cost the same; whose Realm, User and Credentials are set, and nothing else.
+// It writes nothing unless it is refused.
+func (s *Service) LoginHolder(ctx context.Context, p Principal, realm, user, rpID string) (KeyHolder, error) {
+	realm, err := p.realm(realm)
+	if err != nil {
+		return KeyHolder{}, err
+	}
+	if user == "" || len(user) > 4096 {
+		return KeyHolder{}, fmt.Errorf("%w: a user is needed, whose name is not longer than 4096 bytes", ErrInvalid)
+	}
+	// No such user can be if the name cannot; this is told to nobody.
+	ref := Ref{Realm: realm}
+	key, err := FoldName(user)
+	if err != nil {
+		key = user
+	} else {
+		ref.User = key
+	}
+	view, err := s.current(ctx, p, []Ref{ref})
+	if err != nil {
+		return KeyHolder{}, err
+	}
+	if d := policy.Decide(policy.Request{Scope: p.Scope, Realm: p.Realm, Action: policy.Verify, In: realm}); !d.Allow {
+		return KeyHolder{}, s.deny(ctx, p, policy.Verify, audit.Event{Realm: realm}, d.Reason)
+	}
+	decoys, err := s.decoyKeys(ctx, realm, key, rpID)
+	if err != nil {
+		return KeyHolder{}, err
+	}
+	h := KeyHolder{Realm: realm, User: key}
+	if sub := view.Subjects[0]; sub != nil && sub.User != nil {
+		h.Credentials = sub.credentials(rpID, true)
+	}
+	if len(h.Credentials) == 0 {
+		h.Credentials = decoys
+	}
+	return h, nil
+}
+
+// decoyKinds are what credentials look like that people have: those of security
+// keys, most of all, and of platforms. The first byte of a MAC takes one, so often.
+var decoyKinds = []struct {
+	upTo       int
+	size       int
+	transports []string
+}{
+	{96, 64, []string{"nfc", "usb"}},
+	{144, 64, []string{"usb"}},
+	{208, 48, []string{"nfc", "usb"}},
+	{240, 32, []string{"internal"}},
+	{256, 32, []string{"hybrid", "internal"}},
+}
+
+// decoyKeys are the credentials of a user who has none: one, or for one in eight
+// names two.
+func (s *Service) decoyKeys(ctx context.Context, realm, user, rpID string) ([]HeldKey, error) {
+	message := func(part byte) []byte {
+		b := []byte("watchword-decoy-1\x00")
+		for _, text := range []string{realm, user, rpID} {
+			b = binary.BigEndian.AppendUint32(b, uint32(len(text)))
+			b = append(b, text...)
+		}
+		return append(b, part)
+	}
+	macs, err := s.custody.MAC(ctx, hsm.KeyBinding, message(0), message(1), message(2), message(3), message(4))
+	if err != nil {
+		return nil, translate(err)
+	}
+	choice := macs[0]
+	list := make([]HeldKey, 0, 2)
+	for i := range 2 {
+		if i == 1 && choice[2] >= 32 {
+			break
+		}
+		for _, kind := range decoyKinds {
+			if int(choice[i]) < kind.upTo {
+				id := append(append([]byte(nil), macs[1+2*i]...), macs[2+2*i]...)
+				list = append(list, HeldKey{ID: id[:kind.size], Transports: kind.transports})
+				break
+			}
+		}
+	}
+	return list, nil
+}
+
+// EachKey calls f with every FIDO token that there is, in order of ID, and ends
+// with f's first error. It is for the server's own use.
+func (s *Service) EachKey(ctx context.Context, f func(*Token) error) error {
+	q := TokenQuery{Type: FIDO, Limit: 1000}
+	for {
+		list, err := s.db.Tokens(ctx, q)
+		if err != nil {
+			return unavailable(err)
+		}
+		for i := range list {
+			q.After = list[i].ID
+			if err := f(&list[i]); err != nil {
+				return err
+			}
+		}
+		if len(list) < q.Limit {
+			return nil
+		}
+	}
+}
+
+// SuspendKey suspends a FIDO token by the server itself, because of what became
+// known of its model. One that is suspended already stays as it is.
+func (s *Service) SuspendKey(ctx context.Context, serial, realm, reason string) (Token, error) {
+	p := Principal{Kind: KindSystem, Scope: policy.ScopeSystem}
+	return s.move(ctx, p, policy.TokenSuspend, realm, serial, reason, func(t, next *Token) error {
+		if t.Type != FIDO || t.State != Active && t.State != Suspended {
+			return fmt.Errorf("%w: token %s is no FIDO key that is active", ErrState, t.Serial)
+		}
+		next.State = Suspended
+		return nil
+	})
+}
