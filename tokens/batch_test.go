@@ -1,6 +1,7 @@
 package tokens_test
 
 import (
+	"context"
 	"crypto"
 	"crypto/rand"
 	"crypto/rsa"
@@ -358,10 +359,15 @@ func TestUndoingIsSafeAgainstAssigning(t *testing.T) {
 // vendor is a house whose HSM takes seeds over, and the key to encrypt them to.
 func vendor(t *testing.T) (*house, *rsa.PublicKey) {
 	keys := hsmtest.NewMemory(t)
+	return vendorOf(t, keys, keys)
+}
+
+func vendorOf(t *testing.T, keys *hsmtest.Memory, custody tokens.Custody) (*house, *rsa.PublicKey) {
+	t.Helper()
 	h := &house{TB: t, mem: storetest.NewMemory(t), clock: &clock{}, log: &lockedBuffer{}}
 	h.db, h.keys = &editor{Memory: h.mem}, &meter{Keystore: keys}
 	h.clock.set(start)
-	h.open(func(c *tokens.Config) { c.Custody = keys })
+	h.open(func(c *tokens.Config) { c.Custody = custody })
 	if h.Transports() {
 		t.Error("seeds are taken over without a key")
 	}
@@ -430,6 +436,78 @@ func TestSeedsEncryptedToTheTransportKeyAreTakenOver(t *testing.T) {
 		t.Errorf("allowed to travel through memory: %+v", added)
 	}
 	h.publish(i, 1)
+	h.intact()
+}
+
+// departing is custody whose caller is gone before it answers.
+type departing struct {
+	tokens.Custody
+	hsm.Transporter
+	hsm.PGPHolder
+	leave func()
+}
+
+func (d *departing) Rewrap(ctx context.Context, items []hsm.Transported, options hsm.TransportOptions) ([]hsm.Rewrapped, error) {
+	defer d.leave()
+	return nil, gone(d.Transporter.Rewrap(ctx, items, options))
+}
+
+func (d *departing) OpenPGP(ctx context.Context, version uint32, ciphertext []byte) ([]byte, error) {
+	defer d.leave()
+	return nil, gone(d.PGPHolder.OpenPGP(ctx, version, ciphertext))
+}
+
+func gone[T any](T, error) error { return context.Canceled }
+
+// Or who tries ciphertexts could leave before the answer is there, and use up all
+// attempts without a trace.
+func TestWhoLeavesBeforeTheAnswerIsAudited(t *testing.T) {
+	keys := hsmtest.NewMemory(t)
+	d := &departing{Custody: keys, Transporter: keys, PGPHolder: keys}
+	h, to := vendorOf(t, keys, d)
+	if _, err := h.MakePGPKey(ctx, keys, hsm.MinTransportBits); err != nil {
+		t.Fatal(err)
+	}
+	audited := func(action string, want int) {
+		t.Helper()
+		list := h.records(action, "error")
+		if len(list) != want {
+			t.Fatalf("%d records of %s, want %d", len(list), action, want)
+		}
+		for _, r := range list {
+			if r.Reason != "interrupted" {
+				t.Errorf("audited as %+v", r)
+			}
+		}
+	}
+	attempt := func(in tokens.NewImport, list ...tokens.NewToken) {
+		t.Helper()
+		leaving, leave := context.WithCancel(ctx)
+		d.leave = leave
+		i := h.begin(in)
+		if _, err := i.Add(leaving, list); err == nil || leaving.Err() == nil {
+			t.Fatalf("%v, %v", err, leaving.Err())
+		}
+		if err := i.Discard(leaving, "the import failed"); err != nil {
+			t.Error(err)
+		}
+	}
+	attempt(tokens.NewImport{Name: "a.pskc", AllowPKCS1: true}, sealed(t, "T1", to, true), sealed(t, "T2", to, true), sealed(t, "T3", to, false))
+	audited("import.transport", 1)
+	if r := h.records("import.transport", "error")[0]; r.Serial != "T1" || !strings.Contains(fmt.Sprint(r.Detail), "{records 2}") {
+		t.Errorf("audited as %+v", r)
+	}
+	// Nothing is to be learnt of these.
+	attempt(tokens.NewImport{Name: "a.pskc"}, sealed(t, "T1", to, true))
+	attempt(tokens.NewImport{Name: "a.pskc", AllowPKCS1: true}, sealed(t, "T1", to, false))
+	audited("import.transport", 1)
+
+	leaving, leave := context.WithCancel(ctx)
+	d.leave = leave
+	if _, err := h.OpenPGP(leaving, h.admin, "", 1, make([]byte, 256)); err == nil {
+		t.Error("a message was opened for one who left")
+	}
+	audited("import.pgp", 1)
 	h.intact()
 }
 

@@ -58,6 +58,8 @@ func (i *Import) rewrap(ctx context.Context, list []*entry) error {
 	switch {
 	case errors.Is(err, hsm.ErrKeyMismatch), errors.Is(err, hsm.ErrNoTransportKey):
 		return errTransportKey
+	case err != nil && ctx.Err() != nil && i.in.AllowPKCS1:
+		return errors.Join(translate(err), i.left(ctx, list))
 	case err != nil:
 		return translate(err)
 	case len(out) != len(list):
@@ -95,6 +97,28 @@ func (i *Import) rewrap(ctx context.Context, list []*entry) error {
 		return nil
 	}
 	return i.s.ledger.commit(ctx, &Change{}, events)
+}
+
+// left audits that somebody left while their RSA-1_5 ciphertexts were tried, or
+// leaving would be a way to use up all attempts without a trace.
+func (i *Import) left(ctx context.Context, list []*entry) error {
+	var first *entry
+	n := 0
+	for _, e := range list {
+		if e.from.Transported.Mechanism != hsm.TransportPKCS1 {
+			continue
+		}
+		if n++; n == 1 {
+			first = e
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	event := i.suspect(first, "interrupted")
+	event.Outcome = "error"
+	event.Detail = append(event.Detail, audit.Field{Name: "records", Value: itoa(int64(n))})
+	return i.s.ledger.commit(context.WithoutCancel(ctx), &Change{}, []audit.Event{event})
 }
 
 // suspect is the event of an RSA-1_5 ciphertext that was wrong, or not tried any

@@ -51,6 +51,8 @@ func (s *Service) OpenPGP(ctx context.Context, p Principal, realm string, versio
 		return nil, fmt.Errorf("%w: this HSM has no PGP keys", ErrInvalid)
 	}
 	session, err := h.OpenPGP(hsm.Bulk(ctx), version, ciphertext)
+	e.Outcome = "refused"
+	e.Detail = []audit.Field{{Name: "version", Value: strconv.FormatUint(uint64(version), 10)}}
 	switch {
 	case err == nil:
 		return session, nil
@@ -58,11 +60,13 @@ func (s *Service) OpenPGP(ctx context.Context, p Principal, realm string, versio
 		e.Reason = "wrong_ciphertext"
 	case errors.Is(err, hsm.ErrTransportLimit):
 		e.Reason = "limit"
+	case ctx.Err() != nil:
+		// Leaving must be no way to use up all attempts without a trace.
+		e.Outcome, e.Reason = "error", "interrupted"
+		return nil, errors.Join(translate(err), s.record(context.WithoutCancel(ctx), p, policy.ImportPGP, e))
 	default:
 		return nil, translate(err)
 	}
-	e.Outcome = "refused"
-	e.Detail = []audit.Field{{Name: "version", Value: strconv.FormatUint(uint64(version), 10)}}
 	if err := s.record(ctx, p, policy.ImportPGP, e); err != nil {
 		return nil, err
 	}
