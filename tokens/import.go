@@ -280,25 +280,44 @@ func (i *Import) present(ctx context.Context, list []*entry) error {
 	return nil
 }
 
+// An import waits for so long for another one that has a serial of its own: as a
+// rule that is the one before, whose client has left.
+const (
+	patience = 2 * time.Second
+	peek     = 50 * time.Millisecond
+)
+
 // there says which serials the realm has. It fails if another import under way
-// has one: that may yet be discarded, and nobody would have the token.
+// has one, and keeps it: that may yet be discarded, and nobody would have the
+// token.
 func (i *Import) there(ctx context.Context, list []*entry) ([]bool, error) {
 	serials := make([]string, len(list))
 	for k, e := range list {
 		serials[k] = e.token.Serial
 	}
-	present, err := i.s.db.Present(ctx, i.in.Realm, serials)
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	there := make([]bool, len(list))
-	for k, p := range present {
-		if p.Staging != 0 && p.Staging != i.batch.ID {
-			return nil, elsewhere(serials[k])
+	for until := time.Now().Add(patience); ; {
+		present, err := i.s.db.Present(ctx, i.in.Realm, serials)
+		if err != nil {
+			return nil, unavailable(err)
 		}
-		there[k] = p.There
+		there, held := make([]bool, len(list)), ""
+		for k, p := range present {
+			if there[k] = p.There; p.Staging != 0 && p.Staging != i.batch.ID {
+				held = serials[k]
+			}
+		}
+		if held == "" {
+			return there, nil
+		}
+		if time.Now().After(until) {
+			return nil, elsewhere(held)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: interrupted: %w", ErrUnavailable, context.Cause(ctx))
+		case <-time.After(peek):
+		}
 	}
-	return there, nil
 }
 
 func elsewhere(serial string) error {
@@ -362,46 +381,53 @@ func (i *Import) stage(ctx context.Context, list []*entry) error {
 	for k, e := range list {
 		staged[k] = e.token
 	}
-	created, err := i.s.db.Stage(ctx, i.batch.ID, staged)
-	if errors.Is(err, ErrState) {
-		return errIdle
-	}
-	if err != nil {
-		return unavailable(err)
-	}
-	var taken []*entry
-	for k, e := range list {
-		if !created[k] {
-			taken = append(taken, e)
-			continue
-		}
-		e.added.Outcome = OutcomeCreated
-		if e.added.Path != "" {
-			i.travels[e.added.Path]++
-		}
-		if e.owner != nil {
-			i.hands = append(i.hands, hand{token: e.token, owner: e.owner})
-		}
-	}
-	return i.decline(ctx, taken)
+	return i.store(ctx, list, staged)
 }
 
-// decline makes those duplicates whose serials were taken when they were staged.
-func (i *Import) decline(ctx context.Context, list []*entry) error {
-	if len(list) == 0 {
-		return nil
-	}
-	there, err := i.there(ctx, list)
-	if err != nil {
-		return err
-	}
-	for k, e := range list {
-		if !there[k] { // it was discarded, or undone, between the two
-			return elsewhere(e.token.Serial)
+// store stages tokens that are wrapped and bound. Some of the serials may be those
+// of an import that is just being removed: then it tries again.
+func (i *Import) store(ctx context.Context, list []*entry, staged []Token) error {
+	for {
+		created, err := i.s.db.Stage(ctx, i.batch.ID, staged)
+		if errors.Is(err, ErrState) {
+			return errIdle
 		}
-		*e.added = Added{Outcome: OutcomeDuplicate, Reason: duplicate}
+		if err != nil {
+			return unavailable(err)
+		}
+		var taken []*entry
+		for k, e := range list {
+			if !created[k] {
+				taken = append(taken, e)
+				continue
+			}
+			e.added.Outcome = OutcomeCreated
+			if e.added.Path != "" {
+				i.travels[e.added.Path]++
+			}
+			if e.owner != nil {
+				i.hands = append(i.hands, hand{token: e.token, owner: e.owner})
+			}
+		}
+		if len(taken) == 0 {
+			return nil
+		}
+		there, err := i.there(ctx, taken)
+		if err != nil {
+			return err
+		}
+		list, staged = list[:0:0], staged[:0]
+		for k, e := range taken {
+			if there[k] {
+				*e.added = Added{Outcome: OutcomeDuplicate, Reason: duplicate}
+				continue
+			}
+			list, staged = append(list, e), append(staged, e.token)
+		}
+		if len(list) == 0 {
+			return nil
+		}
 	}
-	return nil
 }
 
 var errIdle = fmt.Errorf("%w: the import was idle for too long and was removed; start it again", ErrState)

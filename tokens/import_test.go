@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"watchword/hsm"
@@ -177,30 +179,66 @@ func TestASerialOfAnotherImportUnderWayIsNotSaidToExist(t *testing.T) {
 	if _, err := first.Add(ctx, []tokens.NewToken{record("T1"), record("T2")}); err != nil {
 		t.Fatal(err)
 	}
-	for what, in := range map[string]tokens.NewImport{
-		"import": {Name: "b.csv"}, "dry run": {Name: "b.csv", DryRun: true}, "assigning import": {Name: "b.csv", Assign: true},
-	} {
-		i := h.begin(in)
-		if _, err := i.Add(ctx, []tokens.NewToken{record("T3")}); err != nil {
-			t.Errorf("%s: another serial: %v", what, err)
-		}
-		list := []tokens.NewToken{record("T4"), record("T2")}
-		added, err := i.Add(ctx, list)
-		if !errors.Is(err, tokens.ErrState) || !strings.Contains(err.Error(), "T2") || !wiped(list) {
-			t.Errorf("%s: %+v, %v, wiped %v", what, added, err, wiped(list))
-		}
-		if _, err := i.Publish(ctx, "00", 2, 1, 0); !errors.Is(err, tokens.ErrState) {
-			t.Errorf("%s: published: %v", what, err)
-		}
-		if err := i.Discard(ctx, "the import failed"); err != nil {
-			t.Errorf("%s: %v", what, err)
-		}
+	var wg sync.WaitGroup
+	for k, in := range []tokens.NewImport{{Name: "b.csv"}, {Name: "b.csv", DryRun: true}, {Name: "b.csv", Assign: true}} {
+		wg.Go(func() {
+			i := h.begin(in)
+			list := []tokens.NewToken{record(fmt.Sprint("T", 3+k)), record("T2")}
+			if _, err := i.Add(ctx, list[:1]); err != nil {
+				t.Errorf("%+v: another serial: %v", in, err)
+			}
+			added, err := i.Add(ctx, list[1:])
+			if !errors.Is(err, tokens.ErrState) || !strings.Contains(err.Error(), "T2") || !wiped(list) {
+				t.Errorf("%+v: %+v, %v, wiped %v", in, added, err, wiped(list))
+			}
+			if _, err := i.Publish(ctx, "00", 1, 1, 0); !errors.Is(err, tokens.ErrState) {
+				t.Errorf("%+v: published: %v", in, err)
+			}
+			if err := i.Discard(ctx, "the import failed"); err != nil {
+				t.Errorf("%+v: %v", in, err)
+			}
+		})
 	}
+	wg.Wait()
 	if err := first.Discard(ctx, "the client has gone"); err != nil {
 		t.Fatal(err)
 	}
 	h.ship("", totp("T1"), totp("T2"), totp("T3"), totp("T4")) // all of them are free
 	h.intact()
+}
+
+// Whoever interrupts an import and begins it again at once gets all tokens.
+func TestAnImportWaitsForOneThatIsBeingRemoved(t *testing.T) {
+	for _, published := range []bool{false, true} {
+		h := newHouse(t)
+		first, second := h.begin(tokens.NewImport{Name: "a.csv"}), h.begin(tokens.NewImport{Name: "a.csv"})
+		if _, err := first.Add(ctx, []tokens.NewToken{record("T1"), record("T2")}); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			time.Sleep(200 * time.Millisecond)
+			if published {
+				h.must(first.Publish(ctx, "00", 2, 0, 0))
+			} else if err := first.Discard(ctx, "the client has gone"); err != nil {
+				t.Error(err)
+			}
+		})
+		added, err := second.Add(ctx, []tokens.NewToken{record("T0"), record("T1"), record("T2")})
+		wg.Wait()
+		want := tokens.OutcomeCreated
+		if published {
+			want = tokens.OutcomeDuplicate
+		}
+		if err != nil || added[0].Outcome != tokens.OutcomeCreated || added[1].Outcome != want || added[2].Outcome != want {
+			t.Fatalf("published %v: %+v, %v", published, added, err)
+		}
+		h.must(second.Publish(ctx, "00", 3, 0, 0))
+		if got := h.visible(); len(got) != 3 {
+			t.Errorf("published %v: %v are there", published, got)
+		}
+		h.intact()
+	}
 }
 
 func TestADryRunWritesNothing(t *testing.T) {
