@@ -333,5 +333,6 @@ type Database interface {
 	Stager
 	Batcher
 	Journal
+	Cabinet
 	Setup
 }

@@ -166,7 +166,7 @@ func (db *DB) Tally(ctx context.Context, batch int64) (tokens.Tally, error) {
 			n    int
 		}
 		count := func(f *fields) counted { return counted{f.str(), int(f.int())} }
-		const published = `t.batch IN (SELECT id FROM batches WHERE id = ? AND state = 'published')`
+		const published = `t.batch IN (SELECT id FROM batches WHERE id = ? AND id > 0 AND state = 'published')`
 		rows, err := s.query(`SELECT t.state, count(*) FROM tokens t WHERE `+published+` GROUP BY t.state`, batch)
 		states, err := list(rows, err, 2, count)
 		if err != nil {
@@ -200,7 +200,7 @@ func (db *DB) Remove(ctx context.Context, batch, after int64, limit int, at time
 		return db.engine.write(ctx, true, func(s *session) error {
 			var id int64
 			err := s.one(`UPDATE batches SET undone = CASE WHEN undone = 0 THEN ? ELSE undone END
-				WHERE id = ? AND state = 'published' RETURNING id`, []any{micros(at), batch}, &id)
+				WHERE id = ? AND id > 0 AND state = 'published' RETURNING id`, []any{micros(at), batch}, &id)
 			if errors.Is(err, sql.ErrNoRows) {
 				return fmt.Errorf("%w: import %d", tokens.ErrNotFound, batch)
 			}

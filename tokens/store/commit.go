@@ -24,6 +24,9 @@ type plan struct {
 	unowned   []tokens.MotionWrite   // of others, by token
 	tokens    []tokens.TokenWrite    // by token
 	links     []link                 // by chain
+	spends    []tokens.Spend         // by hash
+
+	userIDs, tokenIDs []int64 // of what was inserted
 }
 
 // link is what a change adds to one audit chain.
@@ -34,7 +37,8 @@ type link struct {
 
 // hot says whether the change holds nothing but what a batch of attempts does.
 func (p *plan) hot() bool {
-	return len(p.NewUsers)+len(p.Users)+len(p.Tokens)+len(p.Clients)+len(p.Keys)+len(p.Publish)+len(p.unowned) == 0
+	return len(p.NewUsers)+len(p.NewTokens)+len(p.Users)+len(p.Tokens)+len(p.Clients)+len(p.Keys)+len(p.Documents)+
+		len(p.Groups)+len(p.Invites)+len(p.Publish)+len(p.unowned) == 0
 }
 
 func refused(format string, args ...any) error {
@@ -89,8 +93,10 @@ func makePlan(c *tokens.Change) (*plan, error) {
 			return nil, refused("token %d is written twice", w.Token.ID)
 		}
 	}
-	if err := p.splitMotions(); err != nil {
-		return nil, err
+	for _, check := range []func() error{p.splitMotions, p.checkNewTokens, p.sortSpends, p.checkCabinet} {
+		if err := check(); err != nil {
+			return nil, err
+		}
 	}
 	return p, p.linkRecords()
 }
@@ -187,27 +193,27 @@ func (db *DB) Commit(ctx context.Context, c *tokens.Change) error {
 	if p.hot() {
 		return failed("a commit", db.engine.commitHot(ctx, p))
 	}
-	var ids []int64
-	err = db.engine.write(ctx, false, func(s *session) error {
-		ids = ids[:0]
-		return p.apply(db.engine, s, &ids)
-	})
+	err = db.engine.write(ctx, false, func(s *session) error { return p.apply(db.engine, s) })
 	if err != nil {
 		if collided(err) {
 			return &tokens.ConflictError{}
 		}
 		return failed("a commit", err)
 	}
-	for i, id := range ids {
+	for i, id := range p.userIDs {
 		c.NewUsers[i].User.ID = id
+	}
+	for i, id := range p.tokenIDs {
+		c.NewTokens[i].ID = id
 	}
 	return nil
 }
 
-// apply makes the whole change in a transaction, and notes the new users' ids.
+// apply makes the whole change in a transaction, and notes what ids are new.
 // The audit chain is looked at first: when a commit had been made although its
 // answer was lost, that is what it must say, and not that the versions moved.
-func (p *plan) apply(e engine, s *session, ids *[]int64) error {
+func (p *plan) apply(e engine, s *session) error {
+	p.userIDs, p.tokenIDs = nil, nil
 	for _, w := range p.tokens {
 		if err := begin(s, w.Token.ID); err != nil {
 			return err
@@ -221,13 +227,15 @@ func (p *plan) apply(e engine, s *session, ids *[]int64) error {
 	if err := e.core(s, p); err != nil {
 		return err
 	}
-	steps := []func(*session) error{p.writeTokens, p.writeUnowned, p.writeUsers, p.writeClients, p.writeKeys, p.publish}
-	for _, step := range steps {
+	for _, step := range []func(*session) error{
+		p.writeTokens, p.writeUnowned, p.writeUsers, p.writeClients, p.writeKeys, p.writeDocuments, p.writeGroups,
+		p.writeInvites, p.publish, p.insertTokens, p.insertUsers,
+	} {
 		if err := step(s); err != nil {
 			return err
 		}
 	}
-	return p.insertUsers(s, ids)
+	return nil
 }
 
 // begin makes a token's motion, from what it came with, if there is none yet.
@@ -328,7 +336,7 @@ func (p *plan) writeUsers(s *session) error {
 	return nil
 }
 
-func (p *plan) insertUsers(s *session, ids *[]int64) error {
+func (p *plan) insertUsers(s *session) error {
 	for _, w := range p.NewUsers {
 		u := w.User
 		var id int64
@@ -344,7 +352,7 @@ func (p *plan) insertUsers(s *session, ids *[]int64) error {
 		if _, err := s.exec(`INSERT INTO standings (user_id, version) VALUES (?, 1)`, id); err != nil {
 			return err
 		}
-		*ids = append(*ids, id)
+		p.userIDs = append(p.userIDs, id)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql/driver"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"regexp"
@@ -15,7 +16,10 @@ import (
 )
 
 // commitCall runs the function that the schema defines: see migrations.
-var commitCall = "SELECT watchword_commit(" + dollars(27) + ")"
+var (
+	commitCall   = "SELECT watchword_commit(" + dollars(27) + ")"
+	spendingCall = "SELECT watchword_commit_spending(" + dollars(29) + ")"
+)
 
 func dollars(n int) string {
 	list := make([]string, n)
@@ -29,7 +33,7 @@ func dollars(n int) string {
 // transaction.
 func (db *postgresDB) commitHot(ctx context.Context, p *plan) error {
 	// Before the goroutine: the caller may use the change again once we return.
-	values, err := commitArgs(p)
+	call, values, err := commitArgs(p)
 	if err != nil {
 		return err
 	}
@@ -38,17 +42,17 @@ func (db *postgresDB) commitHot(ctx context.Context, p *plan) error {
 		args[i] = driver.NamedValue{Ordinal: i + 1, Value: v}
 	}
 	_, err = onHot(ctx, db, func(c *hotConn) (struct{}, error) {
-		return struct{}{}, c.exec(commitCall, args)
+		return struct{}{}, c.exec(call, args)
 	})
 	return raised(err)
 }
 
 func (db *postgresDB) core(s *session, p *plan) error {
-	args, err := commitArgs(p)
+	call, args, err := commitArgs(p)
 	if err != nil {
 		return err
 	}
-	_, err = s.exec(commitCall, args...)
+	_, err = s.exec(call, args...)
 	return raised(err)
 }
 
@@ -69,6 +73,8 @@ func raised(err error) error {
 		return &tokens.ConflictError{UserIDs: numbers(m[1]), TokenIDs: numbers(m[2])}
 	case "WW002":
 		return fmt.Errorf("%w", tokens.ErrChainMoved)
+	case "WW003":
+		return &tokens.SpentError{Hashes: hashes(p.Detail)}
 	}
 	if collided(err) {
 		return &tokens.ConflictError{}
@@ -86,9 +92,27 @@ func numbers(list string) []int64 {
 	return ids
 }
 
-// commitArgs are the function's arguments: one array for each column.
-func commitArgs(p *plan) ([]any, error) {
-	a := arrays{}
+func hashes(list string) [][32]byte {
+	var all [][32]byte
+	for s := range strings.SplitSeq(list, ",") {
+		var h [32]byte
+		if n, err := hex.Decode(h[:], []byte(s)); err == nil && n == len(h) {
+			all = append(all, h)
+		}
+	}
+	return all
+}
+
+// commitArgs are the call of a function and its arguments: one array for each
+// column.
+func commitArgs(p *plan) (string, []any, error) {
+	call, a := commitCall, arrays{}
+	if len(p.spends) > 0 {
+		call = spendingCall
+		a.of(len(p.spends),
+			func(i int) any { return p.spends[i].Hash[:] },
+			func(i int) any { return micros(p.spends[i].Expires) })
+	}
 	a.of(len(p.links),
 		func(i int) any { return p.links[i].chain },
 		func(i int) any { return p.links[i].first },
@@ -121,7 +145,7 @@ func commitArgs(p *plan) ([]any, error) {
 		func(i int) any { return r[i].Reason },
 		func(i int) any { return encodeDetail(r[i].Detail) },
 		func(i int) any { return r[i].Hash[:] })
-	return a.values, nil
+	return call, a.values, nil
 }
 
 // arrays writes PostgreSQL's array literals.

@@ -14,6 +14,8 @@ const (
 	moveTail   = `UPDATE standings SET tail = ? WHERE user_id = ?`
 	moveMotion = `UPDATE motions SET last = ?, drift = ?, used_at = ? WHERE token_id = ? AND last <= ?`
 
+	spend = `INSERT INTO spent (hash, expires) VALUES (?, ?) ON CONFLICT (hash) DO NOTHING`
+
 	findUser     = `SELECT id FROM users WHERE realm = ? AND key = ?`
 	lastRecord   = `SELECT max(id) FROM audit`
 	insertRecord = `INSERT INTO audit (prev, id, chain, seq, time, action, outcome, realm, user_key, serial, actor, client,
@@ -31,8 +33,8 @@ func (db *sqliteDB) core(s *session, p *plan) error {
 	return db.commitCore(s.conn.(*sql.Conn), p)
 }
 
-// commitCore moves chains, standings and motions and writes the records, in the
-// transaction that conn is in.
+// commitCore moves chains, standings and motions, writes the records and spends,
+// in the transaction that conn is in.
 func (db *sqliteDB) commitCore(conn *sql.Conn, p *plan) error {
 	return conn.Raw(func(dc any) error {
 		c := &sqliteConn{conn: dc.(sqliteDriver)}
@@ -82,6 +84,20 @@ func (db *sqliteDB) commitCore(conn *sql.Conn, p *plan) error {
 		}
 		if conflict.TokenIDs != nil {
 			return &conflict
+		}
+		var before tokens.SpentError
+		for i := range p.spends {
+			w := &p.spends[i]
+			ok, err := c.changed(spend, w.Hash[:], micros(w.Expires))
+			if err != nil {
+				return err
+			}
+			if !ok {
+				before.Hashes = append(before.Hashes, w.Hash)
+			}
+		}
+		if before.Hashes != nil {
+			return &before
 		}
 		return nil
 	})

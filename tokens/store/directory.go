@@ -110,7 +110,7 @@ func (db *DB) Users(ctx context.Context, q tokens.UserQuery) ([]tokens.UserEntry
 
 // Tokens implements tokens.Directory.
 func (db *DB) Tokens(ctx context.Context, q tokens.TokenQuery) ([]tokens.Token, error) {
-	if !sound(q.Realm, q.Serial, q.Owner, string(q.State), q.Q) {
+	if !sound(q.Realm, q.Serial, q.Owner, string(q.State), string(q.Type), q.Q) {
 		return nil, nil
 	}
 	var found []tokens.Token
@@ -120,6 +120,7 @@ func (db *DB) Tokens(ctx context.Context, q tokens.TokenQuery) ([]tokens.Token, 
 		f.equal("t.realm", q.Realm)
 		f.equal("t.serial", q.Serial)
 		f.equal("t.state", string(q.State))
+		f.equal("t.type", string(q.Type))
 		if q.Owner != "" {
 			owner := filter{}
 			owner.equal("key", q.Owner)
@@ -158,7 +159,7 @@ func (db *DB) Batches(ctx context.Context, q tokens.BatchQuery) ([]tokens.Batch,
 	var batches []tokens.Batch
 	err := db.read(ctx, "listing imports", func(s *session) error {
 		var f filter
-		f.where("state = 'published'")
+		f.where("state = 'published' AND id > 0")
 		if q.ID != 0 {
 			f.where("id = ?", q.ID)
 		}

@@ -253,9 +253,9 @@ const (
 	tokenColumns = tokenBefore + `o.key` + tokenAfter
 	ownedColumns = tokenBefore + `u.key` + tokenAfter
 	tokenBefore  = `t.id, t.realm, t.serial, t.type, t.algorithm, t.digits, t.period, t.state, t.owner_id, `
-	tokenAfter   = `, t.model, t.batch, t.created, t.mechanism, t.kek, t.hash, t.seed_len, t.blob, t.binding, t.public_id, t.private_mac,
+	tokenAfter   = `, t.model, t.batch, t.created, t.mechanism, t.kek, t.hash, t.seed_len, t.blob, t.binding, t.public_id, t.private_mac, t.credential,
 		coalesce(m.version, 1), coalesce(m.last, t.last0), coalesce(m.drift, t.drift0), coalesce(m.used_at, 0)`
-	tokenWidth = 25
+	tokenWidth = 26
 )
 
 func (f *fields) token() tokens.Token {
@@ -266,9 +266,23 @@ func (f *fields) token() tokens.Token {
 		Wrapped: hsm.Wrapped{
 			Mechanism: f.str(), KEK: uint32(f.int()), Hash: hsm.Hash(f.int()), SeedLen: uint16(f.int()), Blob: f.bytes(),
 		},
-		Binding: f.bytes(), PublicID: f.str(), PrivateMAC: f.bytes(),
+		Binding: f.bytes(), PublicID: f.str(), PrivateMAC: f.bytes(), Credential: f.credential(),
 		Motion: tokens.Motion{Version: f.int(), Last: f.int(), Drift: int(f.int()), UsedAt: f.int()},
 	}
+}
+
+// credential is a FIDO token's. One that is damaged is none: the token's binding
+// tells that the row was altered, and it is no other token's concern.
+func (f *fields) credential() *tokens.Credential {
+	b := f.bytes()
+	if b == nil {
+		return nil
+	}
+	c, err := tokens.DecodeCredential(b)
+	if err != nil {
+		return nil
+	}
+	return c
 }
 
 const (

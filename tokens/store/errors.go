@@ -74,7 +74,7 @@ func failed(doing string, err error) error {
 func known(err error) bool {
 	for _, sentinel := range []error{
 		tokens.ErrConflict, tokens.ErrExists, tokens.ErrChainMoved, tokens.ErrInvalid,
-		tokens.ErrState, tokens.ErrNotFound, tokens.ErrUnavailable,
+		tokens.ErrState, tokens.ErrNotFound, tokens.ErrSpent, tokens.ErrUnavailable,
 	} {
 		if errors.Is(err, sentinel) {
 			return true

@@ -24,18 +24,23 @@ const (
 		LEFT JOIN motions m ON m.token_id = t.id
 		ORDER BY r.n, t.id`
 
-	// A serial stands for the user who holds the token, or for the token alone;
-	// a revoked one is nobody's. A ref with a serial has no key, and the reverse.
+	// A serial or a credential stands for the user who holds the token, or for the
+	// token alone; a revoked one is nobody's. A serial goes before a credential, and
+	// that before a key.
 	loadMixed = loadHead + `, r.n, ` + loadColumns + `
-		FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS r(realm, key, serial, n)
+		FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[]) WITH ORDINALITY AS r(realm, key, serial, credential, n)
 		CROSS JOIN meta g
 		LEFT JOIN LATERAL (
 			SELECT k.id, CASE WHEN k.state = 'revoked' THEN NULL ELSE k.owner_id END AS holder
 			FROM tokens k JOIN batches b ON b.id = k.batch AND b.state = 'published'
 			WHERE r.serial <> '' AND k.realm = r.realm AND k.serial = r.serial
+			UNION ALL
+			SELECT k.id, CASE WHEN k.state = 'revoked' THEN NULL ELSE k.owner_id END
+			FROM tokens k JOIN batches b ON b.id = k.batch AND b.state = 'published'
+			WHERE r.serial = '' AND r.credential IS NOT NULL AND k.credential_key = r.credential AND k.realm = r.realm
 		) k ON true
 		LEFT JOIN LATERAL (
-			SELECT id FROM users WHERE r.serial = '' AND realm = r.realm AND key = r.key
+			SELECT id FROM users WHERE r.serial = '' AND r.credential IS NULL AND realm = r.realm AND key = r.key
 			UNION ALL
 			SELECT k.holder WHERE k.holder IS NOT NULL
 		) w ON true
@@ -62,8 +67,9 @@ func (db *postgresDB) load(ctx context.Context, refs []tokens.Ref) (tokens.View,
 		realm := func(i int) any { return refs[i].Realm }
 		user := func(i int) any { return refs[i].User }
 		serial := func(i int) any { return refs[i].Serial }
+		credential := func(i int) any { return nullBytes([]byte(refs[i].Credential)) }
 		for i := range refs {
-			if refs[i].Serial != "" {
+			if refs[i].Serial != "" || refs[i].Credential != "" {
 				query = loadMixed
 			}
 			if !sound(refs[i].Realm, refs[i].User, refs[i].Serial) {
@@ -72,7 +78,7 @@ func (db *postgresDB) load(ctx context.Context, refs []tokens.Ref) (tokens.View,
 		}
 		columns.of(len(refs), realm, user)
 		if query == loadMixed {
-			columns.of(len(refs), serial)
+			columns.of(len(refs), serial, credential)
 		}
 	}
 	args := make([]driver.NamedValue, len(columns.values))

@@ -18,6 +18,9 @@ const (
 	findSerial = `SELECT t.id, CASE WHEN t.state = 'revoked' THEN 0 ELSE coalesce(t.owner_id, 0) END
 		FROM tokens t JOIN batches b ON b.id = t.batch
 		WHERE t.realm = +? AND t.serial = +? AND b.state = 'published'`
+	findCredential = `SELECT t.id, CASE WHEN t.state = 'revoked' THEN 0 ELSE coalesce(t.owner_id, 0) END
+		FROM tokens t JOIN batches b ON b.id = t.batch
+		WHERE t.credential_key = +? AND t.realm = +? AND b.state = 'published'`
 	loadByUser = `SELECT ` + loadOwned + `
 		FROM users u JOIN standings s ON s.user_id = u.id
 		LEFT JOIN tokens t ON t.owner_id = u.id AND t.state <> 'revoked'
@@ -66,20 +69,26 @@ func (c *sqliteConn) load(subjects *subjects, refs []tokens.Ref) error {
 	}
 	for n, ref := range refs {
 		add := func(f *fields) { subjects.add(n, f) }
-		if ref.Serial == "" {
+		if ref.Serial == "" && ref.Credential == "" {
 			if err := c.each(loadByName, add, ref.Realm, ref.User); err != nil {
 				return err
 			}
 			continue
 		}
 		query, id := "", int64(0)
-		err := c.each(findSerial, func(f *fields) {
+		found := func(f *fields) {
 			token, owner := f.int(), f.int()
 			query, id = loadByUser, owner
 			if owner == 0 {
 				query, id = loadByToken, token
 			}
-		}, ref.Realm, ref.Serial)
+		}
+		var err error
+		if ref.Serial != "" {
+			err = c.each(findSerial, found, ref.Realm, ref.Serial)
+		} else {
+			err = c.each(findCredential, found, []byte(ref.Credential), ref.Realm)
+		}
 		if err != nil {
 			return err
 		}

@@ -106,7 +106,7 @@ func (db *DB) Discard(ctx context.Context, batch int64) error {
 		if !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
-		err = s.one(`SELECT state FROM batches WHERE id = ?`, []any{batch}, &state)
+		err = s.one(`SELECT state FROM batches WHERE id = ? AND id > 0`, []any{batch}, &state)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("%w: import %d", tokens.ErrNotFound, batch)
 		}

@@ -72,10 +72,7 @@ type batch struct {
 	grants    []tokens.Token // that publishing hands out
 }
 
-var (
-	_ tokens.Database = (*Memory)(nil)
-	_ tokens.Cabinet  = (*Memory)(nil)
-)
+var _ tokens.Database = (*Memory)(nil)
 
 // NewMemory makes an empty database whose accusations fail t.
 func NewMemory(t testing.TB) *Memory {
