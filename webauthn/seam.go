@@ -28,6 +28,8 @@ type Model struct {
 	KeyProtection    []string       `json:"key_protection,omitempty"`
 	Transports       []string       `json:"transports,omitempty"`
 	MultiDevice      string         `json:"multi_device,omitempty"` // unsupported (also if empty), explicit, implicit
+
+	Ours int `json:"ours"` // how many of the keys that were enrolled are of this model; filled in by Models only
 }
 
 // StatusReport is one entry of a model's history (FIDO Metadata Service 3.1.1,
@@ -152,7 +154,3 @@ func parseAAGUID(s string) (id [16]byte, ok bool) {
 	}
 	return [16]byte(b), true
 }
-
-// metadataState is what metadata.go keeps in the Service; its zero value is
-// ready. (Move this declaration to metadata.go with its fields.)
-type metadataState struct{}

@@ -48,6 +48,9 @@ type Config struct {
 	SuspendOnStatus bool           // suspend keys enrolled before whose model is reported as not to be trusted
 	MetadataURL     string         // where the metadata is fetched from; empty: never
 	MetadataRoots   *x509.CertPool // that sign the metadata; nil: the FIDO root
+	// MetadataGrace is how long metadata is still used to enrol after the day when
+	// the next one was due. Zero: 30 days; negative: for ever.
+	MetadataGrace time.Duration
 	// Fetch gets a URL, for the metadata only. Nil: by HTTPS.
 	Fetch func(ctx context.Context, url string) ([]byte, error)
 
