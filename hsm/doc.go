@@ -13,7 +13,8 @@
 //	| mechanism KEK-version hash len                |   | pin      HMAC-SHA256      |
 //	| blob = KWP(KEK, seed padded)   = Wrapped      |   | secrets  AES-256-GCM      |
 //	| HMAC(binding, Row || Wrapped)  = Binding      |   | audit    ECDSA P-256      |
-//	+-----------------------------------------------+   +---------------------------+
+//	+-----------------------------------------------+   | statement ECDSA P-256     |
+//	                    |                               +---------------------------+
 //	                    |                                             |
 //	                    +--- C_UnwrapKey, after Binding was proven ---+
 //	                                       |

@@ -40,6 +40,8 @@ type Memory struct {
 	seeds   map[[8]byte][][]byte // what must not be seen, by its first bytes
 	hmacs   int
 
+	statements []memoryStatement // by AttachStatement; the newest first
+
 	attempts    hsm.Attempts // at RSA-1_5 with the transport keys
 	pgpAttempts hsm.Attempts // with the PGP keys
 }
@@ -47,7 +49,7 @@ type Memory struct {
 type memoryKey struct {
 	record hsm.KeyRecord
 	bytes  []byte            // of a secret key
-	signer *ecdsa.PrivateKey // of the audit key
+	signer *ecdsa.PrivateKey // of the audit key or a statement key
 	rsa    *rsa.PrivateKey   // of a transport key or a PGP key
 }
 
@@ -340,14 +342,7 @@ func (m *Memory) Sign(ctx context.Context, digest []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	r, s, err := ecdsa.Sign(rand.Reader, keys.audit, digest)
-	if err != nil {
-		return nil, err
-	}
-	signature := make([]byte, 64)
-	r.FillBytes(signature[:32])
-	s.FillBytes(signature[32:])
-	return signature, nil
+	return signDigest(keys.audit, digest)
 }
 
 // PublicKey is KeyAudit's.

@@ -32,7 +32,7 @@ func (m *Memory) create(ctx context.Context, name hsm.KeyName, version uint32, b
 		k.bytes = make([]byte, 32)
 		rand.Read(k.bytes)
 		k.record.Check = mac(sha256.New, k.bytes, []byte("check"))[:16]
-	case hsm.KeyAudit:
+	case hsm.KeyAudit, hsm.KeyStatement:
 		var err error
 		if k.signer, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 			return hsm.KeyRecord{}, err
@@ -84,6 +84,8 @@ func (m *Memory) Attach(ctx context.Context, records []hsm.KeyRecord) error {
 		}
 		keys.attached[r.Name] = true
 		switch r.Name {
+		case hsm.KeyStatement:
+			return fmt.Errorf("%w: key %s version %d is attached in another way", hsm.ErrKeyMismatch, r.Name, r.Version)
 		case hsm.KeyKEK:
 			keys.kek[r.Version] = found.bytes
 			keys.newKEK = max(keys.newKEK, r.Version)

@@ -25,6 +25,7 @@ type Keystore interface {
 	hsm.Signer
 	hsm.Provisioner
 	hsm.Decrypter
+	hsm.StatementKeys
 }
 
 // softhsm is the folder of this process's SoftHSM tokens. A module is

@@ -32,6 +32,7 @@ type keyset struct {
 	auditKey   *ecdsa.PublicKey
 	transport  []*transportKey // those that vendors may have encrypted to, the newest first; mostly none
 	pgp        []*pgpKey       // the same of PGP keys
+	statements statementHandles
 }
 
 // oidP256 names the curve P-256 in CKA_EC_PARAMS.
@@ -101,6 +102,9 @@ func (k *Keystore) create(ctx context.Context, name hsm.KeyName, version uint32,
 	return record, nil
 }
 
+// label is the CKA_LABEL of r's key: for people.
+func label(r hsm.KeyRecord) string { return fmt.Sprintf("watchword %s %d", r.Name, r.Version) }
+
 // generate makes the key of r; bits is the size of an RSA key.
 func generate(c conn, r hsm.KeyRecord, bits int) error {
 	attributes := func(class uint, private bool, more ...*pkcs11.Attribute) []*pkcs11.Attribute {
@@ -109,7 +113,7 @@ func generate(c conn, r hsm.KeyRecord, bits int) error {
 			pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
 			pkcs11.NewAttribute(pkcs11.CKA_PRIVATE, private),
 			pkcs11.NewAttribute(pkcs11.CKA_ID, r.ID),
-			pkcs11.NewAttribute(pkcs11.CKA_LABEL, fmt.Sprintf("watchword %s %d", r.Name, r.Version)),
+			pkcs11.NewAttribute(pkcs11.CKA_LABEL, label(r)),
 		}, more...)
 	}
 	secret := func(mechanism uint, keyType uint, may ...uint) error {
@@ -141,7 +145,7 @@ func generate(c conn, r hsm.KeyRecord, bits int) error {
 		return secret(pkcs11.CKM_AES_KEY_GEN, pkcs11.CKK_AES, pkcs11.CKA_ENCRYPT, pkcs11.CKA_DECRYPT)
 	case hsm.KeyBinding, hsm.KeyPIN:
 		return secret(pkcs11.CKM_GENERIC_SECRET_KEY_GEN, pkcs11.CKK_GENERIC_SECRET, pkcs11.CKA_SIGN)
-	case hsm.KeyAudit:
+	case hsm.KeyAudit, hsm.KeyStatement:
 		curve, err := asn1.Marshal(oidP256)
 		if err != nil {
 			return err
@@ -157,6 +161,9 @@ func generate(c conn, r hsm.KeyRecord, bits int) error {
 				pkcs11.NewAttribute(pkcs11.CKA_SENSITIVE, true),
 				pkcs11.NewAttribute(pkcs11.CKA_EXTRACTABLE, false),
 				pkcs11.NewAttribute(pkcs11.CKA_SIGN, true),
+				pkcs11.NewAttribute(pkcs11.CKA_SIGN_RECOVER, false),
+				pkcs11.NewAttribute(pkcs11.CKA_DECRYPT, false),
+				pkcs11.NewAttribute(pkcs11.CKA_UNWRAP, false),
 				pkcs11.NewAttribute(pkcs11.CKA_DERIVE, false)))
 		if err != nil {
 			return opError("C_GenerateKeyPair", err)
@@ -194,10 +201,7 @@ func generate(c conn, r hsm.KeyRecord, bits int) error {
 // Attach finds the recorded keys and proves them. Where it fails, the keys
 // attached before stay in use.
 func (k *Keystore) Attach(ctx context.Context, keys []hsm.KeyRecord) error {
-	records := make([]hsm.KeyRecord, len(keys))
-	for i, r := range keys {
-		records[i] = hsm.KeyRecord{Name: r.Name, Version: r.Version, ID: bytes.Clone(r.ID), Check: bytes.Clone(r.Check)}
-	}
+	records := cloneRecords(keys)
 	return k.alone(ctx, func(g *generation) error {
 		found, err := attach(g.anchor, g.profile, records)
 		if err != nil {
@@ -233,22 +237,40 @@ func (k *Keystore) Attach(ctx context.Context, keys []hsm.KeyRecord) error {
 	})
 }
 
-// attach finds each recorded key and compares its check value.
+func cloneRecords(keys []hsm.KeyRecord) []hsm.KeyRecord {
+	records := make([]hsm.KeyRecord, len(keys))
+	for i, r := range keys {
+		records[i] = hsm.KeyRecord{Name: r.Name, Version: r.Version, ID: bytes.Clone(r.ID), Check: bytes.Clone(r.Check)}
+	}
+	return records
+}
+
+// proven finds a recorded key and compares its check value. The error is that of
+// a lost HSM, or hsm.ErrKeyMismatch.
+func proven(c conn, p *profile, r hsm.KeyRecord) (foundKey, error) {
+	check, found, err := prove(c, p, r)
+	if err != nil {
+		if isLost(err) && !isOtherKey(err) {
+			return foundKey{}, err
+		}
+		return foundKey{}, fmt.Errorf("%w: key %s version %d (CKA_ID %x): %w", hsm.ErrKeyMismatch, r.Name, r.Version, r.ID, err)
+	}
+	if !bytes.Equal(check, r.Check) {
+		return foundKey{}, fmt.Errorf("%w: key %s version %d (CKA_ID %x) has another value: is this the HSM that the database was made with?",
+			hsm.ErrKeyMismatch, r.Name, r.Version, r.ID)
+	}
+	return found, nil
+}
+
+// attach finds each recorded key and proves it.
 func attach(c conn, p *profile, records []hsm.KeyRecord) (*keyset, error) {
 	ks := &keyset{kek: map[uint32]handle{}, secrets: map[uint32]handle{}}
 	newest := map[hsm.KeyName]uint32{}
 	seen := map[hsm.KeyName]bool{}
 	for _, r := range records {
-		check, found, err := prove(c, p, r)
+		found, err := proven(c, p, r)
 		if err != nil {
-			if isLost(err) && !isOtherKey(err) {
-				return nil, err
-			}
-			return nil, fmt.Errorf("%w: key %s version %d (CKA_ID %x): %w", hsm.ErrKeyMismatch, r.Name, r.Version, r.ID, err)
-		}
-		if !bytes.Equal(check, r.Check) {
-			return nil, fmt.Errorf("%w: key %s version %d (CKA_ID %x) has another value: is this the HSM that the database was made with?",
-				hsm.ErrKeyMismatch, r.Name, r.Version, r.ID)
+			return nil, err
 		}
 		latest := !seen[r.Name] || r.Version >= newest[r.Name]
 		if latest {
@@ -278,6 +300,8 @@ func attach(c conn, p *profile, records []hsm.KeyRecord) (*keyset, error) {
 			ks.transport = append(ks.transport, found.transport)
 		case hsm.KeyPGP:
 			ks.pgp = append(ks.pgp, found.pgp)
+		case hsm.KeyStatement:
+			return nil, fmt.Errorf("%w: key %s version %d is attached in another way", hsm.ErrKeyMismatch, r.Name, r.Version)
 		}
 	}
 	for _, name := range hsm.KeyNames() {
@@ -292,7 +316,7 @@ func attach(c conn, p *profile, records []hsm.KeyRecord) (*keyset, error) {
 
 type foundKey struct {
 	key    handle
-	public *ecdsa.PublicKey // of the audit key
+	public *ecdsa.PublicKey // of the audit key or a statement key
 
 	transport *transportKey // of a transport key
 	pgp       *pgpKey       // of a PGP key
@@ -302,7 +326,8 @@ type foundKey struct {
 // this key makes, hashed.
 func prove(c conn, p *profile, r hsm.KeyRecord) ([]byte, foundKey, error) {
 	class := uint(pkcs11.CKO_SECRET_KEY)
-	if r.Name == hsm.KeyAudit || r.Name == hsm.KeyTransport || r.Name == hsm.KeyPGP {
+	switch r.Name {
+	case hsm.KeyAudit, hsm.KeyStatement, hsm.KeyTransport, hsm.KeyPGP:
 		class = pkcs11.CKO_PRIVATE_KEY
 	}
 	key, err := find(c, class, r.ID)
@@ -331,7 +356,7 @@ func prove(c conn, p *profile, r hsm.KeyRecord) ([]byte, foundKey, error) {
 			// time: what stays is that the key opens what it sealed.
 			proof, err = []byte("the module chooses its nonces"), nil
 		}
-	case hsm.KeyAudit:
+	case hsm.KeyAudit, hsm.KeyStatement:
 		if found.public, err = publicKey(c, r.ID); err != nil {
 			return nil, found, err
 		}
@@ -364,28 +389,41 @@ func prove(c conn, p *profile, r hsm.KeyRecord) ([]byte, foundKey, error) {
 
 // find finds the one object of a class with a CKA_ID.
 func find(c conn, class uint, id []byte) (handle, error) {
+	objects, err := findAll(c, class, id)
+	if err != nil {
+		return 0, err
+	}
+	switch len(objects) {
+	case 0:
+		return 0, fmt.Errorf("it is not in the HSM")
+	case 1:
+		return objects[0], nil
+	}
+	return 0, fmt.Errorf("the HSM holds more than one")
+}
+
+// findAll finds the objects of a class with a CKA_ID; two are too many.
+func findAll(c conn, class uint, id []byte) ([]handle, error) {
 	c.tick()
 	if err := c.m.p11.FindObjectsInit(c.h, []*pkcs11.Attribute{
 		pkcs11.NewAttribute(pkcs11.CKA_CLASS, class),
 		pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true),
 		pkcs11.NewAttribute(pkcs11.CKA_ID, id),
 	}); err != nil {
-		return 0, opError("C_FindObjectsInit", err)
+		return nil, opError("C_FindObjectsInit", err)
 	}
 	objects, _, err := c.m.p11.FindObjects(c.h, 2)
 	if err2 := c.m.p11.FindObjectsFinal(c.h); err == nil {
 		err = err2
 	}
 	if err != nil {
-		return 0, opError("C_FindObjects", err)
+		return nil, opError("C_FindObjects", err)
 	}
-	switch len(objects) {
-	case 0:
-		return 0, fmt.Errorf("it is not in the HSM")
-	case 1:
-		return handle(objects[0]), nil
+	handles := make([]handle, len(objects))
+	for i, o := range objects {
+		handles[i] = handle(o)
 	}
-	return 0, fmt.Errorf("the HSM holds more than one")
+	return handles, nil
 }
 
 // guarded checks that the HSM guards a key as Create asked.
@@ -405,7 +443,7 @@ func guarded(c conn, key handle) error {
 	return nil
 }
 
-// publicKey reads the public key of the audit key.
+// publicKey reads the public key of the audit key or a statement key.
 func publicKey(c conn, id []byte) (*ecdsa.PublicKey, error) {
 	object, err := find(c, pkcs11.CKO_PUBLIC_KEY, id)
 	if err != nil {

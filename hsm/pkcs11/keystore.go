@@ -128,7 +128,8 @@ func (c *Config) setDefaults() {
 }
 
 // A Keystore is an hsm.Keystore, hsm.Decrypter, hsm.Sealer, hsm.Signer,
-// hsm.Provisioner, hsm.Transporter and hsm.PGPHolder on a PKCS#11 token.
+// hsm.Provisioner, hsm.StatementKeys, hsm.Transporter and hsm.PGPHolder on a PKCS#11
+// token.
 type Keystore struct {
 	config Config
 	log    *slog.Logger
@@ -147,17 +148,18 @@ type Keystore struct {
 	attempts    hsm.Attempts // at RSA-1_5 with the transport keys
 	pgpAttempts hsm.Attempts // with the PGP keys
 
-	mu        sync.Mutex         // guards what follows, and changes of gen
-	records   []hsm.KeyRecord    // as attached
-	public    *ecdsa.PublicKey   // of the audit key, as attached
-	transport []hsm.TransportKey // as attached
-	pgp       []hsm.PGPKey       // as attached
-	cause     error              // why gen is nil
-	closed    bool
-	number    uint64
-	rebuilt   time.Time // when the last recovery ended
-	turning   bool      // a turnover is under way
-	putOff    time.Time // no turnover before
+	mu         sync.Mutex          // guards what follows, and changes of gen
+	records    []hsm.KeyRecord     // as attached
+	public     *ecdsa.PublicKey    // of the audit key, as attached
+	transport  []hsm.TransportKey  // as attached
+	pgp        []hsm.PGPKey        // as attached
+	statements []attachedStatement // the newest first; replaced whole
+	cause      error               // why gen is nil
+	closed     bool
+	number     uint64
+	rebuilt    time.Time // when the last recovery ended
+	turning    bool      // a turnover is under way
+	putOff     time.Time // no turnover before
 }
 
 // A generation is everything that is lost when the HSM or its connection is:
