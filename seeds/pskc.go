@@ -63,7 +63,7 @@ func (p *pskcReader) Next() (*Record, error) {
 		return nil, fmt.Errorf("reading the file: %w", err)
 	}
 	rec := &p.rec
-	*rec = Record{Line: k.Line, Key: k.Number, Serial: k.Serial, Model: model(k), User: k.User, Err: k.Err}
+	*rec = Record{Line: k.Line, Key: k.Number, Serial: k.Serial, Model: deviceName(k.Manufacturer, k.Model), User: k.User, Err: k.Err}
 	if k.Err == nil {
 		p.fill(k)
 	}
@@ -144,20 +144,6 @@ func ParseSignerFile(file []byte) (*x509.Certificate, error) {
 		return nil, fmt.Errorf("%w: the signer's file is not an X.509 certificate in PEM or DER", tokens.ErrInvalid)
 	}
 	return cert, nil
-}
-
-// model is how a container names the kind of device, within 255 bytes.
-func model(k *pskc.Key) string {
-	s := strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, strings.TrimSpace(k.Manufacturer+" "+k.Model))
-	if len(s) > 255 {
-		s = strings.ToValidUTF8(s[:255], "")
-	}
-	return s
 }
 
 // detectPSKC looks for the root element. What stands before it is not judged

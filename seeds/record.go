@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"watchword/hsm"
 	"watchword/tokens"
@@ -157,6 +158,23 @@ func (r *Record) checkYubico() error {
 		return errors.New("a Yubico OTP key with digits, a time step or a counter, which it does not have")
 	}
 	return nil
+}
+
+// deviceName is how a file names the kind of device by its maker and model, either
+// of which may be empty: text in one line, of up to 255 bytes, which is what a
+// token can have.
+func deviceName(maker, model string) string {
+	s := strings.TrimSpace(strings.TrimSpace(maker) + " " + strings.TrimSpace(model))
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	if len(s) > 255 {
+		s = strings.ToValidUTF8(s[:255], "")
+	}
+	return s
 }
 
 // identities are what a token that makes Yubico OTPs has besides its key, and

@@ -171,7 +171,7 @@ func (s *safenetReader) token(start xml.StartElement) error {
 				application = s.x.Depth()
 			case name == "productname":
 				if err = s.read(); err == nil {
-					rec.Model = plainText("SafeNet " + string(bytes.TrimSpace(s.text)))
+					rec.Model = deviceName("SafeNet", string(bytes.TrimSpace(s.text)))
 				}
 			default:
 				err = s.x.Skip()
@@ -274,21 +274,6 @@ func (s *safenetReader) judge() error {
 		s.assumed++
 	}
 	return nil
-}
-
-// plainText is text of a file as a token's model may hold it: without control
-// characters, within 255 bytes.
-func plainText(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 {
-			return ' '
-		}
-		return r
-	}, strings.TrimSpace(strings.ToValidUTF8(s, "?")))
-	if len(s) > 255 {
-		s = strings.ToValidUTF8(s[:255], "")
-	}
-	return s
 }
 
 func detectSafeNet(prefix []byte, _ bool) (bool, string) {

@@ -101,7 +101,7 @@ func (s *safewordReader) Next() (*Record, error) {
 			s.others++
 			continue
 		}
-		rec.Line, rec.Serial, rec.Model = e.line, e.serial, plainText(e.model)
+		rec.Line, rec.Serial, rec.Model = e.line, e.serial, deviceName("", e.model)
 		if err := s.judge(); err != nil {
 			if tokens.ValidSerial(rec.Serial) != nil || mayBeSeed(rec.Serial) {
 				rec.Serial = ""

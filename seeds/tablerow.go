@@ -281,21 +281,3 @@ func hashNamed(f []byte) hsm.Hash {
 	hash, _ := parseHash(string(f))
 	return hash
 }
-
-// deviceName is how manufacturer and model name the kind of device, within 255
-// bytes.
-func deviceName(maker, model string) string {
-	if maker == "" && model == "" {
-		return ""
-	}
-	s := strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(strings.TrimSpace(maker+" "+model), "?"))
-	if len(s) > 255 {
-		s = strings.ToValidUTF8(s[:255], "")
-	}
-	return s
-}

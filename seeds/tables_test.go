@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
+	"unicode"
 
 	"watchword/hsm"
 	"watchword/tokens"
@@ -410,5 +412,32 @@ func TestAHeaderInTheUsualOrderMayNameFewerColumns(t *testing.T) {
 			t.Errorf("%q: %+v, %v", file, rec, err)
 		}
 		r.Close()
+	}
+}
+
+// A kind of device is told by all formats in the same way, and never keeps a token
+// from being imported.
+func TestTheKindOfADeviceIsTextThatATokenCanHave(t *testing.T) {
+	for _, c := range []struct{ maker, model, want string }{
+		{"", "", ""}, {"Feitian", "", "Feitian"}, {"", "C200", "C200"}, {" Feitian ", " C200 ", "Feitian C200"},
+		{"a\x00b", "c\u0085d\u009b", "a b c d "}, {"M\xfcller", "\xff", "M?ller ?"},
+		{"x", strings.Repeat("\u00e4", 200), "x " + strings.Repeat("\u00e4", 126)},
+	} {
+		if got := deviceName(c.maker, c.model); got != c.want {
+			t.Errorf("%q %q: %q, want %q", c.maker, c.model, got, c.want)
+		}
+	}
+	file := strings.Replace(container, ">ACME<", ">AC\u0085ME<", 1)
+	for name, file := range map[string]string{
+		"pskc": file, "oath-csv": "serial,seed,type,model\nA1," + rfcSeed + ",totp,x\u0085y\n",
+	} {
+		f, err := FormatNamed(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := readAll(f, strings.NewReader(file), OpenOptions{Now: time.Now()})
+		if err != nil || len(got) != 1 || got[0].Err != nil || strings.ContainsFunc(got[0].Model, unicode.IsControl) || got[0].Model == "" {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
 	}
 }
