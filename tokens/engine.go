@@ -30,6 +30,8 @@ type engine struct {
 	waiting  []*pending   // taken from the queue, their user being committed
 	inflight map[Ref]bool // whose attempts are being committed
 	under    int          // batches being committed
+	away     int          // the attempts in them
+	slow     bool         // the last batch took so long to compute that nobody is to wait for another turn
 
 	turn chan struct{} // holds a token while a batch is being written
 	work chan batch    // to whoever commits next
@@ -107,14 +109,20 @@ func (e *engine) run(ctx context.Context) {
 		if len(attempts) == 0 {
 			return
 		}
+		begin := time.Now()
 		d := e.decide(ctx, attempts)
+		e.slow = time.Since(begin) > computeTimeout/5
 		if d == nil {
 			continue
 		}
 		for _, x := range attempts {
 			e.inflight[x.ref] = true
+			if x.also != nil {
+				e.inflight[*x.also] = true
+			}
 		}
 		e.under++
+		e.away += len(attempts)
 		e.turn <- struct{}{}
 		e.work <- batch{attempts, d}
 	}
@@ -137,6 +145,25 @@ func (e *engine) commits(ctx context.Context) {
 	}
 }
 
+// Clients that wait for their answers send again when they have them: a batch of
+// all that is there would bring the next one of all that is there, and computing
+// and committing would take turns. So a batch is a share of what is under way, as
+// if one were computed, one written and one on the network; but no smaller than
+// what a batch costs by itself is worth.
+const (
+	shares     = 3
+	smallBatch = 4
+)
+
+// size is how many attempts the next batch may hold.
+func (e *engine) size() int {
+	if e.slow {
+		return e.s.cfg.BatchSize
+	}
+	all := len(e.queue) + len(e.waiting) + e.away
+	return min(max((all+shares-1)/shares, smallBatch), e.s.cfg.BatchSize)
+}
+
 // gather makes the next batch: at least one attempt, or none at the end. It
 // does not wait for more than are there.
 func (e *engine) gather(open bool) ([]*pending, bool) {
@@ -150,9 +177,10 @@ func (e *engine) gather(open bool) ([]*pending, bool) {
 				more = false
 			}
 		}
+		size := e.size()
 		still := e.waiting[:0]
 		for _, x := range e.waiting {
-			if len(batch) < e.s.cfg.BatchSize && !e.inflight[x.ref] {
+			if len(batch) < size && !e.busy(x) {
 				batch = append(batch, x)
 			} else {
 				still = append(still, x)
@@ -160,7 +188,7 @@ func (e *engine) gather(open bool) ([]*pending, bool) {
 		}
 		clear(e.waiting[len(still):])
 		e.waiting = still
-		for open && len(batch) < e.s.cfg.BatchSize && len(e.waiting) < e.s.cfg.BatchSize {
+		for open && len(batch) < size && len(e.waiting) < e.s.cfg.BatchSize {
 			select {
 			case x, more := <-e.queue:
 				if !more {
@@ -196,19 +224,30 @@ func (e *engine) gather(open bool) ([]*pending, bool) {
 }
 
 func (e *engine) place(batch []*pending, x *pending) []*pending {
-	if e.inflight[x.ref] {
+	if e.busy(x) {
 		e.waiting = append(e.waiting, x)
 		return batch
 	}
 	return append(batch, x)
 }
 
+// busy says whether an attempt on the same user is being committed, as far as is
+// known: whose a passkey is shows when it is loaded. What is not known here is a
+// conflict then.
+func (e *engine) busy(x *pending) bool {
+	return e.inflight[x.ref] || x.also != nil && e.inflight[*x.also]
+}
+
 // done frees the users of a batch that ended. What is to be decided anew comes
 // before all that came later.
 func (e *engine) done(b ended) {
 	e.under--
+	e.away -= len(b.attempts)
 	for _, x := range b.attempts {
 		delete(e.inflight, x.ref)
+		if x.also != nil {
+			delete(e.inflight, *x.also)
+		}
 	}
 	if len(b.again) > 0 {
 		e.waiting = append(b.again, e.waiting...)
@@ -227,6 +266,8 @@ type judged struct {
 	verdict verdict
 	event   audit.Event // Action is empty where the crowd keeps the event
 	subject *Subject    // nil for an unknown user
+	result  *KeyResult  // of a key that is accepted
+	beside  *audit.Event // of what was done beside
 }
 
 // write is one subject's change.
@@ -235,6 +276,7 @@ type write struct {
 	expect   int64
 	standing Standing
 	moved    []*Token
+	tokens   []TokenWrite
 }
 
 // maxPretence bounds how long an answer without a commit is held back.
@@ -257,12 +299,20 @@ func (e *engine) commit(ctx context.Context, d *decided, made func()) (again []*
 		begin := time.Now()
 		err := e.s.ledger.commit(ctx, c, events)
 		if err == nil {
+			e.s.spent.note(d)
 			e.took.Store(min((7*e.took.Load()+int64(time.Since(begin)))/8, int64(maxPretence)))
 			e.s.noteDatabase(nil)
 			break
 		}
 		var conflict *ConflictError
-		if !errors.As(err, &conflict) {
+		var used *SpentError
+		if errors.As(err, &used) {
+			conflict = d.replays(used)
+		}
+		if conflict == nil && !errors.As(err, &conflict) {
+			if errors.Is(err, ErrSpent) { // and not by this batch, whatever it is
+				err = unavailable(err)
+			}
 			e.s.noteDatabase(err)
 			for i := range d.list {
 				d.list[i].fail(err)
@@ -280,7 +330,7 @@ func (e *engine) commit(ctx context.Context, d *decided, made func()) (again []*
 		case v.err != nil:
 			x.fail(unavailable(v.err))
 		case v.accept:
-			x.answer <- answer{result: Result{Accept: true, Serial: v.token.Serial}}
+			x.answer <- answer{result: Result{Accept: true, Serial: v.token.Serial}, key: d.list[i].result}
 		default:
 			x.answer <- answer{}
 		}
@@ -328,6 +378,25 @@ func (d *decided) withdraw(conflict *ConflictError) (again []*pending) {
 	return again
 }
 
+// replays notes whose challenges had been answered before, on another node or
+// before this one started, and answers the conflict that this is to their users;
+// nil if it is none of ours.
+func (d *decided) replays(used *SpentError) *ConflictError {
+	var conflict *ConflictError
+	for i := range d.list {
+		x := &d.list[i]
+		if x.key == nil || !x.verdict.spends() || !slices.Contains(used.Hashes, x.key.Spend.Hash) {
+			continue
+		}
+		x.spent = true
+		if conflict == nil {
+			conflict = &ConflictError{}
+		}
+		conflict.UserIDs = append(conflict.UserIDs, x.subject.User.ID)
+	}
+	return conflict
+}
+
 // change is what the batch writes, in the order in which a Store locks rows.
 func (d *decided) change() (*Change, []audit.Event) {
 	slices.SortFunc(d.writes, func(a, b *write) int { return cmp.Compare(a.subject.User.ID, b.subject.User.ID) })
@@ -337,6 +406,7 @@ func (d *decided) change() (*Change, []audit.Event) {
 	}
 	for _, w := range d.writes {
 		c.Standings = append(c.Standings, StandingWrite{UserID: w.subject.User.ID, Expect: w.expect, Next: w.standing})
+		c.Tokens = append(c.Tokens, w.tokens...)
 		for _, t := range w.moved {
 			c.Motions = append(c.Motions, MotionWrite{TokenID: t.ID, UserID: w.subject.User.ID, Last: t.Last, Drift: t.Drift, UsedAt: t.UsedAt})
 		}
@@ -344,8 +414,15 @@ func (d *decided) change() (*Change, []audit.Event) {
 	slices.SortFunc(c.Motions, func(a, b MotionWrite) int { return cmp.Compare(a.TokenID, b.TokenID) })
 	events := make([]audit.Event, 0, len(d.list))
 	for i := range d.list {
-		if d.list[i].event.Action != "" {
-			events = append(events, d.list[i].event)
+		x := &d.list[i]
+		if x.event.Action != "" {
+			events = append(events, x.event)
+		}
+		if x.beside != nil {
+			events = append(events, *x.beside)
+		}
+		if x.key != nil && x.verdict.spends() {
+			c.Spends = append(c.Spends, x.key.Spend)
 		}
 	}
 	return c, events
