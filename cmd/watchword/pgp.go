@@ -3,18 +3,13 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"log/slog"
-	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"watchword/hsm"
 	"watchword/seeds"
 )
 
@@ -54,10 +49,6 @@ Nodes that run know the key after their next start.`,
 			if err != nil {
 				return err
 			}
-			// As for the server: a core dump would hold the PIN.
-			if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
-				return fmt.Errorf("switch core dumps off: %w", err)
-			}
 			r, err := pgpKey(cmd.Context(), config, &o)
 			if err != nil {
 				return err
@@ -73,9 +64,7 @@ Nodes that run know the key after their next start.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.config, "config", "", "YAML file with the configuration (or WATCHWORD_CONFIG)")
-	flags.StringVar(&f.dataDir, "data-dir", "", "data directory (default ./var)")
-	flags.StringVar(&f.database, "database", "", "sqlite:PATH or postgres://... (default SQLite in the data directory)")
+	f.inPlace(cmd)
 	flags.IntVar(&o.bits, "bits", 0, "size of a new key: 2048, 3072 or 4096 (default 3072)")
 	flags.BoolVar(&o.another, "new", false, "make another key, even if there is one")
 	flags.StringVar(&o.name, "name", "Watchword", "how the public key calls you, in up to 40 characters")
@@ -100,52 +89,42 @@ func pgpKey(ctx context.Context, c *Config, o *pgpOptions) (r *pgpResult, err er
 	if err := o.check(c); err != nil {
 		return nil, err
 	}
-	a := &appliance{config: c, log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
-	slog.SetDefault(a.log)
-	defer func() {
-		if err = firstOf(err, a.closeInTime()); err != nil {
-			r = nil
-		}
-		var f *failure
-		if errors.As(err, &f) && f.What == "start the server" {
-			f.What = makePGPKey
-		}
-	}()
-	if err := a.openCore(ctx); err != nil {
+	r = &pgpResult{}
+	err = inPlace(ctx, c, makePGPKey, func(a *appliance) error { return r.issue(ctx, a, o) })
+	if err != nil {
 		return nil, err
 	}
-	r = &pgpResult{}
+	return r, nil
+}
+
+func (r *pgpResult) issue(ctx context.Context, a *appliance, o *pgpOptions) (err error) {
 	if keys := a.keys.PGPKeys(); len(keys) == 0 || o.another {
 		if r.Version, err = a.core.MakePGPKey(ctx, a.keys, o.bits); err != nil {
-			return nil, hsmFailure(makePGPKey, err)
+			return hsmFailure(makePGPKey, err)
 		}
 		r.Made = true
-		if c.HSM.Module == "" {
-			if err := a.dir.sync(); err != nil {
-				return nil, err
-			}
+		if err := a.keepToken(); err != nil {
+			return err
 		}
 	} else if bits := keys[0].Public.N.BitLen(); o.bits != 0 && o.bits != bits {
-		return nil, &failure{What: makePGPKey, Why: fmt.Sprintf("there is one already, version %d, of %d bits", keys[0].Version, bits), Do: "make another one with --new, or leave --bits out"}
+		return anotherSize(makePGPKey, keys[0].Version, bits)
 	}
 	key := a.keys.PGPKeys()[0]
 	r.Version, r.Bits = key.Version, key.Public.N.BitLen()
 	// A vendor's clock that is a little behind must not refuse it.
 	public, err := seeds.IssuePGP(ctx, a.keys, key, o.name, time.Now().Add(-time.Hour))
 	if err != nil {
-		return nil, hsmFailure("certify the PGP key", err)
+		return hsmFailure("certify the PGP key", err)
 	}
 	r.Fingerprint = fmt.Sprintf("%X", public.Fingerprint)
-	r.PublicKey, err = writePublic("the public key", o.out, filepath.Join(c.DataDir, fmt.Sprintf("pgp-%d.asc", key.Version)), public.Armoured)
-	return r, err
+	r.PublicKey, err = writePublic("the public key", o.out, filepath.Join(a.config.DataDir, fmt.Sprintf("pgp-%d.asc", key.Version)), public.Armoured)
+	return err
 }
 
 // check refuses what can be refused before anything is opened.
 func (o *pgpOptions) check(c *Config) error {
-	switch o.bits {
-	case 0, 2048, hsm.TransportBits, 4096:
-	default:
-		return &failure{What: makePGPKey, Why: fmt.Sprintf("%d bits are not possible", o.bits), Do: "ask for --bits 2048, 3072 or 4096"}
+	if err := checkBits(makePGPKey, o.bits); err != nil {
+		return err
 	}
 	if err := seeds.CheckPGPName(o.name); err != nil {
 		return &failure{What: makePGPKey, Why: err.Error(), Do: "give another --name"}

@@ -4,33 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"io/fs"
-	"log/slog"
-	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"watchword/hsm"
 )
-
-func hsmCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use:   "hsm",
-		Short: "Make keys in the HSM, while the server is stopped",
-		Long: `Works on the data directory, the database and the HSM themselves, as the server
-does, and so in its place: stop it first.`,
-		Example: "  watchword hsm transport-key\n  watchword hsm pgp-key",
-		Args:    cobra.NoArgs,
-		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
-	c.AddCommand(hsmTransportKey(), hsmPGPKey())
-	return c
-}
 
 // transportOptions are the flags of hsm transport-key.
 type transportOptions struct {
@@ -68,10 +49,6 @@ does not start. Nodes that run know the key after their next start.`,
 			if err != nil {
 				return err
 			}
-			// As for the server: a core dump would hold the PIN.
-			if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
-				return fmt.Errorf("switch core dumps off: %w", err)
-			}
 			r, err := transportKey(cmd.Context(), config, &o)
 			if err != nil {
 				return err
@@ -83,9 +60,7 @@ does not start. Nodes that run know the key after their next start.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&f.config, "config", "", "YAML file with the configuration (or WATCHWORD_CONFIG)")
-	flags.StringVar(&f.dataDir, "data-dir", "", "data directory (default ./var)")
-	flags.StringVar(&f.database, "database", "", "sqlite:PATH or postgres://... (default SQLite in the data directory)")
+	f.inPlace(cmd)
 	flags.IntVar(&o.bits, "bits", 0, "size of a new key: 2048, 3072 or 4096 (default 3072)")
 	flags.BoolVar(&o.another, "new", false, "make another key, even if there is one")
 	flags.StringVar(&o.name, "name", "Watchword", "how the certificate calls you, in up to 40 characters")
@@ -114,33 +89,25 @@ func transportKey(ctx context.Context, c *Config, o *transportOptions) (r *trans
 	if err := o.check(c); err != nil {
 		return nil, err
 	}
-	a := &appliance{config: c, log: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))}
-	slog.SetDefault(a.log)
-	defer func() {
-		if err = firstOf(err, a.closeInTime()); err != nil {
-			r = nil
-		}
-		var f *failure
-		if errors.As(err, &f) && f.What == "start the server" {
-			f.What = makeTransportKey
-		}
-	}()
-	if err := a.openCore(ctx); err != nil {
+	r = &transportResult{}
+	err = inPlace(ctx, c, makeTransportKey, func(a *appliance) error { return r.issue(ctx, a, o) })
+	if err != nil {
 		return nil, err
 	}
-	r = &transportResult{}
+	return r, nil
+}
+
+func (r *transportResult) issue(ctx context.Context, a *appliance, o *transportOptions) (err error) {
 	if keys := a.keys.TransportKeys(); len(keys) == 0 || o.another {
 		if r.Version, err = a.core.MakeTransportKey(ctx, a.keys, o.bits); err != nil {
-			return nil, hsmFailure(makeTransportKey, err)
+			return hsmFailure(makeTransportKey, err)
 		}
 		r.Made = true
-		if c.HSM.Module == "" {
-			if err := a.dir.sync(); err != nil {
-				return nil, err
-			}
+		if err := a.keepToken(); err != nil {
+			return err
 		}
 	} else if bits := keys[0].Public.N.BitLen(); o.bits != 0 && o.bits != bits {
-		return nil, &failure{What: makeTransportKey, Why: fmt.Sprintf("there is one already, version %d, of %d bits", keys[0].Version, bits), Do: "make another one with --new, or leave --bits out"}
+		return anotherSize(makeTransportKey, keys[0].Version, bits)
 	}
 	key := a.keys.TransportKeys()[0]
 	from := time.Now()
@@ -148,22 +115,20 @@ func transportKey(ctx context.Context, c *Config, o *transportOptions) (r *trans
 	// A clock that is a little behind must not refuse it.
 	certificate, err := hsm.IssueTransport(ctx, a.keys, key, o.name, from.Add(-time.Hour), r.Until)
 	if err != nil {
-		return nil, hsmFailure("make the transport key's certificate", err)
+		return hsmFailure("make the transport key's certificate", err)
 	}
 	r.Fingerprint = fmt.Sprintf("%x", certificate.Fingerprint)
-	if r.Certificate, err = writeCertificate(o.out, filepath.Join(c.DataDir, fmt.Sprintf("transport-%d.pem", key.Version)), certificate.Certificate); err != nil {
-		return nil, err
+	if r.Certificate, err = writeCertificate(o.out, filepath.Join(a.config.DataDir, fmt.Sprintf("transport-%d.pem", key.Version)), certificate.Certificate); err != nil {
+		return err
 	}
-	r.Issuer, err = writeCertificate(o.issuer, filepath.Join(c.DataDir, fmt.Sprintf("transport-%d-issuer.pem", key.Version)), certificate.Issuer)
-	return r, err
+	r.Issuer, err = writeCertificate(o.issuer, filepath.Join(a.config.DataDir, fmt.Sprintf("transport-%d-issuer.pem", key.Version)), certificate.Issuer)
+	return err
 }
 
 // check refuses what can be refused before anything is opened.
 func (o *transportOptions) check(c *Config) error {
-	switch o.bits {
-	case 0, 2048, hsm.TransportBits, 4096:
-	default:
-		return &failure{What: makeTransportKey, Why: fmt.Sprintf("%d bits are not possible", o.bits), Do: "ask for --bits 2048, 3072 or 4096"}
+	if err := checkBits(makeTransportKey, o.bits); err != nil {
+		return err
 	}
 	if o.days < 1 || o.days > 20*366 {
 		return &failure{What: makeTransportKey, Why: fmt.Sprintf("a certificate is not good for %d days", o.days), Do: "ask for --days 1 to 7320"}
@@ -174,52 +139,10 @@ func (o *transportOptions) check(c *Config) error {
 	return checkPlaces(c, makeTransportKey, map[string]string{"--out": o.out, "--issuer": o.issuer})
 }
 
-// checkPlaces refuses files that exist, by their flags, and a data directory that
-// does not.
-func checkPlaces(c *Config, what string, files map[string]string) error {
-	for flag, path := range files {
-		if path == "" {
-			continue
-		}
-		if _, err := os.Lstat(path); err == nil {
-			return &failure{What: what, Why: path + ": there is such a file", Do: "name a new file with " + flag}
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return &failure{What: what, Why: path + ": " + plainCause(err), Do: "name a new file with " + flag}
-		}
-	}
-	d := &dataDir{path: c.DataDir}
-	if _, err := d.readMarker(); errors.Is(err, fs.ErrNotExist) {
-		return &failure{What: what, Why: c.DataDir + " is no data directory yet", Do: "start the server on it once, and stop it, or name another directory with --data-dir"}
-	} else if err != nil {
-		return err
-	}
-	return nil
-}
-
 // writeCertificate writes a certificate to a new file, or where none is named to
 // the usual one.
 func writeCertificate(path, usual string, der []byte) (string, error) {
 	return writePublic("a certificate", path, usual, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-}
-
-// writePublic writes what vendors get to a new file, or where none is named to the
-// usual one.
-func writePublic(what, path, usual string, text []byte) (string, error) {
-	if path == "" {
-		if err := writeWhole(usual, text); err != nil {
-			return "", dirFailure(filepath.Dir(usual), err)
-		}
-		return usual, nil
-	}
-	file, err := createNew(path)
-	if err == nil {
-		_, err = file.Write(text)
-		err = firstOf(err, file.Sync(), file.Close())
-	}
-	if err != nil {
-		return "", &failure{What: "write " + what + " to " + path, Why: plainCause(err), Do: "the key is made: call this again without --new"}
-	}
-	return path, nil
 }
 
 func (r *transportResult) printJSON(cmd *cobra.Command) error {
