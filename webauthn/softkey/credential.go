@@ -51,7 +51,8 @@ const (
 // wrapping opens and closes credential IDs, and remembers those it opened last.
 // It can be used by several goroutines at once.
 type wrapping struct {
-	aead cipher.AEAD
+	secret [32]byte
+	aead   cipher.AEAD
 
 	mu     sync.RWMutex
 	opened map[string]*credential
@@ -61,17 +62,14 @@ type wrapping struct {
 const mostOpened = 4096
 
 func newWrapping() (*wrapping, error) {
-	var secret [32]byte
-	rand.Read(secret[:])
-	block, err := aes.NewCipher(secret[:])
+	w := &wrapping{opened: make(map[string]*credential)}
+	rand.Read(w.secret[:])
+	block, err := aes.NewCipher(w.secret[:])
 	if err != nil {
 		return nil, err
 	}
-	aead, err := cipher.NewGCM(block)
-	if err != nil {
-		return nil, err
-	}
-	return &wrapping{aead: aead, opened: make(map[string]*credential)}, nil
+	w.aead, err = cipher.NewGCM(block)
+	return w, err
 }
 
 // create makes a credential and its ID.

@@ -82,6 +82,10 @@ type Key struct {
 	counter  atomic.Uint32
 	backedUp atomic.Bool
 	faults   atomic.Pointer[Faults]
+	waiting  atomic.Bool // for the user's touch
+
+	command sync.Mutex // held by the CTAP2 command that runs
+	device  device
 
 	mu       sync.RWMutex
 	wrapping *wrapping
@@ -92,6 +96,7 @@ type Key struct {
 // New makes a key. Its error says which options do not go together.
 func New(o Options) (*Key, error) {
 	k := &Key{o: o, vendor: o.Vendor, capacity: o.Capacity, resident: make(map[string]*credential)}
+	k.device.pin = newPINState()
 	if k.o.Format == "" {
 		k.o.Format = Packed
 	}
@@ -180,9 +185,12 @@ func (k *Key) SetBackedUp(b bool) { k.backedUp.Store(b) }
 // Clone is a copy of the key as it is now, with the same credentials, that
 // counts on its own from here: what a counter is there to find.
 func (k *Key) Clone() *Key {
+	k.command.Lock()
+	defer k.command.Unlock()
 	k.mu.RLock()
 	defer k.mu.RUnlock()
 	c := &Key{o: k.o, aaguid: k.aaguid, vendor: k.vendor, capacity: k.capacity, wrapping: k.wrapping, made: k.made}
+	c.device.pin = k.device.pin
 	c.resident = make(map[string]*credential, len(k.resident))
 	for id, r := range k.resident {
 		c.resident[id] = r
