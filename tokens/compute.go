@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/binary"
 	"errors"
@@ -16,11 +17,13 @@ import (
 // trial is one attempt while its batch is being decided.
 type trial struct {
 	*pending
-	subject *Subject // nil for an unknown user
-	user    *User    // the subject's, or the decoy's
-	bar     Reason
-	cands   []candidate
-	decoyed bool // cands holds the decoy: the user has no token, or there is no such user
+	subject  *Subject // nil for an unknown user
+	user     *User    // the subject's, or the decoy's
+	bar      Reason
+	cands    []candidate
+	decoyed  bool       // cands holds the decoy: the user has no token that shows codes, or there is no such user
+	answer   *keyAnswer // of a key, in the place of cands
+	unproven error      // why its row could not be looked at
 }
 
 // decide loads, computes and judges a batch. Attempts on the same user are judged
@@ -38,7 +41,15 @@ func (e *engine) decide(ctx context.Context, batch []*pending) *decided {
 	now := s.cfg.Now()
 	d := &decided{list: make([]judged, 0, len(batch)), writes: make([]*write, 0, len(batch))}
 	rest := make([]int, 0, len(batch))
+	spends := map[[sha256.Size]byte]bool{} // in this batch
 	for i, x := range batch {
+		if x.key != nil && subjects[i] != nil {
+			if subjects[i].User == nil { // a key that was taken back is nobody's
+				subjects[i] = nil
+			} else if x.ref.Credential != "" {
+				x.also = &Ref{Realm: x.ref.Realm, User: subjects[i].User.Key}
+			}
+		}
 		if !s.live(x.principal) {
 			x.fail(fmt.Errorf("%w: it was deleted", ErrUnknownKey))
 			continue
@@ -60,7 +71,13 @@ func (e *engine) decide(ctx context.Context, batch []*pending) *decided {
 		s.compute(ctx, trials, now)
 		for j := range trials {
 			t := &trials[j]
+			if t.answer != nil {
+				t.answer.replay = t.answer.replay || spends[t.key.Spend.Hash]
+			}
 			v := t.judge()
+			if t.answer != nil && v.spends() {
+				spends[t.key.Spend.Hash] = true
+			}
 			s.apply(d, writes, t, &v, now)
 		}
 	}
@@ -93,6 +110,13 @@ func (s *Service) round(batch []*pending, subjects []*Subject, rest []int, now t
 // judge gives the verdict on the trial. The decoy decides nothing, but a fault
 // while it was computed is a fault.
 func (t *trial) judge() verdict {
+	if t.answer != nil {
+		v := decideKey(t.user, t.bar, t.answer)
+		if t.subject == nil && t.ref.Credential == "" && v.err == nil {
+			v.reason = ReasonUnknownUser
+		}
+		return v
+	}
 	v := decide(t.user, t.bar, t.cands)
 	if !t.decoyed || v.err != nil {
 		return v
@@ -131,33 +155,56 @@ func (s *Service) load(ctx context.Context, batch []*pending) ([]*Subject, error
 // computeTimeout bounds the HMACs and decryptions of one batch: an HSM that hangs is a fault.
 const computeTimeout = 5 * time.Second
 
-// compute fills in what decide needs: who is barred, the MAC of each PIN that
+// compute fills in what decide needs: who is barred, and of codes and keys what
+// computeCodes and keyBatch say. The signatures of keys are checked beside, so that
+// the codes of the batch need not wait long.
+func (s *Service) compute(ctx context.Context, trials []trial, now time.Time) {
+	var keys keyBatch
+	for i := range trials {
+		t := &trials[i]
+		t.user = &decoyUser
+		if t.subject != nil {
+			t.user = t.subject.User
+			t.bar = barred(t.user, &t.subject.Standing, &s.cfg.Throttle, t.client, now)
+		}
+		if t.key != nil {
+			keys.add(s, t, now)
+		}
+	}
+	wait := keys.check(s.log)
+	if len(keys.all) < len(trials) {
+		s.computeCodes(ctx, trials, now)
+	}
+	keys.prove(ctx, s.custody)
+	wait()
+	keys.suspend(ctx, s)
+}
+
+// computeCodes fills in what decide needs of codes: the MAC of each PIN that
 // was typed, the HMACs of each token's window, and what a Yubico OTP decrypts to.
 // An attempt that cannot be accepted anyway, or that is for an unknown user, costs
 // as much as a wrong code does: its windows are computed whole, its OTP is
 // decrypted.
-func (s *Service) compute(ctx context.Context, trials []trial, now time.Time) {
+func (s *Service) computeCodes(ctx context.Context, trials []trial, now time.Time) {
 	jobs := make([]hsm.Job, 0, len(trials))
 	owners := make([]*candidate, 0, len(trials))
 	sealedFor := make([]*User, len(trials))
 	var pins pinBatch
 	for i := range trials {
 		t := &trials[i]
-		var held []Token
-		t.user = &decoyUser
-		if t.subject != nil {
-			t.user = t.subject.User
-			t.bar = barred(t.user, &t.subject.Standing, &s.cfg.Throttle, t.client, now)
-			held = t.subject.Tokens
+		if t.key != nil {
+			continue
 		}
 		sealedFor[i] = t.user
-		if len(held) == 0 {
-			held, t.decoyed, sealedFor[i] = []Token{s.decoyFor(t.code)}, true, &decoyUser
+		if t.subject != nil {
+			t.cands = shown(t.subject.Tokens)
 		}
-		t.cands = make([]candidate, len(held))
-		for k := range held {
+		if len(t.cands) == 0 {
+			decoy := s.decoyFor(t.code)
+			t.cands, t.decoyed, sealedFor[i] = []candidate{{token: &decoy}}, true, &decoyUser
+		}
+		for k := range t.cands {
 			c := &t.cands[k]
-			c.token = &held[k]
 			if c.token.Digits < 0 { // an altered row; compute goes no further with it
 				continue
 			}
@@ -227,6 +274,18 @@ func (s *Service) compute(ctx context.Context, trials []trial, now time.Time) {
 	}
 }
 
+// shown are those of a user's tokens that codes can be held against: not keys, nor
+// what has not shown yet that it works.
+func shown(held []Token) []candidate {
+	list := make([]candidate, 0, len(held))
+	for k := range held {
+		if held[k].Type != FIDO && held[k].State != Pending {
+			list = append(list, candidate{token: &held[k]})
+		}
+	}
+	return list
+}
+
 // translate keeps the HSM's words and gives callers the core's error: what was
 // tampered with stays known as such, everything else is a fault.
 func translate(err error) error {
@@ -239,9 +298,13 @@ func translate(err error) error {
 // apply notes a verdict in the batch and in the state that the next attempt on
 // the same user is judged on.
 func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *verdict, now time.Time) {
-	d.list = append(d.list, judged{t.pending, *v, audit.Event{}, t.subject})
-	event := &d.list[len(d.list)-1].event
+	d.list = append(d.list, judged{pending: t.pending, verdict: *v, subject: t.subject})
+	this := &d.list[len(d.list)-1]
+	event := &this.event
 	t.event(event, now, v)
+	if event.User == "" && t.subject != nil {
+		event.User = t.subject.User.Key // a passkey's
+	}
 	if t.subject == nil || v.err != nil && !v.counted {
 		if t.impossible {
 			event.User = ""
@@ -250,7 +313,7 @@ func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *ver
 			*event = audit.Event{}
 		}
 	}
-	if !v.accept && !v.counted || t.subject == nil {
+	if !v.accept && !v.counted && v.suspend == nil || t.subject == nil {
 		return
 	}
 	w := writes[t.subject]
@@ -259,13 +322,21 @@ func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *ver
 		writes[t.subject] = w
 		d.writes = append(d.writes, w)
 	}
-	if v.accept {
+	switch {
+	case v.accept:
 		v.token.Motion = v.token.consume(v.factor, now)
 		if !slices.Contains(w.moved, v.token) {
 			w.moved = append(w.moved, v.token)
 		}
 		t.subject.Standing = t.subject.clear()
-	} else {
+		if t.key != nil {
+			this.result = accepted(v, t.user, now)
+		}
+	case v.suspend != nil:
+		w.tokens = append(w.tokens, TokenWrite{Token: *v.suspend, Expect: v.token.Version})
+		this.beside = s.suspension(t, v, now)
+		v.token.State, v.token.Binding = v.suspend.State, v.suspend.Binding
+	default:
 		t.subject.Standing = s.cfg.Throttle.fail(t.subject.Standing, t.client, now)
 	}
 	w.standing = t.subject.Standing

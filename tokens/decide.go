@@ -82,6 +82,11 @@ type verdict struct {
 	token   *Token // the one that matched, or that explains the reason; may be nil
 	factor  uint64 // on accept
 	err     error  // no verdict can be given: ErrUnavailable
+
+	// Of a key:
+	verified bool   // on accept: its user, by the authenticator
+	suspend  *Token // the token's next form, where it was cloned
+	why      string // for the audit
 }
 
 // barred is the reason for which a user is turned away whatever was typed, or

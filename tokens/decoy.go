@@ -2,6 +2,9 @@ package tokens
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -54,8 +57,11 @@ func (s *Service) makeDecoys(ctx context.Context) error {
 	if err := ids.run(ctx, s.custody, func(_ int, mac []byte) { yubico.PrivateMAC = mac }); err != nil {
 		return fmt.Errorf("the decoy's private id: %w", err)
 	}
-	if err := s.bind(ctx, []*Token{&totp, &yubico}, nil); err != nil {
-		return fmt.Errorf("bind the decoy seeds: %w", err)
+	if s.decoy3, err = decoyKey(); err != nil {
+		return fmt.Errorf("the decoy's key: %w", err)
+	}
+	if err := s.bind(ctx, []*Token{&totp, &yubico, &s.decoy3}, nil); err != nil {
+		return fmt.Errorf("bind the decoys: %w", err)
 	}
 	s.decoy = totp
 	job := &hsm.DecryptJob{Key: yubico.Sealed(nil)}
@@ -77,3 +83,23 @@ func (s *Service) makeDecoys(ctx context.Context) error {
 
 // errNoOTP refuses tokens of which no OTP could ever be checked.
 var errNoOTP = fmt.Errorf("%w: the HSM cannot decrypt by AES-ECB, so Yubico OTPs cannot be verified with it", ErrInvalid)
+
+// decoyKey is a FIDO token whose private key nobody has. Most keys sign by ECDSA
+// on P-256; what others cost still differs.
+func decoyKey() (Token, error) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return Token{}, err
+	}
+	point, err := private.PublicKey.Bytes() // 4, x, y
+	if err != nil {
+		return Token{}, err
+	}
+	// COSE_Key (RFC 9052, section 7): {1: 2 (EC2), 3: -7 (ES256), -1: 1 (P-256), -2: x, -3: y}.
+	public := append([]byte("\xa5\x01\x02\x03\x26\x20\x01\x21\x58\x20"), point[1:33]...)
+	public = append(append(public, "\x22\x58\x20"...), point[33:]...)
+	return Token{
+		Realm: DefaultRealm, Serial: "decoy", Type: FIDO, State: Active, Owner: "decoy",
+		Credential: &Credential{PublicKey: public, Format: "packed", Attestation: "basic", Transports: []string{"nfc", "usb"}, UserVerified: true},
+	}, nil
+}

@@ -28,7 +28,7 @@ func (s *Service) Document(ctx context.Context, name string) (Document, error) {
 	defer known.mu.Unlock()
 	d, ok := known.read[name]
 	if !ok {
-		found, err := s.cabinet().Document(ctx, name)
+		found, err := s.db.Document(ctx, name)
 		switch {
 		case err == nil:
 			d = &found
@@ -95,6 +95,3 @@ func sound(list []audit.Field) []audit.Field {
 	}
 	return out
 }
-
-// cabinet is the database where it keeps documents, invitations and groups.
-func (s *Service) cabinet() Cabinet { return s.db.(Cabinet) }

@@ -264,9 +264,9 @@ type decided struct {
 type judged struct {
 	*pending
 	verdict verdict
-	event   audit.Event // Action is empty where the crowd keeps the event
-	subject *Subject    // nil for an unknown user
-	result  *KeyResult  // of a key that is accepted
+	event   audit.Event  // Action is empty where the crowd keeps the event
+	subject *Subject     // nil for an unknown user
+	result  *KeyResult   // of a key that is accepted
 	beside  *audit.Event // of what was done beside
 }
 

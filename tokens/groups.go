@@ -37,7 +37,7 @@ func (s *Service) SetGroups(ctx context.Context, p Principal, realm, user string
 			if found[0] == nil {
 				return noUser(realm, user)
 			}
-			was, err := s.cabinet().Groups(ctx, found[0].User.ID)
+			was, err := s.db.Groups(ctx, found[0].User.ID)
 			if err != nil {
 				return unavailable(err)
 			}
@@ -73,7 +73,7 @@ func (s *Service) UserGroups(ctx context.Context, p Principal, realm, user strin
 	if view.Subjects[0] == nil {
 		return nil, s.refuse(ctx, p, policy.UserShow, e, noUser(realm, user))
 	}
-	groups, err := s.cabinet().Groups(ctx, view.Subjects[0].User.ID)
+	groups, err := s.db.Groups(ctx, view.Subjects[0].User.ID)
 	if err != nil {
 		return nil, unavailable(err)
 	}

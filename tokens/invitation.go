@@ -158,7 +158,7 @@ func (s *Service) Invited(ctx context.Context, code string) (Principal, Invitati
 // invitation reads an invitation anew and says whether the code with this sum is
 // good for it now.
 func (s *Service) invitation(ctx context.Context, id string, sum [sha256.Size]byte) (Invitation, error) {
-	i, err := s.cabinet().Invitation(ctx, id)
+	i, err := s.db.Invitation(ctx, id)
 	if errors.Is(err, ErrNotFound) {
 		// Held against one that cannot be.
 		i = Invitation{ID: id, Realm: DefaultRealm, User: "nobody", Kinds: []string{InviteFIDO, InviteTOTP}, Used: s.started}
@@ -220,7 +220,7 @@ func (s *Service) Invitations(ctx context.Context, p Principal, realm, user stri
 	if err := s.authorise(ctx, p, policy.InviteList, e); err != nil {
 		return nil, err
 	}
-	list, err := s.cabinet().Invitations(ctx, realm, user, 1000)
+	list, err := s.db.Invitations(ctx, realm, user, 1000)
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -237,7 +237,7 @@ func (s *Service) Uninvite(ctx context.Context, p Principal, id string) error {
 	missing := fmt.Errorf("%w: no invitation with this id", ErrNotFound)
 	if b, err := hex.DecodeString(id); err == nil && len(b) == inviteIDSize { // and not a whole code, taken for an id
 		e.Detail = []audit.Field{{Name: "invitation", Value: id}}
-		i, err := s.cabinet().Invitation(ctx, id)
+		i, err := s.db.Invitation(ctx, id)
 		switch {
 		case err == nil && (p.Realm == "" || p.Realm == i.Realm):
 			found, missing = i, nil

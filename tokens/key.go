@@ -4,9 +4,13 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
+	"strconv"
 	"time"
 
 	"watchword/hsm"
+	"watchword/tokens/audit"
+	"watchword/tokens/policy"
 )
 
 // KeyAttempt is one try at being let in with a FIDO key.
@@ -87,4 +91,81 @@ func (s *Service) UserHandle(ctx context.Context, userID int64) ([]byte, error) 
 
 func handleMessage(userID int64) []byte {
 	return binary.BigEndian.AppendUint64([]byte(handle), uint64(userID))
+}
+
+// VerifyKey checks the answer of a FIDO key. Like Verify, it answers when the
+// outcome is durable: one answer to a challenge is accepted, whatever happens. The
+// user's PIN is not asked for. Errors are those of Verify.
+func (s *Service) VerifyKey(ctx context.Context, p Principal, a KeyAttempt) (KeyResult, error) {
+	realm, err := p.realm(a.Realm)
+	if len(a.Credential) == 0 || len(a.Credential) > maxCredentialID || a.RPID == "" || a.Check == nil || err != nil {
+		return KeyResult{}, s.malformed(ctx, p, realm, a.User, a.Transport, "the answer of a key is needed", err)
+	}
+	if d := policy.Decide(policy.Request{Scope: p.Scope, Realm: p.Realm, Action: policy.Verify, In: realm}); !d.Allow {
+		return KeyResult{}, s.deny(ctx, p, policy.Verify, audit.Event{Realm: realm}, d.Reason)
+	}
+	// What must be remembered as spent until nobody would take it any more.
+	if a.Spend.Expires.Before(a.Expires) {
+		a.Spend.Expires = a.Expires
+	}
+	x := &pending{principal: p, client: p.client(), key: &a, transport: a.Transport, answer: make(chan answer, 1)}
+	x.ref.Realm = realm
+	if a.User == "" {
+		x.ref.Credential = CredentialKey(a.RPID, a.Credential)
+	} else if key, err := FoldName(a.User); err == nil {
+		x.ref.User = key
+	} else {
+		x.impossible = true
+	}
+	got, err := s.await(ctx, x)
+	if err != nil || got.key == nil {
+		return KeyResult{}, err
+	}
+	return *got.key, nil
+}
+
+// RefuseLogin audits the answer of a key that is refused before it can be
+// verified: one to a challenge that is none of ours, or that cannot be read. The
+// user is the one that the ceremony named, if any. Who floods is counted.
+func (s *Service) RefuseLogin(ctx context.Context, p Principal, realm, user string, reason Reason, why, transport string) error {
+	realm, err := p.realm(realm)
+	if err != nil {
+		return err
+	}
+	if d := policy.Decide(policy.Request{Scope: p.Scope, Realm: p.Realm, Action: policy.Verify, In: realm}); !d.Allow {
+		return s.deny(ctx, p, policy.Verify, audit.Event{Realm: realm}, d.Reason)
+	}
+	e := s.event(p, policy.Verify, audit.Event{Realm: realm, Outcome: "reject", Reason: string(reason),
+		Detail: sound([]audit.Field{{Name: "transport", Value: transport}, {Name: fieldWhy, Value: why}})})
+	if key, bad := FoldName(user); bad == nil {
+		e.User = key
+	}
+	if !s.crowd.admit(&e, e.Time) {
+		return nil
+	}
+	return s.ledger.commit(ctx, &Change{}, []audit.Event{e})
+}
+
+// detail is what the audit holds of an answer beside what it holds of all
+// attempts.
+func (a *KeyAttempt) detail(v *verdict) []audit.Field {
+	list := []audit.Field{{Name: "challenge", Value: hex.EncodeToString(a.Spend.Hash[:16])}}
+	if v.accept {
+		list = append(list, audit.Field{Name: "user_verified", Value: strconv.FormatBool(v.verified)})
+		if v.factor > 0 { // many keys do not count
+			list = append(list, audit.Field{Name: "factor", Value: itoa(int64(v.factor))})
+		}
+	}
+	if v.why != "" {
+		list = append(list, audit.Field{Name: fieldWhy, Value: fileName(v.why)})
+	}
+	return list
+}
+
+// accepted is the answer to an accepted key. The token is as the accept leaves it.
+func accepted(v *verdict, owner *User, now time.Time) *KeyResult {
+	return &KeyResult{
+		Result: Result{Accept: true, Serial: v.token.Serial},
+		Token:  *v.token, User: owner.Key, Realm: owner.Realm, At: now, UserVerified: v.verified,
+	}
 }

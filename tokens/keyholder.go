@@ -55,7 +55,7 @@ func (s *Service) KeyHolder(ctx context.Context, p Principal, realm, user, rpID 
 		return KeyHolder{}, s.refuse(ctx, p, policy.KeyEnrol, e, err)
 	}
 	h := KeyHolder{Realm: realm, User: sub.User.Key, UserID: sub.User.ID, Name: sub.User.Name}
-	if h.Groups, err = s.cabinet().Groups(ctx, sub.User.ID); err != nil {
+	if h.Groups, err = s.db.Groups(ctx, sub.User.ID); err != nil {
 		return KeyHolder{}, unavailable(err)
 	}
 	if h.Handle, err = s.UserHandle(ctx, sub.User.ID); err != nil {

@@ -11,7 +11,8 @@ import (
 )
 
 // Assign gives an imported token to a user; it is then active. A user holds
-// at most MaxTokensPerUser. Assigning again to the same user changes nothing.
+// at most MaxTokensPerUser. Assigning again to the same user changes nothing. A
+// FIDO key can be assigned to the user only for whom it was enrolled.
 func (s *Service) Assign(ctx context.Context, p Principal, realm, serial, user string) (Token, error) {
 	realm, err := p.token(realm, serial)
 	if err != nil {
@@ -44,6 +45,8 @@ func (s *Service) Assign(ctx context.Context, p Principal, realm, serial, user s
 				return fmt.Errorf("%w: token %s belongs to %s; unassign it first", ErrState, serial, sub.User.Name)
 			case t.State != Imported:
 				return fmt.Errorf("%w: token %s is %s; only an imported token can be assigned", ErrState, serial, t.State)
+			case t.Type == FIDO && (t.Credential == nil || t.Credential.UserID != owner.User.ID):
+				return fmt.Errorf("%w: token %s is a key that was made for another user, and can be nobody else's; revoke it, and have %s enrol a key", ErrState, serial, owner.User.Name)
 			case len(owner.Tokens) >= MaxTokensPerUser:
 				return fmt.Errorf("%w: %s holds %d tokens already, the most a user can", ErrState, owner.User.Name, len(owner.Tokens))
 			}
@@ -61,7 +64,8 @@ func (s *Service) Assign(ctx context.Context, p Principal, realm, serial, user s
 }
 
 // Unassign takes a token from its owner; it is then imported, and keeps its
-// counter: what was consumed stays consumed.
+// counter: what was consumed stays consumed. A software token, whose seed stays in
+// its owner's telephone, cannot be taken back, and so not given to anybody else.
 func (s *Service) Unassign(ctx context.Context, p Principal, realm, serial, reason string) (Token, error) {
 	return s.move(ctx, p, policy.TokenUnassign, realm, serial, reason, func(t, next *Token) error {
 		if t.State == Imported {
@@ -69,6 +73,9 @@ func (s *Service) Unassign(ctx context.Context, p Principal, realm, serial, reas
 		}
 		if t.State == Revoked {
 			return fmt.Errorf("%w: token %s is revoked, which is final", ErrState, t.Serial)
+		}
+		if t.soft() {
+			return fmt.Errorf("%w: token %s is a software token, whose seed %s keeps; revoke it", ErrState, t.Serial, t.Owner)
 		}
 		next.State, next.Owner, next.OwnerID = Imported, "", 0
 		return nil

@@ -39,7 +39,12 @@ func (s *Service) Resync(ctx context.Context, p Principal, realm, serial, code1,
 			if t.Type == YubicoOTP {
 				return fmt.Errorf("%w: token %s makes Yubico OTPs, which say their counters themselves: it needs no resynchronisation, the next code will do", ErrState, serial)
 			}
+			if t.Type == FIDO {
+				return fmt.Errorf("%w: token %s is a FIDO key, which shows no codes: there is nothing to resynchronise", ErrState, serial)
+			}
 			switch {
+			case t.State == Pending:
+				return fmt.Errorf("%w: token %s waits for its first code: confirm it", ErrState, serial)
 			case t.State == Lost || t.State == Revoked:
 				return fmt.Errorf("%w: token %s is %s", ErrState, serial, t.State)
 			case sub.User != nil && sub.Locked:

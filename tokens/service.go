@@ -23,13 +23,15 @@ type Custody interface {
 	hsm.Sealer
 	hsm.Signer
 	hsm.Decrypter
+	hsm.StatementKeys
 }
 
 // Config is what a Service is made of. Only Database and Custody are required.
 type Config struct {
 	Database  Database
 	Custody   Custody
-	Exclusive bool // no other server uses this database: what is staged at start is abandoned
+	Exclusive bool   // no other server uses this database: what is staged at start is abandoned
+	Issuer    string // who gives signed statements, the same on all nodes: a URL as a rule; empty: "watchword"
 
 	Windows    Windows          // zero: DefaultWindows
 	Throttle   Throttle         // zero: DefaultThrottle
@@ -56,18 +58,21 @@ type Service struct {
 	regEpoch  time.Time
 	regLooked atomic.Int64
 
-	engine  *engine
-	crowd   *crowd
-	decoy   Token  // what unknown users are held against
-	decoy2  *Token // the same where a Yubico OTP was typed; nil if the HSM decrypts none
-	skewed  atomic.Bool
-	dbDown  atomic.Bool  // the last batch could not be read or committed
-	forgot  atomic.Int64 // what expired before this, Unix nanoseconds, may be forgotten as spent
-	keyUse  keyUse
-	named   named
-	stop    context.CancelFunc
-	done    sync.WaitGroup
-	started time.Time
+	engine     *engine
+	crowd      *crowd
+	decoy      Token  // what unknown users are held against
+	decoy2     *Token // the same where a Yubico OTP was typed; nil if the HSM decrypts none
+	decoy3     Token  // the same where a key answered
+	skewed     atomic.Bool
+	dbDown     atomic.Bool // the last batch could not be read or committed
+	spent      spent
+	forgot     atomic.Int64 // what expired before this, Unix nanoseconds, may be forgotten as spent
+	keyUse     keyUse
+	named      named
+	statements statements
+	stop       context.CancelFunc
+	done       sync.WaitGroup
+	started    time.Time
 }
 
 // New starts the core on a database that is migrated and an HSM whose keys are
@@ -111,6 +116,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Throttle == (Throttle{}) {
 		c.Throttle = DefaultThrottle()
+	}
+	if c.Issuer == "" {
+		c.Issuer = "watchword"
 	}
 	if c.BatchSize == 0 {
 		c.BatchSize = 256
@@ -181,6 +189,9 @@ func (s *Service) housekeep(ctx context.Context) {
 			s.flushKeyUse(ctx)
 			if err := s.sweep(ctx, false); err != nil {
 				s.log.Warn("abandoned imports could not be removed yet", "error", err)
+			}
+			if err := s.dropStatements(ctx, now); err != nil {
+				s.log.Warn("keys that sign statements no more could not be destroyed yet", "error", err)
 			}
 			if err := s.forget(ctx, now); err != nil {
 				s.log.Warn("what was spent and has expired could not be removed yet", "error", err)

@@ -22,11 +22,7 @@ func (s *Service) forget(ctx context.Context, now time.Time) error {
 	if last := s.forgot.Load(); before.UnixNano() > last {
 		s.forgot.Store(before.UnixNano()) // first, so that nothing forgotten is taken for new
 	}
-	c, ok := s.db.(Cabinet)
-	if !ok {
-		return nil
-	}
-	_, err := c.Expire(ctx, before)
+	_, err := s.db.Expire(ctx, before)
 	return err
 }
 
@@ -72,4 +68,13 @@ func (m *spent) add(hash [sha256.Size]byte) {
 	delete(m.at, m.ring[m.next])
 	m.ring[m.next], m.at[hash] = hash, m.next
 	m.next = (m.next + 1) % maxSpent
+}
+
+// note remembers what a batch spent, now that it is durable.
+func (m *spent) note(d *decided) {
+	for i := range d.list {
+		if x := &d.list[i]; x.key != nil && x.verdict.spends() {
+			m.add(x.key.Spend.Hash)
+		}
+	}
 }

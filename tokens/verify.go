@@ -36,7 +36,7 @@ const maxCode = 96 + maxPublicID + otpChars + 1
 func (s *Service) Verify(ctx context.Context, p Principal, a Attempt) (Result, error) {
 	realm, err := p.realm(a.Realm)
 	if a.User == "" || a.Code == "" || err != nil {
-		return Result{}, s.malformed(ctx, p, realm, a, err)
+		return Result{}, s.malformed(ctx, p, realm, a.User, a.Transport, "a user and a code are needed", err)
 	}
 	if d := policy.Decide(policy.Request{Scope: p.Scope, Realm: p.Realm, Action: policy.Verify, In: realm}); !d.Allow {
 		return Result{}, s.deny(ctx, p, policy.Verify, audit.Event{Realm: realm}, d.Reason)
@@ -50,24 +50,30 @@ func (s *Service) Verify(ctx context.Context, p Principal, a Attempt) (Result, e
 	} else { // no such user can be: it is held against the decoy like any unknown one
 		x.impossible = true
 	}
+	got, err := s.await(ctx, x)
+	return got.result, err
+}
+
+// await gives an attempt to the engine and waits for its answer.
+func (s *Service) await(ctx context.Context, x *pending) (answer, error) {
 	if err := s.engine.submit(x); err != nil {
-		return Result{}, err
+		return answer{}, err
 	}
 	select {
 	case got := <-x.answer:
-		return got.result, got.err
+		return got, got.err
 	case <-ctx.Done():
 		// The attempt goes its way and is audited; nobody hears of it.
-		return Result{}, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+		return answer{}, fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
 	}
 }
 
 // malformed audits an attempt that cannot be one and answers the error for the
-// caller: err, which says that there is no such realm, or else its own.
-func (s *Service) malformed(ctx context.Context, p Principal, realm string, a Attempt, err error) error {
+// caller: err, which says that there is no such realm, or else what is needed.
+func (s *Service) malformed(ctx context.Context, p Principal, realm, user, transport, needed string, err error) error {
 	e := s.event(p, policy.Verify, audit.Event{Realm: realm, Outcome: "reject", Reason: string(ReasonMalformed),
-		Detail: []audit.Field{{Name: "transport", Value: a.Transport}}})
-	if key, bad := FoldName(a.User); bad == nil {
+		Detail: []audit.Field{{Name: "transport", Value: transport}}})
+	if key, bad := FoldName(user); bad == nil {
 		e.User = key
 	}
 	if s.crowd.admit(&e, e.Time) {
@@ -76,7 +82,7 @@ func (s *Service) malformed(ctx context.Context, p Principal, realm string, a At
 		}
 	}
 	if err == nil {
-		err = fmt.Errorf("%w: a user and a code are needed", ErrInvalid)
+		err = fmt.Errorf("%w: %s", ErrInvalid, needed)
 	}
 	return err
 }
@@ -94,7 +100,10 @@ type pending struct {
 	principal  Principal
 	client     string
 	ref        Ref
+	also       *Ref // the user, once a passkey's is known
 	code       string
+	key        *KeyAttempt // in the place of code
+	spent      bool        // the database says that the key's challenge was answered before
 	transport  string
 	impossible bool // the name can be no user's
 	tries      int  // how often it met a conflict
@@ -103,6 +112,7 @@ type pending struct {
 
 type answer struct {
 	result Result
+	key    *KeyResult // of a key that was accepted
 	err    error
 }
 
@@ -126,7 +136,9 @@ func (x *pending) event(e *audit.Event, now time.Time, v *verdict) {
 	}
 	e.Detail = make([]audit.Field, 1, 2)
 	e.Detail[0] = audit.Field{Name: "transport", Value: x.transport}
-	if v.accept {
+	if x.key != nil {
+		e.Detail = append(e.Detail, x.key.detail(v)...)
+	} else if v.accept {
 		e.Detail = append(e.Detail, audit.Field{Name: "factor", Value: itoa(int64(v.factor))})
 	}
 }

@@ -85,7 +85,12 @@ func (t *Token) fresh(factor uint64) bool {
 func (t *Token) consume(factor uint64, now time.Time) Motion {
 	m := t.Motion
 	m.UsedAt = now.Unix()
-	if t.Type != TOTP {
+	switch t.Type {
+	case TOTP:
+	case FIDO:
+		m.Last = int64(factor)
+		return m
+	default:
 		m.Last = int64(factor) + 1
 		return m
 	}
