@@ -12,11 +12,15 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"maps"
 	"math/big"
 	"testing"
 	"time"
+
+	"watchword/hsm/hsmtest"
+	"watchword/hsm/pkcs11"
 )
 
 // mdsNow is when the tests of the metadata take place.
@@ -225,4 +229,24 @@ func mdsCertFor(t testing.TB, by *mdsCA, jwk []byte) *x509.Certificate {
 		t.Fatal(err)
 	}
 	return parsed
+}
+
+type certTemplate = x509.Certificate
+
+func mdsPEM(certs ...*x509.Certificate) []byte {
+	var text []byte
+	for _, c := range certs {
+		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
+	}
+	return text
+}
+
+func mdsSoftHSM(t testing.TB) *pkcs11.Keystore {
+	t.Helper()
+	k, err := pkcs11.Open(t.Context(), hsmtest.Token(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { k.Close() })
+	return k
 }

@@ -81,8 +81,9 @@ func (k *knownModel) id() string {
 type modelIndex struct {
 	all     []*knownModel // by name, then id, once it is finished
 	aaguids map[[16]byte]*knownModel
-	keys    map[string]*knownModel // attestation certificate key identifier, lower case hex
-	unread  []string               // what could not be used, and why
+	keys    map[string]*knownModel       // attestation certificate key identifier, lower case hex
+	unread  []string                     // what could not be used, and why
+	certs   map[string]*x509.Certificate // by DER, while it is filled: a vendor's models have the same roots
 }
 
 // find is the model with the AAGUID, or for one that has none, with the
@@ -99,6 +100,7 @@ func (x *modelIndex) finish() {
 	slices.SortFunc(x.all, func(a, b *knownModel) int {
 		return cmp.Or(cmp.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name)), cmp.Compare(a.id(), b.id()))
 	})
+	x.certs = nil
 	for _, k := range x.all {
 		if k.problem != "" {
 			x.unread = append(x.unread, printable(k.Name)+": "+k.problem)
@@ -114,7 +116,7 @@ func (x *modelIndex) add(e *blobEntry, typed *json.UnmarshalTypeError) error {
 		return nil // UAF, which browsers do not speak
 	}
 	if x.aaguids == nil {
-		x.aaguids, x.keys = map[[16]byte]*knownModel{}, map[string]*knownModel{}
+		x.aaguids, x.keys, x.certs = map[[16]byte]*knownModel{}, map[string]*knownModel{}, map[string]*x509.Certificate{}
 	}
 	k := &knownModel{Model: Model{Name: e.Statement.Description, Protocol: e.Statement.Protocol}}
 	if typed != nil {
@@ -140,7 +142,7 @@ func (x *modelIndex) add(e *blobEntry, typed *json.UnmarshalTypeError) error {
 		x.unread = append(x.unread, fmt.Sprintf("%s: nothing says which authenticators it is about", printable(k.Name)))
 		return nil
 	}
-	k.fill(e)
+	k.fill(e, x.certs)
 	if k.Name == "" {
 		k.Name = k.id()
 	}
@@ -183,7 +185,7 @@ func (k *knownModel) note(format string, args ...any) {
 }
 
 // fill reads what is in the entry into the model.
-func (k *knownModel) fill(e *blobEntry) {
+func (k *knownModel) fill(e *blobEntry, certs map[string]*x509.Certificate) {
 	st := &e.Statement
 	for _, other := range []string{st.AAGUID, st.Info.AAGUID} {
 		if id, ok := parseAAGUID(other); other != "" && (!ok || id != [16]byte{} && formatAAGUID(id) != k.AAGUID) {
@@ -220,6 +222,10 @@ func (k *knownModel) fill(e *blobEntry) {
 			k.note("its root certificate %d is not understood", i+1)
 			continue
 		}
+		if same := certs[string(c.Raw)]; same != nil {
+			c = same
+		}
+		certs[string(c.Raw)] = c
 		k.facts.roots = append(k.facts.roots, c)
 	}
 	k.facts.status, k.facts.formats = k.Status, st.Info.Formats
