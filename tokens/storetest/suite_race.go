@@ -2,9 +2,11 @@ package storetest
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"watchword/tokens"
 )
@@ -132,6 +134,124 @@ var raceTests = []test{
 		wg.Wait()
 		if n := won.Load(); n != 1 {
 			k.Errorf("%d users were given the token", n)
+		}
+	}},
+	{"OneOfManySpends", func(k *kit) {
+		// Each of several things is spent by one of two at a time, which meet
+		// crosswise; who comes too late is told what was spent, and spends nothing.
+		const workers, rounds, each = 8, 10, 6
+		var won [rounds][each]atomic.Int32
+		var wg sync.WaitGroup
+		for w := range workers {
+			worker := newKit(k.TB, k.Database)
+			wg.Go(func() {
+				for r := range rounds {
+					list := []int{(w + r) % each, (w*5 + r + 1) % each}
+					if list[0] == list[1] {
+						list = list[:1]
+					}
+					for len(list) > 0 {
+						var c tokens.Change
+						for _, i := range list {
+							c.Spends = append(c.Spends, spend(fmt.Sprint(r, i), time.Hour))
+						}
+						err := worker.try(c)
+						var e *tokens.SpentError
+						if err == nil {
+							for _, i := range list {
+								won[r][i].Add(1)
+							}
+							break
+						}
+						if !errors.As(err, &e) || len(e.Hashes) == 0 {
+							k.Errorf("Commit: %v", err)
+							return
+						}
+						list = slices.DeleteFunc(list, func(i int) bool {
+							return slices.Contains(e.Hashes, spend(fmt.Sprint(r, i), 0).Hash)
+						})
+					}
+				}
+			})
+		}
+		wg.Wait()
+		for r := range won {
+			for i := range won[r] {
+				if n := won[r][i].Load(); n != 1 {
+					k.Errorf("thing %d of round %d was spent %d times", i, r, n)
+				}
+			}
+		}
+	}},
+	{"OneOfManyUsesAnInvitation", func(k *kit) {
+		alice := k.user("alice")
+		k.must(invite(newInvitation("i1", &alice)))
+		var won, wg = atomic.Int32{}, sync.WaitGroup{}
+		for i := range 8 {
+			u := k.user(serialName(i)) // of their own, so that nothing else is in the way
+			worker := newKit(k.TB, k.Database)
+			wg.Go(func() {
+				t := newKey(serialName(i), &u)
+				err := worker.try(tokens.Change{
+					Standings: []tokens.StandingWrite{{UserID: u.ID, Expect: 1, Next: tokens.Standing{Version: 2}}},
+					NewTokens: []*tokens.Token{&t},
+					Invites:   []tokens.InvitationWrite{use("i1", t.Serial, now())},
+				})
+				if err == nil {
+					won.Add(1)
+				} else if !errors.Is(err, tokens.ErrSpent) {
+					k.Errorf("Commit: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := won.Load(); n != 1 {
+			k.Errorf("%d commits used the invitation", n)
+		}
+		k.same("tokens", k.serials(tokens.TokenQuery{}), []string{k.invitation("i1").Serial})
+	}},
+	{"OneOfManyEnrolsACredential", func(k *kit) {
+		var won, wg = atomic.Int32{}, sync.WaitGroup{}
+		for i := range 8 {
+			u := k.user(serialName(i))
+			worker := newKit(k.TB, k.Database)
+			wg.Go(func() {
+				t := newKey(serialName(i), &u)
+				t.Credential = newKey("K1", &u).Credential
+				err := worker.try(tokens.Change{
+					Standings: []tokens.StandingWrite{{UserID: u.ID, Expect: 1, Next: tokens.Standing{Version: 2}}},
+					NewTokens: []*tokens.Token{&t},
+				})
+				if err == nil {
+					won.Add(1)
+				} else if !errors.Is(err, tokens.ErrExists) {
+					k.Errorf("Commit: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := won.Load(); n != 1 || len(k.serials(tokens.TokenQuery{})) != 1 {
+			k.Errorf("%d commits enrolled the credential", n)
+		}
+	}},
+	{"OneOfManyReplacesADocument", func(k *kit) {
+		for expect := range int64(3) {
+			var won, wg = atomic.Int32{}, sync.WaitGroup{}
+			for i := range 8 {
+				worker := newKit(k.TB, k.Database)
+				wg.Go(func() {
+					err := worker.try(tokens.Change{Documents: []tokens.DocumentWrite{{Name: "a", Expect: expect, Updated: now(), Data: []byte{byte(i)}}}})
+					if err == nil {
+						won.Add(1)
+					} else if !errors.Is(err, tokens.ErrConflict) {
+						k.Errorf("Commit: %v", err)
+					}
+				})
+			}
+			wg.Wait()
+			if n := won.Load(); n != 1 || k.document("a").Version != expect+1 {
+				k.Errorf("%d commits replaced version %d", n, expect)
+			}
 		}
 	}},
 	{"ReadersSeeWholeCommits", func(k *kit) {
