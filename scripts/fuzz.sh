@@ -3,7 +3,7 @@
 set -euo pipefail
 time=${1:-60s}
 for dir in $(git grep -l '^func Fuzz' -- '*_test.go' | xargs -n1 dirname | sort -u); do
-  for target in $(git grep -h '^func Fuzz' -- "$dir/*_test.go" | sed 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/' | sort -u); do
+  for target in $(git grep -h '^func Fuzz' -- ":(glob)$dir/*_test.go" | sed 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/' | sort -u); do
     echo "== ./$dir $target"
     # Minimising large inputs for a minute each would be most of the time.
     go test "./$dir" -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 2s
