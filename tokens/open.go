@@ -22,8 +22,8 @@ type Firsts interface {
 
 // Open prepares a database and an HSM for each other and starts the core on
 // them, under the database's lock: migrations, HSM keys (made only if the
-// database records none), the self-test, and in a database without an
-// administrator the first API key and RADIUS client.
+// database records none), the self-test, in a database without an administrator
+// the first API key and RADIUS client, and the keys that sign statements.
 func Open(ctx context.Context, cfg Config, keys hsm.Provisioner, firsts Firsts) (s *Service, err error) {
 	unlock, err := cfg.Database.Lock(ctx)
 	if err != nil {
@@ -43,6 +43,9 @@ func Open(ctx context.Context, cfg Config, keys hsm.Provisioner, firsts Firsts) 
 		return nil, err
 	}
 	if err := s.install(ctx, firsts); err != nil {
+		return nil, errors.Join(err, s.Close(ctx))
+	}
+	if err := s.startStatements(ctx); err != nil {
 		return nil, errors.Join(err, s.Close(ctx))
 	}
 	return s, nil

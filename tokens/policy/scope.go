@@ -83,6 +83,9 @@ const (
 	ImportTransport Action = "import.transport"  // a transported seed was refused: so an attack on the transport key would look
 	ImportPGP       Action = "import.pgp"        // a PGP session key was refused: so an attack on the PGP key would look
 
+	StatementGive    Action = "statement.give"    // whoever may verify got a signed statement
+	StatementDestroy Action = "statement.destroy" // a key that signs no more was destroyed
+
 	ServerStart Action = "server.start"
 	ServerStop  Action = "server.stop"
 	Checkpoint  Action = "audit.checkpoint"

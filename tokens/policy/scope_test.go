@@ -26,7 +26,7 @@ var everything = map[Action]string{
 	KeyEnrol: "ahi", TokenEnrol: "ahi", TokenConfirm: "ahi",
 	InviteAdd: "ah", InviteList: "ahr", InviteDelete: "ah",
 	UserGroups: "ah", FIDOShow: "ahr", FIDOImport: "a", FIDORules: "a",
-	StatementCheck: "av", StatementRotate: "a", StatementList: "ar",
+	StatementCheck: "av", StatementRotate: "a", StatementList: "ar", StatementGive: "a", StatementDestroy: "a",
 	ServerStart: "a", ServerStop: "a", Checkpoint: "a",
 }
 
