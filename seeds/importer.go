@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"strings"
 	"time"
 
 	"watchword/tokens"
@@ -139,12 +140,22 @@ func (im *Importer) Import(ctx context.Context, p tokens.Principal, o Options, r
 		report: &Report{Format: format.Name, Detected: reason, Name: o.Name, DryRun: o.DryRun, Partial: o.Partial},
 	}
 	if err := run.do(ctx, format.Open(file, open)); err != nil {
-		if left := run.discard(ctx, "the import failed"); left != nil {
+		if left := run.discard(ctx, failedImport(err)); left != nil {
 			err = errors.Join(err, left)
 		}
 		return nil, err
 	}
 	return run.report, nil
+}
+
+// failedImport is what the audit says of an import that failed: why, if that lies in the
+// file or in what else is imported; of faults there are logs.
+func failedImport(err error) string {
+	const failed = "the import failed"
+	if errors.Is(err, tokens.ErrInvalid) || errors.Is(err, tokens.ErrState) {
+		return failed + ": " + strings.TrimPrefix(err.Error(), tokens.ErrInvalid.Error()+": ")
+	}
+	return failed
 }
 
 // prepare parses the secrets, opens the containers around the file, and tells

@@ -307,6 +307,10 @@ func TestFailedImportLeavesNothingBehind(t *testing.T) {
 		if len(s.have) != 1 || s.batches != 0 {
 			t.Errorf("%s: left %d tokens behind", c.name, len(s.have)-1)
 		}
+		// The audit says why, as far as it lies in the file.
+		if inFile := errors.Is(c.is, tokens.ErrInvalid); s.why != "" && (!strings.HasPrefix(s.why, "the import failed") || strings.Contains(s.why, c.says) != inFile) {
+			t.Errorf("%s: audited as %q", c.name, s.why)
+		}
 	}
 }
 
