@@ -132,14 +132,15 @@ func (s *Service) RefuseLogin(ctx context.Context, p Principal, realm, user stri
 	if err != nil {
 		return err
 	}
-	if d := policy.Decide(policy.Request{Scope: p.Scope, Realm: p.Realm, Action: policy.Verify, In: realm}); !d.Allow {
-		return s.deny(ctx, p, policy.Verify, audit.Event{Realm: realm}, d.Reason)
-	}
-	e := s.event(p, policy.Verify, audit.Event{Realm: realm, Outcome: "reject", Reason: string(reason),
-		Detail: sound([]audit.Field{{Name: "transport", Value: transport}, {Name: fieldWhy, Value: why}})})
+	e := audit.Event{Realm: realm, Detail: sound([]audit.Field{{Name: "transport", Value: transport}, {Name: fieldWhy, Value: why}})}
 	if key, bad := FoldName(user); bad == nil {
 		e.User = key
 	}
+	if err := s.authorise(ctx, p, policy.Verify, e); err != nil {
+		return err
+	}
+	e.Outcome, e.Reason = "reject", string(reason)
+	e = s.event(p, policy.Verify, e)
 	if !s.crowd.admit(&e, e.Time) {
 		return nil
 	}

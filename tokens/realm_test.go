@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"watchword/tokens"
+	"watchword/tokens/audit"
 	"watchword/tokens/policy"
 )
 
@@ -30,7 +31,7 @@ func (h *house) key(realm, scope string) tokens.Principal {
 
 // useCases is every method of Service that a principal can call, on what lies
 // in realm corp. New ones must be added here: TestEveryUseCaseIsTried sees to it.
-func useCases(h *house, corp *device) map[string]func(p tokens.Principal) error {
+func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) error {
 	code := func() (string, string) { return corp.code(h, 0), corp.code(h, 1) }
 	return map[string]func(p tokens.Principal) error{
 		"Verify": func(p tokens.Principal) error {
@@ -100,15 +101,69 @@ func useCases(h *house, corp *device) map[string]func(p tokens.Principal) error 
 			return err
 		},
 		"DeleteKey": func(p tokens.Principal) error { return h.DeleteKey(ctx, p, corp.Model) },
+
+		"VerifyKey": func(p tokens.Principal) error {
+			a := h.shows("carol", corp.key)
+			a.Realm = "corp"
+			r, err := h.VerifyKey(ctx, p, a)
+			if err == nil && !r.Accept {
+				return errors.New("rejected")
+			}
+			return err
+		},
+		"RefuseLogin": func(p tokens.Principal) error {
+			return h.RefuseLogin(ctx, p, "corp", "carol", tokens.ReasonExpired, "the challenge is none of ours", "http")
+		},
+		"LoginHolder": func(p tokens.Principal) error { _, err := h.LoginHolder(ctx, p, "corp", "carol", rp); return err },
+		"KeyHolder":   func(p tokens.Principal) error { _, err := h.KeyHolder(ctx, p, "corp", "carol", rp); return err },
+		"EnrolKey": func(p tokens.Principal) error {
+			n := tokens.NewFIDO{Realm: "corp", User: "carol", Credential: newSeckey("new").credential(corp.owner), Spend: h.challenge()}
+			_, err := h.EnrolKey(ctx, p, n)
+			return err
+		},
+		"RefuseKey": func(p tokens.Principal) error {
+			err := h.RefuseKey(ctx, p, "corp", "carol", "prohibited", "the model is prohibited", nil)
+			if errors.Is(err, tokens.ErrInvalid) {
+				return nil
+			}
+			return err
+		},
+		"EnrolSoft": func(p tokens.Principal) error {
+			_, uri, err := h.EnrolSoft(ctx, p, tokens.NewSoft{Realm: "corp", User: "carol", Issuer: "Corp"})
+			clear(uri)
+			return err
+		},
+		"ConfirmSoft": func(p tokens.Principal) error {
+			_, err := h.ConfirmSoft(ctx, p, "corp", corp.soft, "no code")
+			if errors.Is(err, tokens.ErrWrongCode) { // it was looked at
+				return nil
+			}
+			return err
+		},
+		"Invite": func(p tokens.Principal) error {
+			_, _, err := h.Invite(ctx, p, tokens.NewInvitation{Realm: "corp", User: "carol"})
+			return err
+		},
+		"Invitations": func(p tokens.Principal) error { _, err := h.Invitations(ctx, p, "corp", ""); return err },
+		"SetGroups": func(p tokens.Principal) error {
+			_, err := h.SetGroups(ctx, p, "corp", "carol", []string{"Staff"})
+			return err
+		},
+		"UserGroups": func(p tokens.Principal) error { _, err := h.UserGroups(ctx, p, "corp", "carol"); return err },
+		"PutDocument": func(p tokens.Principal) error {
+			_, err := h.PutDocument(ctx, p, policy.FIDORules, "corp", tokens.DocumentWrite{Name: "fido.rules", Data: []byte("{}")}, nil)
+			return err
+		},
+		"Allow": func(p tokens.Principal) error { return h.Allow(ctx, p, policy.FIDOShow, audit.Event{Realm: "corp"}) },
 	}
 }
 
 // The use cases that name no realm: what they answer is looked at below.
-var withoutRealm = []string{"Batches", "ShowBatch", "Undo", "Clients", "Keys", "VerifyAudit"}
+var withoutRealm = []string{"Uninvite", "Batches", "ShowBatch", "Undo", "Clients", "Keys", "VerifyAudit"}
 
 func TestEveryUseCaseIsTried(t *testing.T) {
 	h := newHouse(t)
-	tried := useCases(h, totp("C1"))
+	tried := useCases(h, &corpDevices{})
 	service := reflect.TypeFor[*tokens.Service]()
 	principal := reflect.TypeFor[tokens.Principal]()
 	for i := range service.NumMethod() {
@@ -123,13 +178,33 @@ func TestEveryUseCaseIsTried(t *testing.T) {
 	}
 }
 
-// corpHouse has a realm corp with user carol, tokens C1 (carol's) and C2, the
-// client nas and an API key, whose id is the device's Model.
-func corpHouse(t *testing.T) (*house, *device) {
+// corpDevices is carol's token C1, with the id of an API key as its Model, and what
+// else carol has.
+type corpDevices struct {
+	*device
+	owner int64
+	key   *seckey
+	soft  string // the serial of a software token that waits for its first code
+}
+
+// corpHouse has a realm corp with user carol, tokens C1 (carol's) and C2, a FIDO
+// key and a software token of carol's, the client nas and an API key.
+func corpHouse(t *testing.T) (*house, *corpDevices) {
 	h := newHouse(t)
-	c := totp("C1")
-	h.ship("corp", c, totp("C2"))
-	h.must(h.AddUser(ctx, h.admin, "corp", "carol"))
+	c := &corpDevices{device: totp("C1"), key: newSeckey("carol")}
+	h.ship("corp", c.device, totp("C2"))
+	carol, err := h.AddUser(ctx, h.admin, "corp", "carol")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.owner = carol.ID
+	h.must(h.EnrolKey(ctx, h.admin, tokens.NewFIDO{Realm: "corp", User: "carol", Credential: c.key.credential(c.owner), Spend: h.challenge()}))
+	soft, uri, err := h.EnrolSoft(ctx, h.admin, tokens.NewSoft{Realm: "corp", User: "carol"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	clear(uri)
+	c.soft = soft.Serial
 	h.must(h.Assign(ctx, h.admin, "corp", "C1", "carol"))
 	h.must(h.PutClient(ctx, h.admin, tokens.NewClient{Name: "nas", Prefix: netip.MustParsePrefix("192.0.2.7/32"), Realm: "corp", Secret: []byte("xyzzy5461")}, false))
 	k, _, err := h.AddKey(ctx, h.admin, tokens.NewKey{Name: "theirs", Realm: "corp", Scope: "verify"})
@@ -158,11 +233,17 @@ func (h *house) snapshot(realm string) string {
 	for i := range r.Keys {
 		r.Keys[i].LastUsed = time.Time{}
 	}
-	return fmt.Sprint(users, list, r.Clients, r.Keys)
+	credentials := make([]tokens.Credential, len(list))
+	for i := range list {
+		if list[i].Credential != nil {
+			credentials[i], list[i].Credential = *list[i].Credential, nil
+		}
+	}
+	return fmt.Sprint(users, list, credentials, r.Clients, r.Keys)
 }
 
 func TestOneRealmsKeyNeitherSeesNorTouchesAnother(t *testing.T) {
-	for name := range useCases(newHouse(t), totp("C1")) {
+	for name := range useCases(newHouse(t), &corpDevices{}) {
 		t.Run(name, func(t *testing.T) {
 			h, c := corpHouse(t)
 			stranger := h.key("lab", "admin")
@@ -194,6 +275,10 @@ func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
 		"Revoke": policy.TokenRevoke, "Resync": policy.TokenResync, "ShowToken": policy.TokenShow, "Tokens": policy.TokenList, "Why": policy.UserWhy,
 		"Records": policy.AuditList, "BeginImport": policy.ImportBegin, "RefuseImport": policy.ImportBegin, "OpenPGP": policy.ImportBegin, "PutClient": policy.ClientPut, "DeleteClient": policy.ClientDelete,
 		"AddKey": policy.KeyAdd, "DeleteKey": policy.KeyDelete,
+		"VerifyKey": policy.Verify, "RefuseLogin": policy.Verify, "LoginHolder": policy.Verify, "KeyHolder": policy.KeyEnrol,
+		"EnrolKey": policy.KeyEnrol, "RefuseKey": policy.KeyEnrol, "EnrolSoft": policy.TokenEnrol, "ConfirmSoft": policy.TokenConfirm,
+		"Invite": policy.InviteAdd, "Invitations": policy.InviteList, "SetGroups": policy.UserGroups, "UserGroups": policy.UserShow,
+		"PutDocument": policy.FIDORules, "Allow": policy.FIDOShow,
 	}
 	for _, scope := range []policy.Scope{policy.ScopeAdmin, policy.ScopeHelpdesk, policy.ScopeVerify, policy.ScopeRead} {
 		for name, action := range actions {
@@ -220,6 +305,8 @@ func TestAPrincipalThatWasMadeUpDoesNothing(t *testing.T) {
 			"another scope":  other,
 			"all realms":     wider,
 			"no client":      {Kind: tokens.KindClient, ID: "gone", Realm: "corp", Scope: policy.ScopeAdmin},
+			"no invitation":  {Kind: tokens.KindInvitation, ID: "0011223344556677", Realm: "corp", User: "carol", Scope: policy.ScopeInvite},
+			"invited, admin": {Kind: tokens.KindInvitation, ID: "0011223344556677", Realm: "corp", User: "carol", Scope: policy.ScopeAdmin},
 			"client, admin":  {Kind: tokens.KindClient, ID: "nas", Realm: "corp", Scope: policy.ScopeAdmin},
 		} {
 			if err := do(p); !errors.Is(err, tokens.ErrUnknownKey) && !errors.Is(err, tokens.ErrForbidden) {
@@ -271,11 +358,11 @@ func TestListingsShowOneRealmToItsKeys(t *testing.T) {
 		t.Errorf("audit: %+v, %v", report, err)
 	}
 	all, err := h.Tokens(ctx, h.admin, tokens.TokenQuery{})
-	if err != nil || len(all) != 3 {
+	if err != nil || len(all) != 5 {
 		t.Errorf("an administrator of all realms sees %d tokens, %v", len(all), err)
 	}
 	for _, c := range []string{"corp", "CORP"} {
-		if all, err := h.Tokens(ctx, h.admin, tokens.TokenQuery{Realm: c}); err != nil || len(all) != 2 {
+		if all, err := h.Tokens(ctx, h.admin, tokens.TokenQuery{Realm: c}); err != nil || len(all) != 4 {
 			t.Errorf("realm %s: %d tokens, %v", c, len(all), err)
 		}
 	}

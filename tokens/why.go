@@ -97,7 +97,16 @@ func explain(r audit.Record) Explanation {
 	if known, ok := explanations[Reason(r.Reason)]; ok {
 		x.Words, x.Advice = known.words, known.advice
 	}
+	why := ""
+	for _, f := range r.Detail {
+		if f.Name == fieldWhy {
+			why = f.Value
+		}
+	}
 	if r.Action == string(policy.Verify) {
+		if x.Words == "" && why != "" {
+			x.Words = fmt.Sprintf("The key's answer was refused: %s.", why)
+		}
 		return x
 	}
 	words := fmt.Sprintf("%s by %s: %s.", r.Action, r.Actor, r.Outcome)
@@ -106,10 +115,8 @@ func explain(r audit.Record) Explanation {
 	} else if r.Reason != "" {
 		words += " (" + r.Reason + ")"
 	}
-	for _, f := range r.Detail {
-		if f.Name == fieldWhy && r.Outcome == "refused" {
-			words += " " + f.Value
-		}
+	if why != "" {
+		words += " It says: " + why + "."
 	}
 	x.Words = words
 	return x
