@@ -4,9 +4,12 @@
 package api
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"time"
+
+	"watchword/webauthn"
 
 	"github.com/labstack/echo/v4"
 	"github.com/oapi-codegen/runtime"
@@ -52,6 +55,27 @@ func (e ImportRecordPath) Valid() bool {
 	}
 }
 
+// Defines values for LoginRequestUserVerification.
+const (
+	LoginRequestUserVerificationDiscouraged LoginRequestUserVerification = "discouraged"
+	LoginRequestUserVerificationPreferred   LoginRequestUserVerification = "preferred"
+	LoginRequestUserVerificationRequired    LoginRequestUserVerification = "required"
+)
+
+// Valid indicates whether the value is a known member of the LoginRequestUserVerification enum.
+func (e LoginRequestUserVerification) Valid() bool {
+	switch e {
+	case LoginRequestUserVerificationDiscouraged:
+		return true
+	case LoginRequestUserVerificationPreferred:
+		return true
+	case LoginRequestUserVerificationRequired:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for NameRule.
 const (
 	NameRulePlain NameRule = "plain"
@@ -67,6 +91,24 @@ func (e NameRule) Valid() bool {
 	case NameRuleRealm:
 		return true
 	case NameRuleStrip:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for NewInvitationKinds.
+const (
+	NewInvitationKindsFido NewInvitationKinds = "fido"
+	NewInvitationKindsTotp NewInvitationKinds = "totp"
+)
+
+// Valid indicates whether the value is a known member of the NewInvitationKinds enum.
+func (e NewInvitationKinds) Valid() bool {
+	switch e {
+	case NewInvitationKindsFido:
+		return true
+	case NewInvitationKindsTotp:
 		return true
 	default:
 		return false
@@ -91,6 +133,30 @@ func (e Scope) Valid() bool {
 	case ScopeRead:
 		return true
 	case ScopeVerify:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StatementKeyState.
+const (
+	StatementKeyStateCurrent  StatementKeyState = "current"
+	StatementKeyStateNext     StatementKeyState = "next"
+	StatementKeyStatePrevious StatementKeyState = "previous"
+	StatementKeyStateRetired  StatementKeyState = "retired"
+)
+
+// Valid indicates whether the value is a known member of the StatementKeyState enum.
+func (e StatementKeyState) Valid() bool {
+	switch e {
+	case StatementKeyStateCurrent:
+		return true
+	case StatementKeyStateNext:
+		return true
+	case StatementKeyStatePrevious:
+		return true
+	case StatementKeyStateRetired:
 		return true
 	default:
 		return false
@@ -123,6 +189,7 @@ func (e TokenAlgorithm) Valid() bool {
 
 // Defines values for TokenType.
 const (
+	TokenTypeFido   TokenType = "fido"
 	TokenTypeHotp   TokenType = "hotp"
 	TokenTypeTotp   TokenType = "totp"
 	TokenTypeYubico TokenType = "yubico"
@@ -131,6 +198,8 @@ const (
 // Valid indicates whether the value is a known member of the TokenType enum.
 func (e TokenType) Valid() bool {
 	switch e {
+	case TokenTypeFido:
+		return true
 	case TokenTypeHotp:
 		return true
 	case TokenTypeTotp:
@@ -147,6 +216,7 @@ const (
 	TokenStateActive    TokenState = "active"
 	TokenStateImported  TokenState = "imported"
 	TokenStateLost      TokenState = "lost"
+	TokenStatePending   TokenState = "pending"
 	TokenStateRevoked   TokenState = "revoked"
 	TokenStateSuspended TokenState = "suspended"
 )
@@ -159,6 +229,8 @@ func (e TokenState) Valid() bool {
 	case TokenStateImported:
 		return true
 	case TokenStateLost:
+		return true
+	case TokenStatePending:
 		return true
 	case TokenStateRevoked:
 		return true
@@ -271,6 +343,12 @@ type Assignment struct {
 	User string `json:"user"`
 }
 
+// AttestationRoots Own attestation roots.
+type AttestationRoots struct {
+	// Pem X.509 certificates, PEM, one after another.
+	Pem string `json:"pem"`
+}
+
 // AuditField One further fact.
 type AuditField struct {
 	Name  string `json:"name"`
@@ -329,6 +407,18 @@ type AuditReport struct {
 	Records  int64    `json:"records"`
 }
 
+// Ceremony A ceremony that was begun.
+type Ceremony struct {
+	// Expires An answer after it is refused.
+	Expires time.Time `json:"expires"`
+
+	// Options `{"publicKey": ...}` in the JSON form of WebAuthn Level 3, sections 5.4 and 5.5.
+	Options json.RawMessage `json:"options"`
+
+	// Session What finish needs.
+	Session string `json:"session"`
+}
+
 // Client A RADIUS client (NAS).
 type Client struct {
 	Created time.Time `json:"created"`
@@ -369,6 +459,14 @@ type ClientSettings struct {
 	Secret string `json:"secret"`
 }
 
+// Concern An enrolled key that a status report concerns.
+type Concern = webauthn.Concern
+
+// ConcernPage Enrolled keys that status reports concern.
+type ConcernPage struct {
+	Items []Concern `json:"items"`
+}
+
 // Explanation One attempt, explained.
 type Explanation struct {
 	Action string `json:"action"`
@@ -392,6 +490,11 @@ type Explanation struct {
 // ExplanationPage A user's last attempts, explained.
 type ExplanationPage struct {
 	Items []Explanation `json:"items"`
+}
+
+// Groups The groups of a user.
+type Groups struct {
+	Groups []string `json:"groups"`
 }
 
 // Health The process lives.
@@ -591,6 +694,40 @@ type ImportReport struct {
 	ThroughHsm int `json:"through_hsm"`
 }
 
+// Invitation Lets a person enrol one token without an API key.
+type Invitation struct {
+	// Actor Who invited.
+	Actor string `json:"actor"`
+
+	// Code What lets enrol; this and the two below only in the answer that made it.
+	Code    *string   `json:"code,omitempty"`
+	Created time.Time `json:"created"`
+	Expires time.Time `json:"expires"`
+	Id      string    `json:"id"`
+
+	// Kinds What may be enrolled.
+	Kinds []string `json:"kinds"`
+
+	// Path The page of this server where it is used.
+	Path  *string `json:"path,omitempty"`
+	Realm string  `json:"realm"`
+
+	// Serial The token that was enrolled with it.
+	Serial *string `json:"serial,omitempty"`
+
+	// Url That page's address, if it is known.
+	Url *string `json:"url,omitempty"`
+
+	// Used When a token was enrolled with it.
+	Used *time.Time `json:"used,omitempty"`
+	User string     `json:"user"`
+}
+
+// InvitationPage A user's invitations.
+type InvitationPage struct {
+	Items []Invitation `json:"items"`
+}
+
 // Key An API key.
 type Key struct {
 	Created time.Time  `json:"created"`
@@ -617,11 +754,110 @@ type KeyPage struct {
 	Items []Key `json:"items"`
 }
 
+// KeyRules Which keys may be enrolled.
+type KeyRules struct {
+	// Rules The rules: `default`, and for `realms` and their `groups` what differs.
+	Rules json.RawMessage `json:"rules"`
+
+	// Version Of the rules in use; zero if none were set.
+	Version int64 `json:"version"`
+}
+
+// LoginRequest Whom to verify.
+type LoginRequest struct {
+	// Realm The realm.
+	Realm *string `json:"realm,omitempty"`
+
+	// RpId The relying party; the first of the settings if none is named.
+	RpId *string `json:"rp_id,omitempty"`
+
+	// User The user's name; none for a passkey, which says whose it is.
+	User *string `json:"user,omitempty"`
+
+	// UserVerification Whether the key must verify its user, by a PIN or a finger. The setting cannot be weakened.
+	UserVerification *LoginRequestUserVerification `json:"user_verification,omitempty"`
+}
+
+// LoginRequestUserVerification Whether the key must verify its user, by a PIN or a finger. The setting cannot be weakened.
+type LoginRequestUserVerification string
+
+// LoginResponse What the browser answered.
+type LoginResponse struct {
+	// Response The PublicKeyCredential as its toJSON() gives it.
+	Response json.RawMessage `json:"response"`
+
+	// Session The session, as begin answered it.
+	Session string `json:"session"`
+
+	// Statement Asks for a signed statement of an accept.
+	Statement *StatementRequest `json:"statement,omitempty"`
+}
+
+// LoginResult The answer.
+type LoginResult struct {
+	Realm *string `json:"realm,omitempty"`
+
+	// Result Whether the code was right.
+	Result Verdict `json:"result"`
+
+	// Serial The key's serial; on accept, as is the rest.
+	Serial *string `json:"serial,omitempty"`
+
+	// Statement A signed statement of it (JWT), if one was asked for.
+	Statement *string `json:"statement,omitempty"`
+
+	// User Whose key it is.
+	User *string `json:"user,omitempty"`
+
+	// UserVerified The key verified its user, by a PIN or a finger.
+	UserVerified *bool `json:"user_verified,omitempty"`
+}
+
+// MetadataInfo The FIDO metadata in use.
+type MetadataInfo = webauthn.MetadataInfo
+
+// Model A model of FIDO key, as the metadata describes it.
+type Model = webauthn.Model
+
 // ModelCount How many tokens are of a model.
 type ModelCount struct {
 	// Model What the file says of maker and model; may be empty.
 	Model  string `json:"model"`
 	Tokens int    `json:"tokens"`
+}
+
+// ModelPage A page of models.
+type ModelPage struct {
+	Items []Model `json:"items"`
+
+	// Next The cursor of the next page.
+	Next *string `json:"next,omitempty"`
+}
+
+// ModelStatus One entry of a model's history.
+type ModelStatus struct {
+	// Certificate The attestation certificate that this is about, DER in base64.
+	Certificate *[]byte    `json:"certificate,omitempty"`
+	Since       *time.Time `json:"since,omitempty"`
+
+	// Status `REVOKED`, `FIDO_CERTIFIED_L1`, ...
+	Status string     `json:"status"`
+	Until  *time.Time `json:"until,omitempty"`
+	Url    *string    `json:"url,omitempty"`
+
+	// Version The one version of it that this is about.
+	Version *int64 `json:"version,omitempty"`
+}
+
+// ModelVerdict Whether a model would be allowed.
+type ModelVerdict struct {
+	Allowed bool `json:"allowed"`
+
+	// Model A model of FIDO key, as the metadata describes it.
+	Model *Model `json:"model,omitempty"`
+
+	// Reasons Why it would not, or what else there is to say.
+	Reasons []string `json:"reasons"`
 }
 
 // NameRule What `DOMAIN\alice` and `alice@corp` mean from this client: `plain` takes the name as
@@ -648,6 +884,30 @@ type NewClient struct {
 	// Secret The shared secret; 16 characters or more, at random.
 	Secret string `json:"secret"`
 }
+
+// NewGroups The groups of a user.
+type NewGroups struct {
+	// Groups All of them; none is possible.
+	Groups []string `json:"groups"`
+
+	// Realm The realm.
+	Realm *string `json:"realm,omitempty"`
+}
+
+// NewInvitation An invitation to make.
+type NewInvitation struct {
+	// Kinds What may be enrolled; both if nothing is named.
+	Kinds *[]NewInvitationKinds `json:"kinds,omitempty"`
+
+	// Realm The realm.
+	Realm *string `json:"realm,omitempty"`
+
+	// Valid Seconds until it expires.
+	Valid *int `json:"valid,omitempty"`
+}
+
+// NewInvitationKinds defines model for NewInvitation.Kinds.
+type NewInvitationKinds string
 
 // NewKey An API key to make.
 type NewKey struct {
@@ -731,6 +991,30 @@ type Reason struct {
 	Reason *string `json:"reason,omitempty"`
 }
 
+// RegistrationRequest A FIDO key to enrol.
+type RegistrationRequest struct {
+	// Discoverable It must be found without a user name (a passkey).
+	Discoverable *bool `json:"discoverable,omitempty"`
+
+	// Realm The realm.
+	Realm *string `json:"realm,omitempty"`
+
+	// RpId The relying party; the first of the settings if none is named.
+	RpId *string `json:"rp_id,omitempty"`
+
+	// User The user's name.
+	User string `json:"user"`
+}
+
+// RegistrationResponse What the browser answered.
+type RegistrationResponse struct {
+	// Response The PublicKeyCredential as its toJSON() gives it.
+	Response json.RawMessage `json:"response"`
+
+	// Session The session, as begin answered it.
+	Session string `json:"session"`
+}
+
 // Resync Two consecutive codes.
 type Resync struct {
 	// Code1 The first code.
@@ -743,26 +1027,118 @@ type Resync struct {
 	Realm *string `json:"realm,omitempty"`
 }
 
+// RootInfo An own attestation root.
+type RootInfo = webauthn.RootInfo
+
+// RootPage The own attestation roots.
+type RootPage struct {
+	Items []RootInfo `json:"items"`
+}
+
+// Rotation How to rotate the keys.
+type Rotation struct {
+	// Now The next key signs at once, and what was signed before is worth nothing any more: for keys that are lost or no longer trusted.
+	Now *bool `json:"now,omitempty"`
+}
+
 // Scope What a key may do: `admin` everything; `helpdesk` users and tokens; `verify` check
 // codes and nothing else; `read` look at everything and change nothing.
 type Scope string
 
-// Token A hardware token.
-type Token struct {
-	Algorithm TokenAlgorithm `json:"algorithm"`
+// StatementCheck A statement to check.
+type StatementCheck struct {
+	// Audience Whom it must be for.
+	Audience string `json:"audience"`
 
-	// Batch The import that it came with.
+	// MaxAge Seconds since the user was verified, at most.
+	MaxAge *int `json:"max_age,omitempty"`
+
+	// Statement The JWT.
+	Statement string `json:"statement"`
+}
+
+// StatementKey A key that signs statements, in the HSM.
+type StatementKey struct {
+	Created time.Time `json:"created"`
+
+	// Kid Its name in statements and in the JWK set.
+	Kid string `json:"kid"`
+
+	// Signs From when on it signs; of a next one a rotation says so.
+	Signs *time.Time `json:"signs,omitempty"`
+
+	// State `next` is published and signs after the next rotation; `previous` is published for the statements it signed.
+	State StatementKeyState `json:"state"`
+
+	// Until From when on it is published no more, if that is known.
+	Until   *time.Time `json:"until,omitempty"`
+	Version int64      `json:"version"`
+}
+
+// StatementKeyState `next` is published and signs after the next rotation; `previous` is published for the statements it signed.
+type StatementKeyState string
+
+// StatementKeyPage The keys that sign statements.
+type StatementKeyPage struct {
+	Items []StatementKey `json:"items"`
+}
+
+// StatementRequest Asks for a signed statement of an accept.
+type StatementRequest struct {
+	// Audience Whom it is for: the application, as it names itself.
+	Audience string `json:"audience"`
+
+	// Nonce What the application wants to find in it again.
+	Nonce *string `json:"nonce,omitempty"`
+
+	// Ttl Seconds that it is valid.
+	Ttl *int `json:"ttl,omitempty"`
+}
+
+// StatementVerdict What a statement is worth.
+type StatementVerdict struct {
+	// Active It is ours, for this audience, and valid.
+	Active bool `json:"active"`
+
+	// Claims What it says (RFC 7519, RFC 8176); of one that is active.
+	Claims *json.RawMessage `json:"claims,omitempty"`
+
+	// Detail The same, for people.
+	Detail *string `json:"detail,omitempty"`
+
+	// Reason Why it is not active: `malformed`, `unknown_key`, `bad_signature`, `wrong_issuer`, `wrong_audience`, `wrong_realm`, `not_yet`, `expired` or `too_old`.
+	Reason *string `json:"reason,omitempty"`
+}
+
+// Token A hardware token, a software token or a FIDO key.
+type Token struct {
+	// Aaguid Its model; all zeros where it does not say.
+	Aaguid *string `json:"aaguid,omitempty"`
+
+	// Algorithm How codes are made; a FIDO key makes none.
+	Algorithm TokenAlgorithm `json:"algorithm,omitempty"`
+
+	// Attestation What its attestation proved: `basic`, `attca`, `anonca`, `self` or `none`.
+	Attestation *string `json:"attestation,omitempty"`
+
+	// Batch The import that it came with; zero if it was enrolled.
 	Batch int64 `json:"batch"`
 
-	// Counter The next counter expected; HOTP, and Yubico OTP, where it is the session counter times 256 plus the use counter.
+	// Counter The next counter expected; HOTP, and Yubico OTP, where it is the session counter times 256 plus the use counter. FIDO: the last signature counter, zero if the key has none.
 	Counter *int64    `json:"counter,omitempty"`
 	Created time.Time `json:"created"`
 
-	// Digits Length of a code; zero for type yubico.
+	// Digits Length of a code; zero for types yubico and fido.
 	Digits int `json:"digits"`
+
+	// Discoverable It can be found without a user name (a passkey).
+	Discoverable *bool `json:"discoverable,omitempty"`
 
 	// Drift Time steps that the token's clock is ahead of the server's; TOTP.
 	Drift *int `json:"drift,omitempty"`
+
+	// Format How it attested: `packed`, `tpm`, `android-key`, `apple`, `fido-u2f` or `none`.
+	Format *string `json:"format,omitempty"`
 
 	// Hint Whom the vendor's file names as the owner, if it was not assigned by it. Nothing is decided by it.
 	Hint *string `json:"hint,omitempty"`
@@ -779,17 +1155,29 @@ type Token struct {
 	// PublicId What a YubiKey types before each Yubico OTP, in modhex.
 	PublicId *string `json:"public_id,omitempty"`
 	Realm    string  `json:"realm"`
-	Serial   string  `json:"serial"`
+
+	// RpId The relying party that it was enrolled for; FIDO, as is all below.
+	RpId   *string `json:"rp_id,omitempty"`
+	Serial string  `json:"serial"`
 
 	// State Where a token stands in its life.
 	State TokenState `json:"state"`
-	Type  TokenType  `json:"type"`
+
+	// Synced It may live on several devices (it can be backed up).
+	Synced *bool `json:"synced,omitempty"`
+
+	// Transports How it is reached; hints only.
+	Transports *[]string `json:"transports,omitempty"`
+	Type       TokenType `json:"type"`
 
 	// User The user who holds it; empty if nobody does.
 	User string `json:"user"`
+
+	// UserVerified It verified its user when it was enrolled.
+	UserVerified *bool `json:"user_verified,omitempty"`
 }
 
-// TokenAlgorithm defines model for Token.Algorithm.
+// TokenAlgorithm How codes are made; a FIDO key makes none.
 type TokenAlgorithm string
 
 // TokenType defines model for Token.Type.
@@ -853,6 +1241,9 @@ type VerifyRequest struct {
 	// Realm The realm.
 	Realm *string `json:"realm,omitempty"`
 
+	// Statement Asks for a signed statement of an accept.
+	Statement *StatementRequest `json:"statement,omitempty"`
+
 	// User The user's name.
 	User string `json:"user"`
 }
@@ -864,6 +1255,9 @@ type VerifyResult struct {
 
 	// Serial The serial of the token that the code is from; on accept.
 	Serial *string `json:"serial,omitempty"`
+
+	// Statement A signed statement of it (JWT); on accept, if one was asked for.
+	Statement *string `json:"statement,omitempty"`
 }
 
 // Cursor defines model for Cursor.
@@ -899,8 +1293,17 @@ type ImportRefused = ImportProblem
 // InternalError An error (RFC 9457).
 type InternalError = Problem
 
+// Metadata The FIDO metadata in use.
+type Metadata = MetadataInfo
+
 // NotFound An error (RFC 9457).
 type NotFound = Problem
+
+// Roots The own attestation roots.
+type Roots = RootPage
+
+// StatementKeys The keys that sign statements.
+type StatementKeys = StatementKeyPage
 
 // TooLarge An error (RFC 9457).
 type TooLarge = Problem
@@ -916,6 +1319,12 @@ type UnsupportedMediaType = Problem
 
 // WrongCode An error (RFC 9457).
 type WrongCode = Problem
+
+// RelatedOriginsParams defines parameters for RelatedOrigins.
+type RelatedOriginsParams struct {
+	// RpId The relying party; the one whose address the request was sent to, if it is not named.
+	RpId *string `form:"rp_id,omitempty" json:"rp_id,omitempty"`
+}
 
 // ListAuditParams defines parameters for ListAudit.
 type ListAuditParams struct {
@@ -957,6 +1366,33 @@ type AddClientParams struct {
 type PutClientParams struct {
 	// Realm The realm; the key's own or `default` if none is named.
 	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
+// AllowedParams defines parameters for Allowed.
+type AllowedParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+
+	// Aaguid The model.
+	Aaguid string `form:"aaguid" json:"aaguid"`
+
+	// Groups The groups of whoever would enrol it, separated by commas.
+	Groups *[]string `form:"groups,omitempty" json:"groups,omitempty"`
+}
+
+// ListModelsParams defines parameters for ListModels.
+type ListModelsParams struct {
+	// Q Part of the model's name, in any case.
+	Q *string `form:"q,omitempty" json:"q,omitempty"`
+
+	// Aaguid Only this model.
+	Aaguid *string `form:"aaguid,omitempty" json:"aaguid,omitempty"`
+
+	// Cursor The `next` of the page before.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit How many items to answer at most.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
 // ListImportsParams defines parameters for ListImports.
@@ -1181,6 +1617,30 @@ type EnableUserParams struct {
 	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
 }
 
+// ShowGroupsParams defines parameters for ShowGroups.
+type ShowGroupsParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
+// SetGroupsParams defines parameters for SetGroups.
+type SetGroupsParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
+// ListInvitationsParams defines parameters for ListInvitations.
+type ListInvitationsParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
+// InviteParams defines parameters for Invite.
+type InviteParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
 // RemovePinParams defines parameters for RemovePin.
 type RemovePinParams struct {
 	// Realm The realm; the key's own or `default` if none is named.
@@ -1214,17 +1674,41 @@ type VerifyParams struct {
 	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
 }
 
+// BeginLoginParams defines parameters for BeginLogin.
+type BeginLoginParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
+// BeginRegistrationParams defines parameters for BeginRegistration.
+type BeginRegistrationParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
 // AddClientJSONRequestBody defines body for AddClient for application/json ContentType.
 type AddClientJSONRequestBody = NewClient
 
 // PutClientJSONRequestBody defines body for PutClient for application/json ContentType.
 type PutClientJSONRequestBody = ClientSettings
 
+// SetRootsJSONRequestBody defines body for SetRoots for application/json ContentType.
+type SetRootsJSONRequestBody = AttestationRoots
+
+// SetRulesJSONRequestBody defines body for SetRules for application/json ContentType.
+type SetRulesJSONRequestBody = KeyRules
+
 // ImportSeedsMultipartRequestBody defines body for ImportSeeds for multipart/form-data ContentType.
 type ImportSeedsMultipartRequestBody ImportSeedsMultipartBody
 
 // AddKeyJSONRequestBody defines body for AddKey for application/json ContentType.
 type AddKeyJSONRequestBody = NewKey
+
+// CheckStatementJSONRequestBody defines body for CheckStatement for application/json ContentType.
+type CheckStatementJSONRequestBody = StatementCheck
+
+// RotateStatementKeyJSONRequestBody defines body for RotateStatementKey for application/json ContentType.
+type RotateStatementKeyJSONRequestBody = Rotation
 
 // AssignTokenJSONRequestBody defines body for AssignToken for application/json ContentType.
 type AssignTokenJSONRequestBody = Assignment
@@ -1259,6 +1743,12 @@ type DisableUserJSONRequestBody = Nothing
 // EnableUserJSONRequestBody defines body for EnableUser for application/json ContentType.
 type EnableUserJSONRequestBody = Nothing
 
+// SetGroupsJSONRequestBody defines body for SetGroups for application/json ContentType.
+type SetGroupsJSONRequestBody = NewGroups
+
+// InviteJSONRequestBody defines body for Invite for application/json ContentType.
+type InviteJSONRequestBody = NewInvitation
+
 // SetPinJSONRequestBody defines body for SetPin for application/json ContentType.
 type SetPinJSONRequestBody = NewPin
 
@@ -1268,8 +1758,26 @@ type UnlockUserJSONRequestBody = Nothing
 // VerifyJSONRequestBody defines body for Verify for application/json ContentType.
 type VerifyJSONRequestBody = VerifyRequest
 
+// BeginLoginJSONRequestBody defines body for BeginLogin for application/json ContentType.
+type BeginLoginJSONRequestBody = LoginRequest
+
+// FinishLoginJSONRequestBody defines body for FinishLogin for application/json ContentType.
+type FinishLoginJSONRequestBody = LoginResponse
+
+// BeginRegistrationJSONRequestBody defines body for BeginRegistration for application/json ContentType.
+type BeginRegistrationJSONRequestBody = RegistrationRequest
+
+// FinishRegistrationJSONRequestBody defines body for FinishRegistration for application/json ContentType.
+type FinishRegistrationJSONRequestBody = RegistrationResponse
+
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
+	// Jwks The keys that statements are signed with
+	// (GET /.well-known/jwks.json)
+	Jwks(ctx echo.Context) error
+	// RelatedOrigins The origins of a relying party
+	// (GET /.well-known/webauthn)
+	RelatedOrigins(ctx echo.Context, params RelatedOriginsParams) error
 	// Healthz Does the process live?
 	// (GET /healthz)
 	Healthz(ctx echo.Context) error
@@ -1300,6 +1808,33 @@ type ServerInterface interface {
 	// PutClient Replace a RADIUS client, or add it
 	// (PUT /v1/clients/{name})
 	PutClient(ctx echo.Context, name string, params PutClientParams) error
+	// Allowed Would a model be allowed, and why not?
+	// (GET /v1/fido/allowed)
+	Allowed(ctx echo.Context, params AllowedParams) error
+	// ListConcerns List the enrolled keys that a status report concerns
+	// (GET /v1/fido/concerns)
+	ListConcerns(ctx echo.Context) error
+	// ShowMetadata Show which FIDO metadata is in use
+	// (GET /v1/fido/metadata)
+	ShowMetadata(ctx echo.Context) error
+	// ImportMetadata Import the FIDO metadata
+	// (POST /v1/fido/metadata)
+	ImportMetadata(ctx echo.Context) error
+	// ListModels List the models that the metadata knows
+	// (GET /v1/fido/models)
+	ListModels(ctx echo.Context, params ListModelsParams) error
+	// ListRoots List the own attestation roots
+	// (GET /v1/fido/roots)
+	ListRoots(ctx echo.Context) error
+	// SetRoots Set own attestation roots
+	// (PUT /v1/fido/roots)
+	SetRoots(ctx echo.Context) error
+	// ShowRules Show which keys may be enrolled
+	// (GET /v1/fido/rules)
+	ShowRules(ctx echo.Context) error
+	// SetRules Set which keys may be enrolled
+	// (PUT /v1/fido/rules)
+	SetRules(ctx echo.Context) error
 	// ListImports List the imports
 	// (GET /v1/imports)
 	ListImports(ctx echo.Context, params ListImportsParams) error
@@ -1312,6 +1847,9 @@ type ServerInterface interface {
 	// UndoImport Undo an import
 	// (POST /v1/imports/{id}/undo)
 	UndoImport(ctx echo.Context, id ImportId) error
+	// Uninvite Take an invitation back
+	// (DELETE /v1/invitations/{id})
+	Uninvite(ctx echo.Context, id string) error
 	// ListKeys List the API keys
 	// (GET /v1/keys)
 	ListKeys(ctx echo.Context, params ListKeysParams) error
@@ -1321,6 +1859,15 @@ type ServerInterface interface {
 	// DeleteKey Take an API key out of use
 	// (DELETE /v1/keys/{id})
 	DeleteKey(ctx echo.Context, id string) error
+	// CheckStatement Check a statement
+	// (POST /v1/statements/check)
+	CheckStatement(ctx echo.Context) error
+	// ListStatementKeys List the keys that sign statements
+	// (GET /v1/statements/keys)
+	ListStatementKeys(ctx echo.Context) error
+	// RotateStatementKey Make a new key to sign statements with
+	// (POST /v1/statements/keys)
+	RotateStatementKey(ctx echo.Context) error
 	// ListTokens List tokens
 	// (GET /v1/tokens)
 	ListTokens(ctx echo.Context, params ListTokensParams) error
@@ -1366,6 +1913,18 @@ type ServerInterface interface {
 	// EnableUser Let a disabled user be verified again
 	// (POST /v1/users/{name}/enable)
 	EnableUser(ctx echo.Context, name UserName, params EnableUserParams) error
+	// ShowGroups Show a user's groups
+	// (GET /v1/users/{name}/groups)
+	ShowGroups(ctx echo.Context, name UserName, params ShowGroupsParams) error
+	// SetGroups Set a user's groups
+	// (PUT /v1/users/{name}/groups)
+	SetGroups(ctx echo.Context, name UserName, params SetGroupsParams) error
+	// ListInvitations List a user's invitations
+	// (GET /v1/users/{name}/invitations)
+	ListInvitations(ctx echo.Context, name UserName, params ListInvitationsParams) error
+	// Invite Invite a user to enrol a token
+	// (POST /v1/users/{name}/invitations)
+	Invite(ctx echo.Context, name UserName, params InviteParams) error
 	// RemovePin Remove a user's PIN
 	// (DELETE /v1/users/{name}/pin)
 	RemovePin(ctx echo.Context, name UserName, params RemovePinParams) error
@@ -1381,11 +1940,50 @@ type ServerInterface interface {
 	// Verify Check a user's code
 	// (POST /v1/verify)
 	Verify(ctx echo.Context, params VerifyParams) error
+	// BeginLogin Begin to verify a user by a FIDO key
+	// (POST /v1/webauthn/login/begin)
+	BeginLogin(ctx echo.Context, params BeginLoginParams) error
+	// FinishLogin Verify a user by a FIDO key
+	// (POST /v1/webauthn/login/finish)
+	FinishLogin(ctx echo.Context) error
+	// BeginRegistration Begin to enrol a FIDO key
+	// (POST /v1/webauthn/register/begin)
+	BeginRegistration(ctx echo.Context, params BeginRegistrationParams) error
+	// FinishRegistration Enrol a FIDO key
+	// (POST /v1/webauthn/register/finish)
+	FinishRegistration(ctx echo.Context) error
 }
 
 // ServerInterfaceWrapper converts echo contexts to parameters.
 type ServerInterfaceWrapper struct {
 	Handler ServerInterface
+}
+
+// Jwks converts echo context to params.
+func (w *ServerInterfaceWrapper) Jwks(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.Jwks(ctx)
+	return err
+}
+
+// RelatedOrigins converts echo context to params.
+func (w *ServerInterfaceWrapper) RelatedOrigins(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RelatedOriginsParams
+	// ------------- Optional query parameter "rp_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "rp_id", ctx.QueryParams(), &params.RpId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter rp_id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RelatedOrigins(ctx, params)
+	return err
 }
 
 // Healthz converts echo context to params.
@@ -1567,6 +2165,140 @@ func (w *ServerInterfaceWrapper) PutClient(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.PutClient(ctx, name, params)
+	return err
+}
+
+// Allowed converts echo context to params.
+func (w *ServerInterfaceWrapper) Allowed(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AllowedParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// ------------- Required query parameter "aaguid" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "aaguid", ctx.QueryParams(), &params.Aaguid, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter aaguid: %s", err))
+	}
+
+	// ------------- Optional query parameter "groups" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", false, false, "groups", ctx.QueryParams(), &params.Groups, runtime.BindQueryParameterOptions{Type: "array", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter groups: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.Allowed(ctx, params)
+	return err
+}
+
+// ListConcerns converts echo context to params.
+func (w *ServerInterfaceWrapper) ListConcerns(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListConcerns(ctx)
+	return err
+}
+
+// ShowMetadata converts echo context to params.
+func (w *ServerInterfaceWrapper) ShowMetadata(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ShowMetadata(ctx)
+	return err
+}
+
+// ImportMetadata converts echo context to params.
+func (w *ServerInterfaceWrapper) ImportMetadata(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ImportMetadata(ctx)
+	return err
+}
+
+// ListModels converts echo context to params.
+func (w *ServerInterfaceWrapper) ListModels(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListModelsParams
+	// ------------- Optional query parameter "q" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// ------------- Optional query parameter "aaguid" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "aaguid", ctx.QueryParams(), &params.Aaguid, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter aaguid: %s", err))
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListModels(ctx, params)
+	return err
+}
+
+// ListRoots converts echo context to params.
+func (w *ServerInterfaceWrapper) ListRoots(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListRoots(ctx)
+	return err
+}
+
+// SetRoots converts echo context to params.
+func (w *ServerInterfaceWrapper) SetRoots(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SetRoots(ctx)
+	return err
+}
+
+// ShowRules converts echo context to params.
+func (w *ServerInterfaceWrapper) ShowRules(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ShowRules(ctx)
+	return err
+}
+
+// SetRules converts echo context to params.
+func (w *ServerInterfaceWrapper) SetRules(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SetRules(ctx)
 	return err
 }
 
@@ -1757,6 +2489,22 @@ func (w *ServerInterfaceWrapper) UndoImport(ctx echo.Context) error {
 	return err
 }
 
+// Uninvite converts echo context to params.
+func (w *ServerInterfaceWrapper) Uninvite(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.Uninvite(ctx, id)
+	return err
+}
+
 // ListKeys converts echo context to params.
 func (w *ServerInterfaceWrapper) ListKeys(ctx echo.Context) error {
 	var err error
@@ -1806,6 +2554,33 @@ func (w *ServerInterfaceWrapper) DeleteKey(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.DeleteKey(ctx, id)
+	return err
+}
+
+// CheckStatement converts echo context to params.
+func (w *ServerInterfaceWrapper) CheckStatement(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CheckStatement(ctx)
+	return err
+}
+
+// ListStatementKeys converts echo context to params.
+func (w *ServerInterfaceWrapper) ListStatementKeys(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListStatementKeys(ctx)
+	return err
+}
+
+// RotateStatementKey converts echo context to params.
+func (w *ServerInterfaceWrapper) RotateStatementKey(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RotateStatementKey(ctx)
 	return err
 }
 
@@ -2226,6 +3001,106 @@ func (w *ServerInterfaceWrapper) EnableUser(ctx echo.Context) error {
 	return err
 }
 
+// ShowGroups converts echo context to params.
+func (w *ServerInterfaceWrapper) ShowGroups(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name UserName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ShowGroupsParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ShowGroups(ctx, name, params)
+	return err
+}
+
+// SetGroups converts echo context to params.
+func (w *ServerInterfaceWrapper) SetGroups(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name UserName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params SetGroupsParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SetGroups(ctx, name, params)
+	return err
+}
+
+// ListInvitations converts echo context to params.
+func (w *ServerInterfaceWrapper) ListInvitations(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name UserName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListInvitationsParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListInvitations(ctx, name, params)
+	return err
+}
+
+// Invite converts echo context to params.
+func (w *ServerInterfaceWrapper) Invite(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name UserName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params InviteParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.Invite(ctx, name, params)
+	return err
+}
+
 // RemovePin converts echo context to params.
 func (w *ServerInterfaceWrapper) RemovePin(ctx echo.Context) error {
 	var err error
@@ -2351,6 +3226,60 @@ func (w *ServerInterfaceWrapper) Verify(ctx echo.Context) error {
 	return err
 }
 
+// BeginLogin converts echo context to params.
+func (w *ServerInterfaceWrapper) BeginLogin(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params BeginLoginParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.BeginLogin(ctx, params)
+	return err
+}
+
+// FinishLogin converts echo context to params.
+func (w *ServerInterfaceWrapper) FinishLogin(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.FinishLogin(ctx)
+	return err
+}
+
+// BeginRegistration converts echo context to params.
+func (w *ServerInterfaceWrapper) BeginRegistration(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params BeginRegistrationParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.BeginRegistration(ctx, params)
+	return err
+}
+
+// FinishRegistration converts echo context to params.
+func (w *ServerInterfaceWrapper) FinishRegistration(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.FinishRegistration(ctx)
+	return err
+}
+
 // This is a simple interface which specifies echo.Route addition functions which
 // are present on both echo.Echo and echo.Group, since we want to allow using
 // either of them for path registration
@@ -2399,6 +3328,13 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	}
 
 	router.POST(options.BaseURL+"/v1/verify", wrapper.Verify, options.OperationMiddlewares["verify"]...)
+	router.POST(options.BaseURL+"/v1/webauthn/register/begin", wrapper.BeginRegistration, options.OperationMiddlewares["beginRegistration"]...)
+	router.POST(options.BaseURL+"/v1/webauthn/register/finish", wrapper.FinishRegistration, options.OperationMiddlewares["finishRegistration"]...)
+	router.POST(options.BaseURL+"/v1/webauthn/login/begin", wrapper.BeginLogin, options.OperationMiddlewares["beginLogin"]...)
+	router.POST(options.BaseURL+"/v1/webauthn/login/finish", wrapper.FinishLogin, options.OperationMiddlewares["finishLogin"]...)
+	router.POST(options.BaseURL+"/v1/statements/check", wrapper.CheckStatement, options.OperationMiddlewares["checkStatement"]...)
+	router.GET(options.BaseURL+"/v1/statements/keys", wrapper.ListStatementKeys, options.OperationMiddlewares["listStatementKeys"]...)
+	router.POST(options.BaseURL+"/v1/statements/keys", wrapper.RotateStatementKey, options.OperationMiddlewares["rotateStatementKey"]...)
 	router.GET(options.BaseURL+"/v1/users", wrapper.ListUsers, options.OperationMiddlewares["listUsers"]...)
 	router.POST(options.BaseURL+"/v1/users", wrapper.AddUser, options.OperationMiddlewares["addUser"]...)
 	router.GET(options.BaseURL+"/v1/users/:name", wrapper.ShowUser, options.OperationMiddlewares["showUser"]...)
@@ -2408,6 +3344,11 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/v1/users/:name/pin", wrapper.RemovePin, options.OperationMiddlewares["removePin"]...)
 	router.PUT(options.BaseURL+"/v1/users/:name/pin", wrapper.SetPin, options.OperationMiddlewares["setPin"]...)
 	router.GET(options.BaseURL+"/v1/users/:name/why", wrapper.Why, options.OperationMiddlewares["why"]...)
+	router.GET(options.BaseURL+"/v1/users/:name/invitations", wrapper.ListInvitations, options.OperationMiddlewares["listInvitations"]...)
+	router.POST(options.BaseURL+"/v1/users/:name/invitations", wrapper.Invite, options.OperationMiddlewares["invite"]...)
+	router.DELETE(options.BaseURL+"/v1/invitations/:id", wrapper.Uninvite, options.OperationMiddlewares["uninvite"]...)
+	router.GET(options.BaseURL+"/v1/users/:name/groups", wrapper.ShowGroups, options.OperationMiddlewares["showGroups"]...)
+	router.PUT(options.BaseURL+"/v1/users/:name/groups", wrapper.SetGroups, options.OperationMiddlewares["setGroups"]...)
 	router.GET(options.BaseURL+"/v1/tokens", wrapper.ListTokens, options.OperationMiddlewares["listTokens"]...)
 	router.GET(options.BaseURL+"/v1/tokens/:serial", wrapper.ShowToken, options.OperationMiddlewares["showToken"]...)
 	router.POST(options.BaseURL+"/v1/tokens/:serial/assign", wrapper.AssignToken, options.OperationMiddlewares["assignToken"]...)
@@ -2422,6 +3363,15 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/imports", wrapper.ImportSeeds, options.OperationMiddlewares["importSeeds"]...)
 	router.GET(options.BaseURL+"/v1/imports/:id", wrapper.ShowImport, options.OperationMiddlewares["showImport"]...)
 	router.POST(options.BaseURL+"/v1/imports/:id/undo", wrapper.UndoImport, options.OperationMiddlewares["undoImport"]...)
+	router.GET(options.BaseURL+"/v1/fido/metadata", wrapper.ShowMetadata, options.OperationMiddlewares["showMetadata"]...)
+	router.POST(options.BaseURL+"/v1/fido/metadata", wrapper.ImportMetadata, options.OperationMiddlewares["importMetadata"]...)
+	router.GET(options.BaseURL+"/v1/fido/models", wrapper.ListModels, options.OperationMiddlewares["listModels"]...)
+	router.GET(options.BaseURL+"/v1/fido/allowed", wrapper.Allowed, options.OperationMiddlewares["allowed"]...)
+	router.GET(options.BaseURL+"/v1/fido/rules", wrapper.ShowRules, options.OperationMiddlewares["showRules"]...)
+	router.PUT(options.BaseURL+"/v1/fido/rules", wrapper.SetRules, options.OperationMiddlewares["setRules"]...)
+	router.GET(options.BaseURL+"/v1/fido/roots", wrapper.ListRoots, options.OperationMiddlewares["listRoots"]...)
+	router.PUT(options.BaseURL+"/v1/fido/roots", wrapper.SetRoots, options.OperationMiddlewares["setRoots"]...)
+	router.GET(options.BaseURL+"/v1/fido/concerns", wrapper.ListConcerns, options.OperationMiddlewares["listConcerns"]...)
 	router.GET(options.BaseURL+"/v1/clients", wrapper.ListClients, options.OperationMiddlewares["listClients"]...)
 	router.POST(options.BaseURL+"/v1/clients", wrapper.AddClient, options.OperationMiddlewares["addClient"]...)
 	router.DELETE(options.BaseURL+"/v1/clients/:name", wrapper.DeleteClient, options.OperationMiddlewares["deleteClient"]...)
@@ -2431,6 +3381,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/v1/keys/:id", wrapper.DeleteKey, options.OperationMiddlewares["deleteKey"]...)
 	router.GET(options.BaseURL+"/v1/audit", wrapper.ListAudit, options.OperationMiddlewares["listAudit"]...)
 	router.GET(options.BaseURL+"/v1/audit/verify", wrapper.VerifyAudit, options.OperationMiddlewares["verifyAudit"]...)
+	router.GET(options.BaseURL+"/.well-known/jwks.json", wrapper.Jwks, options.OperationMiddlewares["jwks"]...)
+	router.GET(options.BaseURL+"/.well-known/webauthn", wrapper.RelatedOrigins, options.OperationMiddlewares["relatedOrigins"]...)
 	router.GET(options.BaseURL+"/openapi.yaml", wrapper.Contract, options.OperationMiddlewares["contract"]...)
 	router.GET(options.BaseURL+"/healthz", wrapper.Healthz, options.OperationMiddlewares["healthz"]...)
 	router.GET(options.BaseURL+"/readyz", wrapper.Readyz, options.OperationMiddlewares["readyz"]...)

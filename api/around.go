@@ -64,6 +64,15 @@ var queries = map[routeKey]reflect.Type{
 	{"GET", "/v1/imports"}:                  reflect.TypeFor[ListImportsParams](),
 	{"POST", "/v1/imports"}:                 reflect.TypeFor[ImportSeedsParams](),
 	{"GET", "/v1/audit"}:                    reflect.TypeFor[ListAuditParams](),
+	{"POST", "/v1/webauthn/register/begin"}: reflect.TypeFor[BeginRegistrationParams](),
+	{"POST", "/v1/webauthn/login/begin"}:    reflect.TypeFor[BeginLoginParams](),
+	{"GET", "/v1/users/:name/invitations"}:  reflect.TypeFor[ListInvitationsParams](),
+	{"POST", "/v1/users/:name/invitations"}: reflect.TypeFor[InviteParams](),
+	{"GET", "/v1/users/:name/groups"}:       reflect.TypeFor[ShowGroupsParams](),
+	{"PUT", "/v1/users/:name/groups"}:       reflect.TypeFor[SetGroupsParams](),
+	{"GET", "/v1/fido/models"}:              reflect.TypeFor[ListModelsParams](),
+	{"GET", "/v1/fido/allowed"}:             reflect.TypeFor[AllowedParams](),
+	{"GET", "/.well-known/webauthn"}:        reflect.TypeFor[RelatedOriginsParams](),
 }
 
 // routesOf makes the table of routes from the router's.
@@ -82,6 +91,7 @@ func routesOf(registered []*echo.Route) map[routeKey]*route {
 	routes[routeKey{"GET", "/v1/imports/:id"}].slow = true // counts a million tokens
 	routes[routeKey{"POST", "/v1/imports/:id/undo"}].slow = true
 	routes[routeKey{"GET", "/v1/audit/verify"}].slow = true
+	routes[routeKey{"POST", "/v1/fido/metadata"}].slow = true // a large body
 	return routes
 }
 

@@ -87,6 +87,41 @@ var calls = []call{
 	{"GET", "/v1/audit", "", 200, ""},
 	{"GET", "/v1/audit?realm=corp&user=alice&serial=A1&action=verify&outcome=reject&cursor=9&limit=1", "", 200, ""},
 	{"GET", "/v1/audit/verify", "", 200, ""},
+	{"POST", "/v1/verify", `{"user":"alice","code":"755224","statement":{"audience":"https://wiki.example.com","nonce":"n","ttl":60}}`, 200, ""},
+	{"POST", "/v1/webauthn/register/begin?realm=corp", `{"user":"alice","rp_id":"example.com","discoverable":true}`, 200, ""},
+	{"POST", "/v1/webauthn/register/begin", `{"user":"alice"}`, 200, ""},
+	{"POST", "/v1/webauthn/register/finish", `{"session":"c2Vzc2lvbg","response":{"id":"AAAA"}}`, 201, ""},
+	{"POST", "/v1/webauthn/login/begin", `{"user":"alice","realm":"corp","user_verification":"required"}`, 200, ""},
+	{"POST", "/v1/webauthn/login/begin", `{}`, 200, ""},
+	{"POST", "/v1/webauthn/login/finish", `{"session":"c2Vzc2lvbg","response":{"id":"AAAA"}}`, 200, ""},
+	{"POST", "/v1/webauthn/login/finish", `{"session":"c2Vzc2lvbg","response":{"id":"AAAA"},"statement":{"audience":"wiki"}}`, 200, ""},
+	{"POST", "/v1/webauthn/login/finish", `{"session":"another","response":{}}`, 200, ""},
+	{"POST", "/v1/statements/check", `{"statement":"e30.e30.c2ln","audience":"wiki","max_age":900}`, 200, ""},
+	{"POST", "/v1/statements/check", `{"statement":"e30","audience":"wiki"}`, 200, ""},
+	{"GET", "/v1/statements/keys", "", 200, ""},
+	{"POST", "/v1/statements/keys", "", 200, ""},
+	{"POST", "/v1/statements/keys", `{"now":true}`, 200, ""},
+	{"POST", "/v1/users/alice/invitations", "", 201, ""},
+	{"POST", "/v1/users/alice/invitations", `{"kinds":["fido"],"valid":3600,"realm":"corp"}`, 201, ""},
+	{"GET", "/v1/users/alice/invitations?realm=corp", "", 200, ""},
+	{"DELETE", "/v1/invitations/17", "", 204, ""},
+	{"GET", "/v1/users/alice/groups", "", 200, ""},
+	{"PUT", "/v1/users/alice/groups?realm=corp", `{"groups":["staff","board"]}`, 200, ""},
+	{"PUT", "/v1/users/alice/groups", `{"groups":[]}`, 200, ""},
+	{"GET", "/v1/fido/metadata", "", 200, ""},
+	{"POST", "/v1/fido/metadata", "e30.e30.c2ln", 200, "application/octet-stream"},
+	{"GET", "/v1/fido/models?q=key&aaguid=01020304-0506-0708-0102-030405060708&cursor=x&limit=2", "", 200, ""},
+	{"GET", "/v1/fido/models", "", 200, ""},
+	{"GET", "/v1/fido/allowed?aaguid=01020304-0506-0708-0102-030405060708&groups=board,staff&realm=corp", "", 200, ""},
+	{"GET", "/v1/fido/allowed?aaguid=01020304-0506-0708-0102-030405060708", "", 200, ""},
+	{"GET", "/v1/fido/rules", "", 200, ""},
+	{"PUT", "/v1/fido/rules", `{"version":0,"rules":{"default":{"synced":true},"realms":{"lab":{"allow_unknown":true,"groups":{"board":{}}}}}}`, 200, ""},
+	{"GET", "/v1/fido/roots", "", 200, ""},
+	{"PUT", "/v1/fido/roots", `{"pem":""}`, 200, ""},
+	{"GET", "/v1/fido/concerns", "", 200, ""},
+	{"GET", "/.well-known/jwks.json", "", 200, ""},
+	{"GET", "/.well-known/webauthn", "", 200, ""},
+	{"GET", "/.well-known/webauthn?rp_id=example.net", "", 200, ""},
 	{"GET", "/openapi.yaml", "", 200, ""},
 	{"GET", "/healthz", "", 200, ""},
 	{"GET", "/readyz", "", 200, ""},
@@ -211,6 +246,32 @@ func TestEveryOperationFailsAsTheContractSays(t *testing.T) {
 		{tokens.ErrState, call{"POST", "/v1/tokens/A/resume", "", 409, ""}},
 		{tokens.ErrState, call{"DELETE", "/v1/keys/last", "", 409, ""}},
 		{tokens.ErrTampered, call{"POST", "/v1/tokens/A/suspend", "", 409, ""}},
+		{tokens.ErrNotFound, call{"POST", "/v1/webauthn/register/begin", `{"user":"bob"}`, 404, ""}},
+		{tokens.ErrExists, call{"POST", "/v1/webauthn/register/finish", `{"session":"s","response":{}}`, 409, ""}},
+		{tokens.ErrState, call{"POST", "/v1/webauthn/register/finish", `{"session":"s","response":{}}`, 409, ""}},
+		{nil, call{"POST", "/v1/webauthn/register/finish", `{"session":"s","response":[]}`, 400, ""}},
+		{nil, call{"POST", "/v1/webauthn/register/finish", `{"session":"s"}`, 400, ""}},
+		{nil, call{"POST", "/v1/webauthn/login/finish", `{"session":"s","response":"x"}`, 400, ""}},
+		{nil, call{"POST", "/v1/webauthn/login/finish", `{"session":"s","response":{},"statement":{"audience":""}}`, 400, ""}},
+		{nil, call{"POST", "/v1/webauthn/login/begin", `{"user_verification":"perhaps"}`, 400, ""}},
+		{nil, call{"POST", "/v1/webauthn/login/begin", `{"user":"` + strings.Repeat("a", maxJSON) + `"}`, 413, ""}},
+		{nil, call{"POST", "/v1/verify", `{"user":"alice","code":"755224","statement":{"audience":"x","ttl":0}}`, 400, ""}},
+		{nil, call{"POST", "/v1/verify", `{"user":"alice","code":"755224","statement":{"audience":"x","ttl":3601}}`, 400, ""}},
+		{nil, call{"POST", "/v1/statements/check", `{"statement":"x","audience":"y","max_age":0}`, 400, ""}},
+		{tokens.ErrState, call{"POST", "/v1/statements/keys", "", 409, ""}},
+		{tokens.ErrNotFound, call{"POST", "/v1/users/bob/invitations", "", 404, ""}},
+		{tokens.ErrState, call{"POST", "/v1/users/bob/invitations", "", 409, ""}},
+		{tokens.ErrNotFound, call{"DELETE", "/v1/invitations/9", "", 404, ""}},
+		{tokens.ErrNotFound, call{"GET", "/v1/users/bob/groups", "", 404, ""}},
+		{tokens.ErrNotFound, call{"PUT", "/v1/users/bob/groups", `{"groups":["a"]}`, 404, ""}},
+		{tokens.ErrState, call{"PUT", "/v1/fido/rules", `{"version":2,"rules":{"default":{}}}`, 409, ""}},
+		{nil, call{"PUT", "/v1/fido/rules", `{"version":2,"rules":{"default":{"alow_unknown":true}}}`, 400, ""}},
+		{nil, call{"PUT", "/v1/fido/rules", `{"version":2,"rules":[]}`, 400, ""}},
+		{nil, call{"POST", "/v1/fido/metadata", `{}`, 415, ""}},
+		{nil, call{"POST", "/v1/fido/metadata", "", 400, "application/octet-stream"}},
+		{nil, call{"GET", "/v1/fido/allowed", "", 400, ""}},
+		{nil, call{"GET", "/v1/fido/models?limit=0", "", 400, ""}},
+		{nil, call{"GET", "/.well-known/webauthn?rp_id=example.edu", "", 404, ""}},
 		{tokens.ErrWrongCode, call{"POST", "/v1/tokens/A/resync", `{"code1":"1","code2":"2"}`, 422, ""}},
 		{nil, call{"POST", "/v1/verify", `{"user":"alice"}`, 400, ""}},
 		{nil, call{"POST", "/v1/verify", `{"user":"` + strings.Repeat("a", maxJSON) + `"}`, 413, ""}},
@@ -323,7 +384,17 @@ func TestGeneratedCodeIsUpToDate(t *testing.T) {
 
 // The contract's enums are the core's values.
 func TestEnumsAreTheCores(t *testing.T) {
-	for _, st := range []tokens.State{tokens.Imported, tokens.Active, tokens.Suspended, tokens.Lost, tokens.Revoked} {
+	for _, k := range []tokens.Type{tokens.TOTP, tokens.HOTP, tokens.YubicoOTP, tokens.FIDO} {
+		if !TokenType(k).Valid() {
+			t.Errorf("token type %s", k)
+		}
+	}
+	for _, k := range []string{tokens.InviteFIDO, tokens.InviteTOTP} {
+		if !NewInvitationKinds(k).Valid() {
+			t.Errorf("kind of invitation %s", k)
+		}
+	}
+	for _, st := range []tokens.State{tokens.Imported, tokens.Pending, tokens.Active, tokens.Suspended, tokens.Lost, tokens.Revoked} {
 		if !TokenState(st).Valid() {
 			t.Errorf("token state %s", st)
 		}

@@ -3,10 +3,13 @@ package api
 import (
 	"context"
 	"io"
+	"time"
 
+	"watchword/api/console"
 	"watchword/seeds"
 	"watchword/tokens"
 	"watchword/tokens/audit"
+	"watchword/webauthn"
 )
 
 // Core is what the handlers consume of tokens.Service, noun by noun. Every
@@ -22,6 +25,10 @@ type Core interface {
 	Clients
 	Journal
 	Imports
+	Invitations
+	Memberships
+	Statements
+	console.Enroller
 }
 
 // Keys are the API keys, and what they prove.
@@ -96,4 +103,54 @@ type Imports interface {
 // with an error: it says which records were bad.
 type Importer interface {
 	Import(ctx context.Context, p tokens.Principal, opts seeds.Options, r io.Reader) (*seeds.Report, error)
+}
+
+// Invitations let people enrol a token by themselves.
+type Invitations interface {
+	// Invite answers the code that the invitation's link holds, this once.
+	Invite(ctx context.Context, p tokens.Principal, n tokens.NewInvitation) (tokens.Invitation, string, error)
+	Invitations(ctx context.Context, p tokens.Principal, realm, user string) ([]tokens.Invitation, error)
+	Uninvite(ctx context.Context, p tokens.Principal, id string) error
+}
+
+// Memberships are the groups of a user.
+type Memberships interface {
+	SetGroups(ctx context.Context, p tokens.Principal, realm, user string, groups []string) ([]string, error)
+	UserGroups(ctx context.Context, p tokens.Principal, realm, user string) ([]string, error)
+}
+
+// Statements are proof for applications, signed in the HSM.
+type Statements interface {
+	// Statement answers the signed statement of an accept.
+	Statement(ctx context.Context, p tokens.Principal, r tokens.StatementRequest, v tokens.Verified) (string, error)
+	// CheckStatement fails with *tokens.StatementError where a statement proves nothing.
+	CheckStatement(ctx context.Context, p tokens.Principal, jwt, audience string, maxAge time.Duration) (tokens.StatementClaims, error)
+	JWKS(ctx context.Context) ([]byte, error) // JSON, for everybody
+	StatementKeys(ctx context.Context, p tokens.Principal) ([]tokens.StatementKey, error)
+	RotateStatementKey(ctx context.Context, p tokens.Principal, now bool) ([]tokens.StatementKey, error)
+}
+
+// FIDO is what the handlers consume of webauthn.Service. Like the core's, its
+// methods authorise and audit by themselves.
+type FIDO interface {
+	console.Ceremonies
+	Models
+	Trust
+}
+
+// Models are the models of FIDO keys that the metadata knows.
+type Models interface {
+	Metadata(ctx context.Context, p tokens.Principal) (webauthn.MetadataInfo, error)
+	ImportMetadata(ctx context.Context, p tokens.Principal, blob []byte) (webauthn.MetadataInfo, error)
+	Models(ctx context.Context, p tokens.Principal, q webauthn.ModelQuery) ([]webauthn.Model, error)
+	Concerns(ctx context.Context, p tokens.Principal) ([]webauthn.Concern, error)
+}
+
+// Trust says which keys may be enrolled.
+type Trust interface {
+	Allowed(ctx context.Context, p tokens.Principal, realm string, groups []string, aaguid string) (webauthn.Verdict, error)
+	Rules(ctx context.Context, p tokens.Principal) (webauthn.RuleSet, int64, error)
+	SetRules(ctx context.Context, p tokens.Principal, r webauthn.RuleSet, expect int64) error
+	Roots(ctx context.Context, p tokens.Principal) ([]webauthn.RootInfo, error)
+	SetRoots(ctx context.Context, p tokens.Principal, pem []byte) error
 }

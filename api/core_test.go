@@ -33,6 +33,7 @@ type scripted struct {
 	user      string
 	rows      int // how many rows listings answer; default 1
 
+	stating   error // what Statement answers, if it is not nil
 	importing func(ctx context.Context, o seeds.Options, r io.Reader) (*seeds.Report, error)
 	verifying func(ctx context.Context, a tokens.Attempt) (tokens.Result, error)
 }
@@ -279,7 +280,7 @@ func (s *scripted) Import(ctx context.Context, p tokens.Principal, o seeds.Optio
 // newServer makes a server over a scripted core.
 func newServer(t testing.TB, core *scripted, change ...func(*Config)) *Server {
 	t.Helper()
-	cfg := Config{Core: core, Importer: core}
+	cfg := Config{Core: core, Importer: core, FIDO: core.fido()}
 	for _, f := range change {
 		f(&cfg)
 	}

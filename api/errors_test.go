@@ -142,8 +142,14 @@ func TestTwoAuthorizationHeadersAreRefused(t *testing.T) {
 // Every route under /v1 asks for a key, whatever else changes.
 func TestNoRouteIsOpenByAccident(t *testing.T) {
 	s := newServer(t, &scripted{})
-	open := map[string]bool{"/openapi.yaml": true, "/healthz": true, "/readyz": true, "/metrics": true}
+	open := map[string]bool{
+		"/openapi.yaml": true, "/healthz": true, "/readyz": true, "/metrics": true, "/.well-known/jwks.json": true, "/.well-known/webauthn": true,
+	}
+	pages := map[string]bool{"/signin": true, "/enrol/*": true, "/console/*": true, "/assets/*": true} // for people, who have none
 	for _, r := range s.echo.Routes() {
+		if pages[r.Path] {
+			continue
+		}
 		w := do(s.Handler(), r.Method, strings.NewReplacer(":name", "x", ":serial", "x", ":id", "x").Replace(r.Path), "", "Authorization", "")
 		if want := map[bool]int{true: 200, false: 401}[open[r.Path]]; w.Code != want {
 			t.Errorf("%s %s without a key: %d, want %d", r.Method, r.Path, w.Code, want)

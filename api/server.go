@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -22,6 +23,19 @@ import (
 type Config struct {
 	Core     Core
 	Importer Importer
+
+	// FIDO serves FIDO keys. Nil: no relying party is configured. (A nil pointer in
+	// it is not nil.)
+	FIDO FIDO
+
+	// Name is what pages and authenticator apps call this installation. Empty: the
+	// name of the first relying party, or else Watchword.
+	Name string
+
+	// Address is where people reach the pages, such as https://login.example.com,
+	// for the links of invitations. Empty: the first origin of the first relying
+	// party.
+	Address string
 
 	// Ready says what keeps the server from doing its work; nothing means that
 	// it can. It must be quick and may be called concurrently. Nil: always.
@@ -57,6 +71,7 @@ type Server struct {
 	metrics *metrics
 	scrape  http.Handler
 	cert    *certificate // nil: plain HTTP
+	blobs   sync.Mutex   // held while FIDO metadata is received
 	quota   quota
 	http    *http.Server
 	open    atomic.Int64 // requests under way
@@ -82,6 +97,9 @@ func New(cfg Config) (*Server, error) {
 	s.echo.HTTPErrorHandler = func(err error, c echo.Context) { s.fail(c, err) }
 	s.echo.Use(s.around)
 	RegisterHandlers(s.echo, s)
+	if err := s.addPages(); err != nil {
+		return nil, err
+	}
 	s.routes = routesOf(s.echo.Routes())
 
 	m, err := newMetrics(cfg.Metrics, s)

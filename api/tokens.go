@@ -17,7 +17,7 @@ func (s *Server) ListTokens(c echo.Context, params ListTokensParams) error {
 		return err
 	}
 	if params.State != nil && !params.State.Valid() {
-		return fmt.Errorf("%w: state is imported, active, suspended, lost or revoked", tokens.ErrInvalid)
+		return fmt.Errorf("%w: state is imported, pending, active, suspended, lost or revoked", tokens.ErrInvalid)
 	}
 	rows, err := s.cfg.Core.Tokens(c.Request().Context(), who(c), tokens.TokenQuery{
 		Realm: value(params.Realm), Owner: value(params.User), State: tokens.State(value(params.State)),
@@ -108,10 +108,14 @@ func act(c echo.Context, serial string, query *string,
 // tokenView shows a token; its wrapped seed and binding stay where they are.
 func tokenView(t *tokens.Token) Token {
 	v := Token{
-		Serial: t.Serial, Realm: t.Realm, Type: TokenType(t.Type), Algorithm: TokenAlgorithm(t.Algorithm.String()),
-		Digits: t.Digits, State: TokenState(t.State), User: t.Owner, Model: t.Model, Batch: t.Batch, Created: instant(t.Created),
+		Serial: t.Serial, Realm: t.Realm, Type: TokenType(t.Type), Digits: t.Digits, State: TokenState(t.State), User: t.Owner, Model: t.Model, Batch: t.Batch, Created: instant(t.Created),
+	}
+	if t.Type != tokens.FIDO {
+		v.Algorithm = TokenAlgorithm(t.Algorithm.String())
 	}
 	switch t.Type {
+	case tokens.FIDO:
+		fidoView(&v, t)
 	case tokens.HOTP:
 		v.Counter = &t.Last
 	case tokens.YubicoOTP:

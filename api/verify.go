@@ -1,6 +1,8 @@
 package api
 
 import (
+	"errors"
+
 	"github.com/labstack/echo/v4"
 
 	"watchword/tokens"
@@ -16,11 +18,20 @@ func (s *Server) Verify(c echo.Context, params VerifyParams) error {
 	if err != nil {
 		return err
 	}
+	wanted, err := statementWanted(in.Statement)
+	if err != nil {
+		return err
+	}
 	got, err := s.cfg.Core.Verify(c.Request().Context(), who(c), tokens.Attempt{
 		Realm: realm, User: in.User, Code: in.Code, Transport: "http",
 	})
-	if err == nil && got.Accept {
-		return reply(c, VerifyResult{Result: VerdictAccept, Serial: &got.Serial}, nil)
+	if err != nil || !got.Accept {
+		return reply(c, VerifyResult{Result: VerdictReject}, err)
 	}
-	return reply(c, VerifyResult{Result: VerdictReject}, err)
+	out := VerifyResult{Result: VerdictAccept, Serial: &got.Serial}
+	out.Statement, err = s.statement(c, wanted, tokens.Verified{Realm: realm, User: in.User, Serial: got.Serial})
+	if errors.Is(err, errMoved) {
+		return reply(c, VerifyResult{Result: VerdictReject}, nil)
+	}
+	return reply(c, out, err)
 }
