@@ -33,6 +33,9 @@ type Batch interface {
 
 // Core is what an Importer hands tokens to. Service makes one of the real core.
 type Core interface {
+	// MayImport says whether p may import. Nothing of a file is read before: to
+	// open a container can be made costly by whoever made it.
+	MayImport(ctx context.Context, p tokens.Principal, n tokens.NewImport) error
 	BeginImport(ctx context.Context, p tokens.Principal, n tokens.NewImport) (Batch, error)
 	// RefuseImport authorises and audits an import whose file cannot be read
 	// at all. It answers why, or that p may not import.
@@ -114,6 +117,10 @@ type Options struct {
 // tokens.ErrInvalid, if the file as a whole cannot be read, or what the core or
 // r failed with; then nothing of the file was imported either.
 func (im *Importer) Import(ctx context.Context, p tokens.Principal, o Options, r io.Reader) (*Report, error) {
+	intent := tokens.NewImport{Realm: o.Realm, Name: o.Name, Format: o.Format, DryRun: o.DryRun}
+	if err := im.core.MayImport(ctx, p, intent); err != nil {
+		return nil, err
+	}
 	open := OpenOptions{Now: im.now(), PGPKey: o.PGPKey, PGPSigner: o.PGPSigner, Choices: o.Choices, AllowExpired: o.Partial, AllowRSA15: o.AllowRSA15, Transported: im.core.Transports()}
 	defer func() { clear(open.Key); clear(open.Password) }()
 	open.vault = im.vault(ctx, p, o.Realm)
@@ -125,7 +132,7 @@ func (im *Importer) Import(ctx context.Context, p tokens.Principal, o Options, r
 		return nil, failed.error
 	}
 	if err != nil {
-		return nil, im.core.RefuseImport(ctx, p, tokens.NewImport{Realm: o.Realm, Name: o.Name, Format: o.Format, DryRun: o.DryRun}, err)
+		return nil, im.core.RefuseImport(ctx, p, intent, err)
 	}
 	defer file.Close()
 	batch, err := im.core.BeginImport(ctx, p, tokens.NewImport{

@@ -47,6 +47,13 @@ type shelfBatch struct {
 }
 
 // RefuseImport answers why, as the core does for those who may import.
+func (s *shelf) MayImport(_ context.Context, p tokens.Principal, _ tokens.NewImport) error {
+	if p.Name == "nobody" {
+		return tokens.ErrForbidden
+	}
+	return nil
+}
+
 func (s *shelf) RefuseImport(_ context.Context, _ tokens.Principal, _ tokens.NewImport, why error) error {
 	return why
 }
@@ -319,9 +326,14 @@ type failing struct{}
 func (failing) Read([]byte) (int, error) { return 0, io.ErrClosedPipe }
 
 func TestImportNeedsPermissionBeforeAnythingIsParsed(t *testing.T) {
-	_, err := NewImporter(newShelf(t)).Import(context.Background(), tokens.Principal{Name: "nobody"}, Options{}, strings.NewReader(csvOf("A1")))
+	file := strings.NewReader(csvOf("A1"))
+	before := file.Len()
+	_, err := NewImporter(newShelf(t)).Import(context.Background(), tokens.Principal{Name: "nobody"}, Options{}, file)
 	if !errors.Is(err, tokens.ErrForbidden) {
 		t.Errorf("%v", err)
+	}
+	if file.Len() != before {
+		t.Errorf("%d bytes of the file were read", before-file.Len())
 	}
 }
 

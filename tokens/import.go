@@ -145,6 +145,16 @@ func fileName(name string) string {
 	return name
 }
 
+// MayImport says whether p may import what n says, before anything of the file is
+// read. It leaves nothing behind but the audit record of a refusal.
+func (s *Service) MayImport(ctx context.Context, p Principal, in NewImport) error {
+	realm, err := p.realm(in.Realm)
+	if err != nil {
+		return err
+	}
+	return s.authorise(ctx, p, policy.ImportBegin, audit.Event{Realm: realm, Detail: []audit.Field{{Name: "file", Value: fileName(in.Name)}}})
+}
+
 // RefuseImport authorises and audits an import whose file cannot be read at
 // all. It answers why, or that p may not import.
 func (s *Service) RefuseImport(ctx context.Context, p Principal, in NewImport, why error) error {

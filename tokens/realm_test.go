@@ -84,6 +84,9 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 			}
 			return err
 		},
+		"MayImport": func(p tokens.Principal) error {
+			return h.MayImport(ctx, p, tokens.NewImport{Realm: "corp", Name: "x"})
+		},
 		"RefuseImport": func(p tokens.Principal) error {
 			why := errors.New("line 1: no serial")
 			if err := h.RefuseImport(ctx, p, tokens.NewImport{Realm: "corp", Name: "x"}, why); err != why {
@@ -273,7 +276,7 @@ func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
 		"UnlockUser": policy.UserUnlock, "UnlockOwner": policy.UserUnlock, "SetPIN": policy.UserPIN, "Assign": policy.TokenAssign,
 		"Unassign": policy.TokenUnassign, "Suspend": policy.TokenSuspend, "Resume": policy.TokenResume, "MarkLost": policy.TokenLost,
 		"Revoke": policy.TokenRevoke, "Resync": policy.TokenResync, "ShowToken": policy.TokenShow, "Tokens": policy.TokenList, "Why": policy.UserWhy,
-		"Records": policy.AuditList, "BeginImport": policy.ImportBegin, "RefuseImport": policy.ImportBegin, "OpenPGP": policy.ImportBegin, "PutClient": policy.ClientPut, "DeleteClient": policy.ClientDelete,
+		"Records": policy.AuditList, "BeginImport": policy.ImportBegin, "MayImport": policy.ImportBegin, "RefuseImport": policy.ImportBegin, "OpenPGP": policy.ImportBegin, "PutClient": policy.ClientPut, "DeleteClient": policy.ClientDelete,
 		"AddKey": policy.KeyAdd, "DeleteKey": policy.KeyDelete,
 		"VerifyKey": policy.Verify, "RefuseLogin": policy.Verify, "LoginHolder": policy.Verify, "KeyHolder": policy.KeyEnrol,
 		"EnrolKey": policy.KeyEnrol, "RefuseKey": policy.KeyEnrol, "EnrolSoft": policy.TokenEnrol, "ConfirmSoft": policy.TokenConfirm,
