@@ -59,7 +59,8 @@ func (w *twin) both() [2]tokens.Database { return [2]tokens.Database{w.db, w.mod
 
 // kind is what matters of an error.
 func kind(err error) error {
-	for _, k := range []error{tokens.ErrChainMoved, tokens.ErrConflict, tokens.ErrExists, tokens.ErrState, tokens.ErrNotFound, tokens.ErrInvalid} {
+	for _, k := range []error{tokens.ErrChainMoved, tokens.ErrConflict, tokens.ErrExists, tokens.ErrState, tokens.ErrNotFound,
+		tokens.ErrSpent, tokens.ErrInvalid} {
 		if errors.Is(err, k) {
 			return k
 		}
@@ -184,8 +185,9 @@ func walk(t *testing.T, r *rapid.T, db *store.DB) {
 			wrong := off.Draw(r, "off")
 			fails := rapid.IntRange(0, 3).Draw(r, "failures")
 			last := rapid.Int64Range(-1, 8).Draw(r, "last")
+			spends := w.spends(r)
 			w.commit("verify", func(db tokens.Database, _ int) *tokens.Change {
-				c := &tokens.Change{}
+				c := &tokens.Change{Spends: spends}
 				for i, name := range names {
 					s := subjectOf(w, db, ref(name))
 					if s == nil {
@@ -260,8 +262,98 @@ func walk(t *testing.T, r *rapid.T, db *store.DB) {
 				}}}
 			})
 		},
+		"enrol": func(r *rapid.T) {
+			what, wrong, spends := serial.Draw(r, "serial"), off.Draw(r, "off"), w.spends(r)
+			key, owner := rapid.IntRange(0, 3).Draw(r, "credential"), user.Draw(r, "user")
+			realm := rapid.SampledFrom([]string{"default", "default", "abroad"}).Draw(r, "realm")
+			w.commit("key.enrol", func(db tokens.Database, _ int) *tokens.Change {
+				t := sampleToken(what)
+				t.Realm, t.State, t.Created = realm, tokens.Pending, w.clock
+				if key > 0 {
+					t = sampleKey(what, &tokens.User{})
+					t.Realm, t.Created, t.Credential.ID = realm, w.clock, []byte{byte(key)}
+				}
+				c := &tokens.Change{NewTokens: []*tokens.Token{&t}, Spends: spends}
+				if s := subjectOf(w, db, ref(owner)); s != nil {
+					t.OwnerID = s.User.ID
+					c.Standings = move(s)
+					c.Standings[0].Expect = max(1, s.Version+wrong)
+					c.Standings[0].Next.Version = c.Standings[0].Expect + 1
+				}
+				return c
+			})
+		},
+		"expire": func(r *rapid.T) {
+			before := w.clock.Add(time.Duration(rapid.IntRange(-5, 5).Draw(r, "before")) * time.Second)
+			before = before.AddDate(0, 0, rapid.SampledFrom([]int{0, 30}).Draw(r, "days"))
+			var got [2]int
+			for side, db := range w.both() {
+				var err error
+				if got[side], err = db.Expire(context.Background(), before); err != nil {
+					r.Fatal(err)
+				}
+			}
+			if got[0] != got[1] {
+				r.Fatalf("Expire: the database says %d, memory %d", got[0], got[1])
+			}
+		},
+		"document": func(r *rapid.T) {
+			d := tokens.DocumentWrite{
+				Name: rapid.SampledFrom(documents).Draw(r, "name"), Expect: rapid.Int64Range(0, 3).Draw(r, "expect"), Updated: w.clock,
+				Data: rapid.SampledFrom([][]byte{nil, {}, {1}, {2, 0}}).Draw(r, "data"),
+			}
+			w.commit("document.put", func(tokens.Database, int) *tokens.Change {
+				return &tokens.Change{Documents: []tokens.DocumentWrite{d}}
+			})
+		},
+		"groups": func(r *rapid.T) {
+			name, groups := user.Draw(r, "user"), rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "é"}), 0, 3).Draw(r, "groups")
+			w.commit("user.groups", func(db tokens.Database, _ int) *tokens.Change {
+				s := subjectOf(w, db, ref(name))
+				if s == nil {
+					return &tokens.Change{}
+				}
+				return &tokens.Change{Standings: move(s), Groups: []tokens.GroupsWrite{{UserID: s.User.ID, Groups: groups}}}
+			})
+		},
+		"invitation": func(r *rapid.T) {
+			v := tokens.Invitation{ID: rapid.SampledFrom(invitations).Draw(r, "id")}
+			what, name := rapid.IntRange(0, 3).Draw(r, "what"), user.Draw(r, "user")
+			expires := rapid.IntRange(0, 5).Draw(r, "expires")
+			w.commit("invitation", func(db tokens.Database, _ int) *tokens.Change {
+				switch what {
+				case 0:
+					return &tokens.Change{Invites: []tokens.InvitationWrite{{Delete: true, Invitation: v}}}
+				case 1:
+					v.Used, v.Serial = w.clock, "S1"
+					return &tokens.Change{Invites: []tokens.InvitationWrite{{Use: true, Invitation: v}}}
+				}
+				made := tokens.Invitation{
+					ID: v.ID, Realm: "default", User: name, UserID: 1 << 40, Kinds: []string{"fido"}, Created: w.clock,
+					Expires: w.clock.Add(time.Duration(expires) * time.Second),
+				}
+				if s := subjectOf(w, db, ref(name)); s != nil {
+					made.UserID = s.User.ID
+				}
+				return &tokens.Change{Invites: []tokens.InvitationWrite{{Invitation: made}}}
+			})
+		},
 		"": func(r *rapid.T) { w.compare(users) },
 	})
+}
+
+var (
+	documents   = []string{"fido.mds", "fido.rules"}
+	invitations = []string{"i1", "i2", "i3"}
+)
+
+// spends are a few things to spend, mostly none.
+func (w *twin) spends(r *rapid.T) []tokens.Spend {
+	var list []tokens.Spend
+	for _, thing := range rapid.SliceOfN(rapid.ByteRange(1, 9), 0, 3).Draw(r, "spends") {
+		list = append(list, tokens.Spend{Hash: [32]byte{thing}, Expires: w.clock.Add(time.Duration(thing) * time.Second)})
+	}
+	return list
 }
 
 // compare looks at everything on both sides.
@@ -275,7 +367,7 @@ func (w *twin) compare(users []string) {
 		}
 		say := func(v ...any) { seen[side] += fmt.Sprintln(v...) }
 		token := func(t tokens.Token) string {
-			return fmt.Sprint(t.Serial, t.State, t.Owner, batches[t.Batch], t.Wrapped, t.Binding, t.Motion, t.Created)
+			return fmt.Sprint(t.Serial, t.State, t.Owner, batches[t.Batch], t.Wrapped, t.Binding, t.Motion, t.Created, t.Batch == 0, credentialOf(&t))
 		}
 		var refs []tokens.Ref
 		for _, name := range users {
@@ -283,6 +375,9 @@ func (w *twin) compare(users []string) {
 		}
 		for _, serial := range w.serial {
 			refs = append(refs, tokens.Ref{Realm: "default", Serial: serial})
+		}
+		for key := range byte(5) {
+			refs = append(refs, tokens.Ref{Realm: "default", Credential: tokens.CredentialKey("login.example", []byte{key})})
 		}
 		view, err := db.Load(ctx, refs)
 		if err != nil {
@@ -313,7 +408,32 @@ func (w *twin) compare(users []string) {
 			say(u.Key, u.Standing, u.Tokens)
 		}
 		registry, err := db.Registry(ctx)
-		say(registry.Clients, err)
+		say(registry.Clients, registry.Generation-view.Generation, err)
+		for _, typ := range []tokens.Type{tokens.TOTP, tokens.FIDO} {
+			list, err := db.Tokens(ctx, tokens.TokenQuery{Type: typ, Limit: 100})
+			say(typ, len(list), err)
+		}
+		imports, err := db.Batches(ctx, tokens.BatchQuery{Limit: 100})
+		say(err)
+		for _, b := range imports {
+			say(batches[b.ID], b.Tokens)
+		}
+		for _, name := range documents {
+			d, err := db.Document(ctx, name)
+			say(d, kind(err))
+		}
+		for i, name := range users {
+			if s := view.Subjects[i]; s != nil {
+				groups, err := db.Groups(ctx, s.User.ID)
+				say(name, groups, err)
+			}
+		}
+		kept, err := db.Invitations(ctx, "default", "", 100)
+		say(err)
+		for _, v := range kept {
+			one, err := db.Invitation(ctx, v.ID)
+			say(v.ID, v.User, v.Kinds, v.Created, v.Expires, v.Used, v.Serial, one.UserID == v.UserID, one.Used, err)
+		}
 		present, err := db.Present(ctx, "default", w.serial)
 		say(err)
 		for _, p := range present {
@@ -328,4 +448,12 @@ func (w *twin) compare(users []string) {
 	if seen[0] != seen[1] {
 		w.Fatalf("the database shows\n%s\nmemory shows\n%s", seen[0], seen[1])
 	}
+}
+
+// credentialOf is what is the same on both sides of a token's credential.
+func credentialOf(t *tokens.Token) string {
+	if t.Credential == nil {
+		return "none"
+	}
+	return fmt.Sprint(t.Credential.ID, t.Credential.RPID, t.Credential.PublicKey, t.Credential.Format)
 }
