@@ -57,6 +57,16 @@ func TestABlobThatIsNotWhatFIDOSignedIsRefused(t *testing.T) {
 	early := newAuthority(t, func(c *x509.Certificate) { c.NotBefore = mdsNow.Add(time.Hour) })
 	mute := newAuthority(t, func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageKeyAgreement })
 	lent := &mdsAuthority{root: a.root, middle: other.middle, leaf: other.leaf} // its chain ends nowhere
+	resigned := func(edit func(sig []byte) []byte) []byte {
+		p := parts(a.sign(t, good, nil))
+		sig, err := base64.RawURLEncoding.DecodeString(p[2])
+		if err != nil {
+			t.Fatal(err)
+		}
+		p[2] = base64.RawURLEncoding.EncodeToString(edit(sig))
+		return []byte(strings.Join(p, "."))
+	}
+	padded := func(sig []byte) []byte { return append(append(sig[:32:32], 0), sig[32:]...) }
 	headless := func() []byte {
 		unsigned := mdsPart(t, map[string]any{"alg": "none", "x5c": a.chain()}) + "." + mdsPart(t, good) + "."
 		return []byte(unsigned)
@@ -70,6 +80,9 @@ func TestABlobThatIsNotWhatFIDOSignedIsRefused(t *testing.T) {
 		"payload altered":           {flipped(1), a, "signature"},
 		"signature altered":         {flipped(2), a, "signature"},
 		"signature cut off":         {a.sign(t, good, nil)[:len(a.sign(t, good, nil))-8], a, "signature"},
+		"an empty signature":        {resigned(func([]byte) []byte { return nil }), a, "signature"},
+		"half a signature":          {resigned(func(sig []byte) []byte { return sig[:32] }), a, "signature"},
+		"a number written longer":   {resigned(padded), a, "signature"},
 		"no signature":              {headless(), a, "algorithm \"none\""},
 		"a shared secret":           {a.sign(t, good, map[string]any{"alg": "HS256"}), a, "algorithm \"HS256\""},
 		"an RSA algorithm claimed":  {a.sign(t, good, map[string]any{"alg": "RS256"}), a, "elliptic curve key"},

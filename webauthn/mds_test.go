@@ -202,19 +202,23 @@ func mdsCertFor(t testing.TB, by *mdsCA, jwk []byte) *x509.Certificate {
 	if err := json.Unmarshal(jwk, &k); err != nil {
 		t.Fatal(err)
 	}
-	number := func(s string) *big.Int {
+	part := func(s string) []byte {
 		raw, err := base64.RawURLEncoding.DecodeString(s)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return new(big.Int).SetBytes(raw)
+		return raw
 	}
 	var public any
 	if k.Kty == "RSA" {
-		public = &rsa.PublicKey{N: number(k.N), E: int(number(k.E).Int64())}
+		public = &rsa.PublicKey{N: new(big.Int).SetBytes(part(k.N)), E: int(new(big.Int).SetBytes(part(k.E)).Int64())}
 	} else {
 		curve := map[string]elliptic.Curve{"P-256": elliptic.P256(), "P-384": elliptic.P384(), "P-521": elliptic.P521()}[k.Crv]
-		public = &ecdsa.PublicKey{Curve: curve, X: number(k.X), Y: number(k.Y)}
+		key, err := ecdsa.ParseUncompressedPublicKey(curve, append(append([]byte{4}, part(k.X)...), part(k.Y)...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		public = key
 	}
 	c := &x509.Certificate{
 		SerialNumber: big.NewInt(9), Subject: pkix.Name{CommonName: "jose"},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -106,6 +107,54 @@ func TestAReportSuspendsKeysThatWereEnrolledBefore(t *testing.T) {
 	h.look(t.Context())
 	if list := h.concerned(); len(list) != 0 || h.state(one) != tokens.Suspended || h.MetadataNumbers().Concerned != 0 {
 		t.Errorf("after it was taken back: %+v, %s", list, h.state(one))
+	}
+}
+
+// A key that was suspended for another reason is not let in by who resumes it for
+// that reason.
+func TestAKeyThatWasSuspendedAnywayIsSuspendedByTheReportOnceResumed(t *testing.T) {
+	h := newMDSHouse(t, func(c *Config) { c.SuspendOnStatus = true })
+	h.publish(1, mdsEntry(mdsAAGUID(1), "Key One", nil, "FIDO_CERTIFIED"))
+	one := h.enrol("", "alice", mdsAAGUID(1), "")
+	if _, err := h.cores[0].Suspend(t.Context(), h.admin, "", one.Serial, "on leave"); err != nil {
+		t.Fatal(err)
+	}
+	h.publish(2, mdsEntry(mdsAAGUID(1), "Key One", nil, "REVOKED"))
+	h.look(t.Context())
+	if _, err := h.cores[0].Resume(t.Context(), h.admin, "", one.Serial, "back from leave"); err != nil {
+		t.Fatal(err)
+	}
+	h.forward(25 * time.Hour)
+	h.look(t.Context())
+	if h.state(one) != tokens.Suspended {
+		t.Errorf("it is %s", h.state(one))
+	}
+}
+
+func TestTwoNodesThatWalkAtOnceReportOnce(t *testing.T) {
+	h := newMDSHouse(t, func(c *Config) { c.SuspendOnStatus = true })
+	var all []tokens.Token
+	for round := range 8 {
+		h.publish(2*round+1, mdsEntry(mdsAAGUID(round), "Key", nil, "FIDO_CERTIFIED"))
+		one := h.enrol("", "user"+string(rune('a'+round)), mdsAAGUID(round), "")
+		all = append(all, one)
+		h.publish(2*round+2, mdsEntry(mdsAAGUID(round), "Key", nil, "REVOKED"))
+		if _, err := h.other.Metadata(t.Context(), h.admin); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for _, node := range []*Service{h.Service, h.other} {
+			wg.Go(func() { node.look(t.Context()) })
+		}
+		wg.Wait()
+	}
+	for i, one := range all {
+		if h.state(one) != tokens.Suspended || h.reported(one) != 1 {
+			t.Errorf("round %d: it is %s, reported %d times", i, h.state(one), h.reported(one))
+		}
+	}
+	if n := h.log.count("not all acted on"); n != 0 {
+		t.Errorf("%d walks failed", n)
 	}
 }
 
