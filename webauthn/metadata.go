@@ -36,6 +36,7 @@ const defaultGrace = 30 * 24 * time.Hour
 type metadataState struct {
 	mu      sync.Mutex
 	current *loadedMetadata // of the newest version seen
+	highest int64           // number that was in use since the start
 	roots   *loadedRoots
 	census  *census
 	alarmed time.Time // when it was last logged that the metadata is stale
@@ -81,9 +82,25 @@ func (s *Service) metadata(ctx context.Context) (*loadedMetadata, error) {
 	m := s.meta.current
 	if m == nil || m.version != doc.Version {
 		m = s.open(doc)
+		if m.err == nil && m.number < s.meta.highest {
+			// Signed, and older: only the database can have brought it back.
+			m.err = fmt.Errorf("%w: the FIDO metadata that is stored has number %d, and number %d was in use: it never goes back; import a current one", tokens.ErrState, m.number, s.meta.highest)
+		}
+		if m.err != nil {
+			s.log.Error("the stored FIDO metadata cannot be used", "version", doc.Version, "reason", m.err)
+		} else {
+			s.meta.highest = m.number
+		}
 		s.meta.current = m
 	}
 	return m, m.err
+}
+
+// highest is the highest number that was in use on this node since its start.
+func (s *Service) highest() int64 {
+	s.meta.mu.Lock()
+	defer s.meta.mu.Unlock()
+	return s.meta.highest
 }
 
 // open proves and reads a stored blob. Its certificates must have been valid when
@@ -96,7 +113,6 @@ func (s *Service) open(doc tokens.Document) *loadedMetadata {
 	}
 	if err != nil {
 		m.err = fmt.Errorf("%w: the FIDO metadata that is stored cannot be used: %w. It was altered, or the roots that are configured for it are others than when it was imported; import it anew", tokens.ErrState, err)
-		s.log.Error("the stored FIDO metadata cannot be used", "version", doc.Version, "reason", err)
 		return m
 	}
 	s.log.Info("FIDO metadata is in use", "number", m.number, "next_update", m.nextUpdate.Format(time.DateOnly),
@@ -149,17 +165,17 @@ func (s *Service) ImportMetadata(ctx context.Context, p tokens.Principal, blob [
 		if m != nil {
 			expect = m.version
 		}
+		if highest := s.highest(); b.number < highest {
+			err = fmt.Errorf("its number is %d, and number %d is in use: metadata never goes back", b.number, highest)
+			return MetadataInfo{}, s.refuseDocument(ctx, p, actImport, err, detail)
+		}
 		if m != nil && m.err == nil {
 			switch {
 			case m.sum == sum:
 				detail = append(detail, audit.Field{Name: "unchanged", Value: "true"})
 				return s.info(m, now), s.core.Allow(ctx, p, actImport, audit.Event{Detail: detail})
-			case b.number < m.number:
-				err = fmt.Errorf("its number is %d, and number %d is in use: metadata never goes back", b.number, m.number)
 			case b.number == m.number && b.nextUpdate.Before(m.nextUpdate):
 				err = fmt.Errorf("it has the number that is in use (%d), and expires earlier", b.number)
-			}
-			if err != nil {
 				return MetadataInfo{}, s.refuseDocument(ctx, p, actImport, err, detail)
 			}
 		}

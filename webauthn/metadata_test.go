@@ -381,6 +381,34 @@ func TestMetadataAlteredInTheDatabaseIsNotUsed(t *testing.T) {
 	}
 }
 
+// Older metadata is as well signed as newer, and lacks what was reported since.
+func TestOlderMetadataPutBackIntoTheDatabaseIsNotUsed(t *testing.T) {
+	h := newMDSHouse(t)
+	fine, revoked := mdsEntry(mdsAAGUID(1), "Key One", nil, "FIDO_CERTIFIED"), mdsEntry(mdsAAGUID(1), "Key One", nil, "REVOKED")
+	h.publish(77, fine)
+	old, err := h.cores[0].Document(t.Context(), metadataDocument)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.publish(78, revoked)
+	if _, known, err := h.lookup(t.Context(), mdsAAGUID(1), ""); !known || err != nil {
+		t.Fatal(known, err)
+	}
+	if _, err := h.cores[0].PutDocument(t.Context(), system, actImport, "", tokens.DocumentWrite{Name: metadataDocument, Expect: 2, Updated: old.Updated, Data: old.Data}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, known, err := h.lookup(t.Context(), mdsAAGUID(1), ""); known || !errors.Is(err, tokens.ErrState) || !strings.Contains(err.Error(), "never goes back") {
+		t.Errorf("by the older: %v, %v", known, err)
+	}
+	if _, err := h.ImportMetadata(t.Context(), h.admin, old.Data); err == nil || !strings.Contains(err.Error(), "never goes back") {
+		t.Errorf("importing the older: %v", err)
+	}
+	h.publish(78, revoked)
+	if facts, known, err := h.lookup(t.Context(), mdsAAGUID(1), ""); !known || err != nil || facts.status[0].Status != "REVOKED" {
+		t.Errorf("the current one again: %+v, %v, %v", facts, known, err)
+	}
+}
+
 // The signing certificate may expire while its blob is in use, also for a node
 // that starts then.
 func TestABlobStaysInUseAfterItsCertificateExpired(t *testing.T) {

@@ -310,7 +310,7 @@ func (s *Service) lookup(ctx context.Context, aaguid [16]byte, attester string) 
 		return facts, false, fmt.Errorf("%w: the metadata's entry for %s cannot be relied on: %s", tokens.ErrState, printable(k.Name), k.problem)
 	}
 	facts = k.facts
-	facts.own, facts.entry = own, k.at(now)
+	facts.own, facts.entry, facts.status = own, k.at(now), inEffect(k.Status, now)
 	return facts, true, nil
 }
 

@@ -73,7 +73,8 @@ func (a blobAnchors) signer(chain []string, at time.Time) (*x509.Certificate, er
 			between.AddCert(c)
 		}
 	}
-	who := fmt.Sprintf("its signing certificate (%s, valid from %s until %s)", leaf.Subject,
+	// Not the whole subject, behind which the audit would cut off the reason.
+	who := fmt.Sprintf("its signing certificate (%s, valid from %s until %s)", printable(leaf.Subject.CommonName),
 		leaf.NotBefore.UTC().Format(time.DateOnly), leaf.NotAfter.UTC().Format(time.DateOnly))
 	if a.name != "" {
 		if err := leaf.VerifyHostname(a.name); err != nil {

@@ -54,7 +54,7 @@ type modelFacts struct {
 	// own are the operator's own roots (document fido.roots), always. They are
 	// used for models that no metadata has, and only for those.
 	own []*x509.Certificate
-	// status is entry.Status.
+	// status is what of entry.Status is in effect.
 	status []StatusReport
 	// algorithms are the COSE algorithm identifiers that the model signs with;
 	// empty if the metadata does not say, or names one that has none.

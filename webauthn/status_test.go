@@ -195,6 +195,10 @@ func TestAReportCountsOnlyWhileItIsInEffect(t *testing.T) {
 		if list := h.concerned(); len(list) != c.want {
 			t.Errorf("on %s: %+v", c.day, list)
 		}
+		facts, known, err := h.lookup(t.Context(), mdsAAGUID(1), "")
+		if err != nil || !known || len(concerns(facts.status, nil)) != c.want || facts.entry.Certification != "FIDO_CERTIFIED_L1" || len(facts.entry.Status) != 2 {
+			t.Errorf("on %s a ceremony sees %+v, %v, %v", c.day, facts, known, err)
+		}
 	}
 }
 
