@@ -56,7 +56,7 @@ func (k *Key) create(c creation) (*created, error) {
 	}
 	if c.resident {
 		cred.rpID, cred.user = c.rpID, c.user
-		if !k.keep(cred) {
+		if !k.keep(cred, w) {
 			return nil, nil
 		}
 	}

@@ -184,10 +184,13 @@ func (k *Key) residents(rpIDHash *[32]byte) []*credential {
 
 // keep holds a resident credential; it takes the place of an earlier one for
 // the same user of the same relying party (CTAP 2.1 §6.1.2 step 17). It answers
-// false when there is no room.
-func (k *Key) keep(c *credential) bool {
+// false when there is no room, or a reset came between.
+func (k *Key) keep(c *credential, by *wrapping) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.wrapping != by {
+		return false
+	}
 	for id, old := range k.resident {
 		if old.rpIDHash == c.rpIDHash && bytes.Equal(old.user.ID, c.user.ID) {
 			delete(k.resident, id)

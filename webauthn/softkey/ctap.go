@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
@@ -134,6 +135,9 @@ func (k *Key) dispatch(ctx context.Context, request []byte) (any, error) {
 	if request[0] != cmdCredentialManagement && request[0] != cmdManagementPreview {
 		k.device.session.parties, k.device.session.listed = nil, nil
 	}
+	if k.o.CTAP20 && slices.Contains([]byte{cmdCredentialManagement, cmdConfig, cmdSelection}, request[0]) {
+		return nil, statusInvalidCommand
+	}
 	switch request[0] {
 	case cmdMakeCredential:
 		return k.makeCredential(ctx, parameters)
@@ -215,14 +219,27 @@ func (k *Key) info() any {
 	free := k.capacity - len(k.resident)
 	k.mu.RUnlock()
 	pin := &k.device.pin
-	options := map[string]bool{
-		"plat": false, "rk": true, "up": true,
-		"clientPin": pin.set, "pinUvAuthToken": true, "makeCredUvNotRqd": !pin.alwaysUV,
-		"credMgmt": true, "authnrCfg": true, "setMinPINLength": true, "alwaysUv": pin.alwaysUV,
-	}
+	options := map[string]bool{"plat": false, "rk": true, "up": true, "clientPin": pin.set}
 	if k.o.UserVerification {
 		options["uv"] = true
 	}
+	if k.o.CTAP20 {
+		options["credentialMgmtPreview"] = true
+		return map[int]any{
+			0x01: []string{"FIDO_2_0"},
+			0x02: []string{"hmac-secret"},
+			0x03: k.aaguid[:],
+			0x04: options,
+			0x05: maxMessage,
+			0x06: []int{1},
+		}
+	}
+	options["pinUvAuthToken"] = true
+	options["makeCredUvNotRqd"] = !pin.alwaysUV
+	options["credMgmt"] = true
+	options["authnrCfg"] = true
+	options["setMinPINLength"] = true
+	options["alwaysUv"] = pin.alwaysUV
 	if k.o.Serial != "" {
 		options["ep"] = pin.enterprise
 	}

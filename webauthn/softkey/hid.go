@@ -55,8 +55,9 @@ const (
 // ServeHID is a security key's USB interface: it reads CTAPHID reports of 64
 // bytes, runs the commands that they carry and writes the answers in reports of
 // 64 bytes. It returns nil once there is nothing more to read, and an error if
-// reading or writing failed; then the command that was under way has ended.
-// Plugging a key in is a power cycle. A Key can be served in one place at a time.
+// reading or writing failed, when the port is to be closed; the command that was
+// under way has ended. Plugging a key in is a power cycle. A Key can be served in
+// one place at a time.
 func (k *Key) ServeHID(port io.ReadWriter) error {
 	k.PowerCycle()
 	h := &hid{key: k, port: port, done: make(chan []byte, 1)}

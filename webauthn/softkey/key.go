@@ -62,6 +62,10 @@ type Options struct {
 	ZeroCounter bool
 	// Transports are what registration reports. Nil: "usb".
 	Transports []string
+	// CTAP20: to libfido2 the key is an older one, that speaks CTAP 2.0: PIN
+	// protocol 1, tokens without permissions, a PIN asked for whatever is made,
+	// no settings. Otherwise it speaks CTAP 2.1.
+	CTAP20 bool
 	// Related are origins at which the browser lets any relying party be used: as
 	// if each party's /.well-known/webauthn listed them.
 	Related []string

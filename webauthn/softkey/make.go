@@ -97,7 +97,7 @@ func (k *Key) makeCredential(ctx context.Context, parameters []byte) (any, error
 		return nil, err
 	}
 	// makeCredUvNotRqd: what is not resident needs no PIN, unless always.
-	if !verified && (pin.alwaysUV || resident && (pin.set || k.o.UserVerification)) {
+	if !verified && (pin.alwaysUV || (resident || k.o.CTAP20) && (pin.set || k.o.UserVerification)) {
 		return nil, statusPUATRequired
 	}
 	rpIDHash := sha256.Sum256([]byte(rpID))

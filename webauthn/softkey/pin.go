@@ -120,11 +120,13 @@ func (k *Key) clientPIN(ctx context.Context, parameters []byte) (any, error) {
 	default:
 		return nil, statusInvalidSubcommand
 	}
-	switch r.Protocol {
-	case 1, 2:
-	case 0:
+	if k.o.CTAP20 && r.Subcommand > subPINToken {
+		return nil, statusInvalidSubcommand
+	}
+	switch {
+	case r.Protocol == 0:
 		return nil, statusMissingParameter
-	default:
+	case r.Protocol != 1 && (r.Protocol != 2 || k.o.CTAP20):
 		return nil, statusInvalidParameter
 	}
 	a := s.agreement[r.Protocol]
@@ -250,6 +252,9 @@ func (k *Key) tokenByPIN(r *pinRequest, keys *shared) (any, error) {
 	if r.Subcommand == subPINToken {
 		if r.Permissions != nil || r.RPID != "" {
 			return nil, statusInvalidParameter
+		}
+		if k.o.CTAP20 {
+			permissions = permitAny
 		}
 	} else {
 		if err := permitted(r); err != nil {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"sync"
 	"time"
@@ -24,7 +23,9 @@ type Port struct {
 	err    error
 }
 
-// Plug plugs the key in.
+// Plug plugs the key in. A session leader without a terminal of its own, such as
+// a daemon, must open the Port with O_NOCTTY or from another process: otherwise
+// the Port becomes its terminal, and it gets SIGHUP when the key is pulled out.
 func Plug(k *Key) (*Port, error) {
 	p := &Port{served: make(chan error, 1)}
 	if err := p.open(); err != nil {
@@ -41,10 +42,12 @@ func (p *Port) Path() string { return p.path }
 // that waits for the user ends. It waits until then.
 func (p *Port) Close() error {
 	p.once.Do(func() {
-		p.err = errors.Join(p.device.Close(), p.master.Close())
-		if err := <-p.served; !errors.Is(err, fs.ErrClosed) {
-			p.err = errors.Join(p.err, err)
+		select {
+		case p.err = <-p.served: // it ended before
+		default:
+			defer func() { <-p.served }()
 		}
+		p.err = errors.Join(p.err, p.master.Close(), p.device.Close())
 	})
 	return p.err
 }
@@ -96,19 +99,42 @@ type reports struct {
 	buffer [1 + reportSize]byte
 }
 
+// partTimeout is how long the rest of a report may take. Clients write a report
+// at once, so what is incomplete after this is the last of one that ended.
+const partTimeout = time.Second
+
 func (r *reports) Read(to []byte) (int, error) {
 	if len(to) < reportSize {
 		return 0, io.ErrShortBuffer
 	}
-	if _, err := io.ReadFull(r.port.master, r.buffer[:]); err != nil {
-		return 0, err
+	master := r.port.master
+	for {
+		if err := master.SetReadDeadline(time.Time{}); err != nil {
+			return 0, err
+		}
+		n, err := master.Read(r.buffer[:])
+		if err != nil {
+			return 0, err
+		}
+		if n < len(r.buffer) {
+			if err := master.SetReadDeadline(time.Now().Add(partTimeout)); err != nil {
+				return 0, err
+			}
+			_, err = io.ReadFull(master, r.buffer[n:])
+		}
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			continue
+		case err != nil:
+			return 0, err
+		}
+		return copy(to, r.buffer[1:]), nil
 	}
-	return copy(to, r.buffer[1:]), nil
 }
 
 // writeTimeout is how long a report waits for room. There is room for a
 // thousand, so nobody reads any more.
-const writeTimeout = time.Second
+const writeTimeout = 250 * time.Millisecond
 
 // Write sends a report. Like a real key, it does not care whether anybody reads:
 // what does not fit is lost.
