@@ -170,6 +170,7 @@ func TestMessagesThatAreRefused(t *testing.T) {
 			sub = f[4]
 		}
 	}
+	costly := argon2Message(t, 1<<10) // begins with a packet of less than 192 bytes
 	clear := "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\n" + csv
 	for _, c := range []struct {
 		name    string
@@ -202,6 +203,7 @@ func TestMessagesThatAreRefused(t *testing.T) {
 		{"no seed file", g.make(t, "hello", "-e", "-r", "rsa@example.org"), Options{PGPKey: g.rsa}, "in the PGP message: the format cannot be told"},
 		{"a bomb", g.make(t, csv+strings.Repeat("\n", 8<<20), "-e", "-r", "rsa@example.org"), Options{PGPKey: g.rsa}, "unpacks to more"},
 		{"costly password", argon2Message(t, 1<<20), Options{Password: []byte("pw")}, "more than 256 MB"},
+		{"costly passwords", append(bytes.Repeat(costly[:2+costly[1]], maxStretched), costly...), Options{Password: []byte("wp")}, "by more than 4 passwords"},
 		{"behind it", append(bytes.Clone(encrypted), 0xd5, 1, 0, 0xcb, 0), Options{PGPKey: g.rsa}, "something follows the file"},
 	} {
 		_, err := importZip(t, c.message, c.o)

@@ -12,14 +12,19 @@ import (
 )
 
 // maxArgon2 is the most memory that a password may ask for before it opens a
-// message, as a power of two of KB.
-const maxArgon2 = 18
+// message, as a power of two of KB, and maxStretched how many packets may ask for
+// it: each takes up to seconds, and cannot be interrupted.
+const (
+	maxArgon2    = 18
+	maxStretched = 4
+)
 
 // pgpSessions are the packets that a message's session key is in.
 type pgpSessions struct {
 	public   []*packet.EncryptedKey
 	password []*packet.SymmetricKeyEncrypted
 	unknown  int // of a kind that is not known
+	argon2   int // of the passwords
 }
 
 // pgpSession is a session key; cipher is zero where the message itself names it.
@@ -39,6 +44,11 @@ func (s *pgpSessions) add(tag int, body *pgpBody) error {
 	}
 	if tag == pgpPasswordESK && costly(text) {
 		return errors.New("opening it by its password would take more than 256 MB of memory (Argon2); have it made with less")
+	}
+	if tag == pgpPasswordESK && stretched(text) != nil {
+		if s.argon2++; s.argon2 > maxStretched {
+			return fmt.Errorf("it is encrypted by more than %d passwords that are made costly to try (Argon2)", maxStretched)
+		}
 	}
 	switch p := libraryPacket(tag, text).(type) {
 	case *packet.EncryptedKey:
@@ -64,12 +74,18 @@ func libraryPacket(tag int, body []byte) packet.Packet {
 // costly says whether a packet of a password asks for too much memory or time
 // (RFC 9580, sections 3.7.1.4 and 5.3).
 func costly(b []byte) bool {
+	s2k := stretched(b)
+	return s2k != nil && (s2k[19] > maxArgon2 || s2k[17] > 16)
+}
+
+// stretched is what a packet of a password says of Argon2; nil if it has another
+// function, or none that is whole.
+func stretched(b []byte) []byte {
 	at := map[byte]int{4: 2, 5: 3, 6: 5}
-	if len(b) == 0 || at[b[0]] == 0 || len(b) < at[b[0]]+20 {
-		return false
+	if len(b) == 0 || at[b[0]] == 0 || len(b) < at[b[0]]+20 || b[at[b[0]]] != 4 {
+		return nil
 	}
-	s2k := b[at[b[0]]:]
-	return s2k[0] == 4 && (s2k[19] > maxArgon2 || s2k[17] > 16)
+	return b[at[b[0]]:]
 }
 
 // open finds the session key of a packet of encrypted data, and begins to
