@@ -13,12 +13,13 @@ const qrQuiet = 4
 
 // qrSVG draws a text as a QR code, level M, as an SVG image. Nothing of the text
 // stays in memory but in the answer, which the caller wipes.
-func qrSVG(text []byte) ([]byte, error) {
-	content := &qrContent{text: text}
+func qrSVG(text []byte) ([]byte, error) { return encodeQR(&qrContent{text: text}) }
+
+func encodeQR(content *qrContent) ([]byte, error) {
 	version := coding.Version(coding.MinVersion)
 	for content.Bits(version) > version.DataBytes(coding.M)*8 {
 		if version++; version > coding.MaxVersion {
-			return nil, fmt.Errorf("a text of %d bytes is too long for a QR code", len(text))
+			return nil, fmt.Errorf("a text of %d bytes is too long for a QR code", len(content.text))
 		}
 	}
 	plan, err := coding.NewPlan(version, coding.M, 0)
