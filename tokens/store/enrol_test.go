@@ -118,7 +118,7 @@ func TestASpendingBatchIsTwoRoundTrips(t *testing.T) {
 // TestNodesSpendOnce answers the same challenges to two nodes at once, in opposite
 // orders.
 func TestNodesSpendOnce(t *testing.T) {
-	const rounds, each = 40, 8
+	const rounds, each = 20, 400 // so many that the two meet in the middle
 	url := storetest.Postgres(t)
 	ctx := context.Background()
 	var won [rounds]atomic.Int32

@@ -94,6 +94,14 @@ func (s *scene) step(last int64) tokens.Change {
 	}}
 }
 
+// key is a FIDO token that was made for alice.
+func (s *scene) key(serial string) *tokens.Token {
+	return &tokens.Token{
+		Realm: "default", Serial: serial, Type: tokens.FIDO, State: tokens.Active, OwnerID: s.alice.User.ID,
+		Credential: &tokens.Credential{ID: []byte(serial), RPID: "login.example", UserID: s.alice.User.ID, PublicKey: []byte{1}},
+	}
+}
+
 func (s *scene) try(c tokens.Change) error {
 	var next audit.Head
 	c.Records, next = audit.Append(s.head, []audit.Event{{Time: time.Now(), Action: "test"}})
@@ -148,6 +156,50 @@ func TestMemoryAccuses(t *testing.T) {
 			w.Digits = 8
 			return s.try(tokens.Change{Standings: s.standing(), Tokens: []tokens.TokenWrite{{Token: w, Expect: w.Version}}})
 		}, "never changes"},
+		"a key that was made for another": {func(s *scene) error {
+			key := s.key("K1")
+			key.Credential.UserID++
+			return s.try(tokens.Change{Standings: s.standing(), NewTokens: []*tokens.Token{key}})
+		}, "was made for user"},
+		"a key that comes to be another": {func(s *scene) error {
+			s.must(tokens.Change{Standings: s.standing(), NewTokens: []*tokens.Token{s.key("K1")}})
+			s.alice = s.load(tokens.Ref{Realm: "default", User: "alice"})
+			w := s.alice.Tokens[1]
+			w.Credential.PublicKey = []byte("another")
+			return s.try(tokens.Change{Standings: s.standing(), Tokens: []tokens.TokenWrite{{Token: w, Expect: w.Version}}})
+		}, "never changes"},
+		"a ninth token that is enrolled": {func(s *scene) error {
+			c := tokens.Change{Standings: s.standing()}
+			for i := range tokens.MaxTokensPerUser { // and A1
+				c.NewTokens = append(c.NewTokens, s.key(fmt.Sprint("K", i)))
+			}
+			return s.try(c)
+		}, "gets more than 8 tokens"},
+		"a key without a standing of its owner": {func(s *scene) error {
+			return s.try(tokens.Change{NewTokens: []*tokens.Token{s.key("K1")}})
+		}, "without a standing"},
+		"a challenge that is spent twice": {func(s *scene) error {
+			spend := tokens.Spend{Expires: time.Now()}
+			return s.try(tokens.Change{Spends: []tokens.Spend{spend, spend}})
+		}, "spent twice"},
+		"a seed in a document": {func(s *scene) error {
+			s.Watch(seed)
+			return s.try(tokens.Change{Documents: []tokens.DocumentWrite{{Name: "a", Data: append([]byte("x"), seed...)}}})
+		}, "plaintext seed"},
+		"a seed in an invitation": {func(s *scene) error {
+			s.Watch(seed)
+			return s.try(tokens.Change{Invites: []tokens.InvitationWrite{{Invitation: tokens.Invitation{ID: string(seed)}}}})
+		}, "plaintext seed"},
+		"a seed in a group": {func(s *scene) error {
+			s.Watch(seed)
+			return s.try(tokens.Change{Groups: []tokens.GroupsWrite{{Groups: []string{string(seed)}}}})
+		}, "plaintext seed"},
+		"a seed in a token that is enrolled": {func(s *scene) error {
+			s.Watch(seed)
+			key := s.key("K1")
+			key.Credential.PublicKey = seed
+			return s.try(tokens.Change{Standings: s.standing(), NewTokens: []*tokens.Token{key}})
+		}, "plaintext seed"},
 		"a seed in a blob": {func(s *scene) error {
 			s.Watch(seed)
 			w := s.alice.Tokens[0]
