@@ -128,17 +128,19 @@ func (h *house) node(f *firsts, edits ...func(*tokens.Config)) *tokens.Service {
 // editor lets a test change what is read, as if somebody had edited the rows.
 type editor struct {
 	*storetest.Memory
-	mu     sync.Mutex
-	token  func(*tokens.Token)
-	user   func(*tokens.User)
-	client func(*tokens.Client)
-	chain  func([]audit.Record) []audit.Record
-	made   []audit.Record // a chain that was made up
-	heads  func([]audit.Head) []audit.Head
-	chains func([]int64) []int64
-	clock  func() time.Time
-	loads  atomic.Int64
-	lists  atomic.Int64 // readings of the registry
+	mu        sync.Mutex
+	token     func(*tokens.Token)
+	subject   func(*tokens.Subject)
+	user      func(*tokens.User)
+	client    func(*tokens.Client)
+	chain     func([]audit.Record) []audit.Record
+	made      []audit.Record // a chain that was made up
+	heads     func([]audit.Head) []audit.Head
+	chains    func([]int64) []int64
+	clock     func() time.Time
+	loads     atomic.Int64
+	lists     atomic.Int64 // readings of the registry
+	documents atomic.Int64 // readings of documents
 }
 
 func (d *editor) MintChain(ctx context.Context) (int64, []audit.Head, error) {
@@ -186,11 +188,19 @@ func (d *editor) Load(ctx context.Context, refs []tokens.Ref) (tokens.View, erro
 				d.token(&s.Tokens[i])
 			}
 		}
+		if d.subject != nil {
+			d.subject(s)
+		}
 	}
 	if d.clock != nil {
 		v.Clock = d.clock()
 	}
 	return v, err
+}
+
+func (d *editor) Document(ctx context.Context, name string) (tokens.Document, error) {
+	d.documents.Add(1)
+	return d.Memory.Document(ctx, name)
 }
 
 func (d *editor) Registry(ctx context.Context) (tokens.Registry, error) {
@@ -233,10 +243,11 @@ func (d *editor) Walk(ctx context.Context, chain int64, f func(*audit.Record) er
 // meter is an HSM that counts, and that can be made to hang.
 type meter struct {
 	hsmtest.Keystore
-	factors atomic.Int64 // HMACs computed
-	pins    atomic.Int64 // MACs of PINs, and of private ids, computed
-	blocks  atomic.Int64 // blocks decrypted
-	gate    atomic.Pointer[chan struct{}]
+	factors  atomic.Int64 // HMACs computed
+	pins     atomic.Int64 // MACs of PINs, and of private ids, computed
+	blocks   atomic.Int64 // blocks decrypted
+	bindings atomic.Int64 // MACs under the binding key computed
+	gate     atomic.Pointer[chan struct{}]
 }
 
 // hang makes HMACs and MACs wait until the answer is called.
@@ -282,6 +293,8 @@ func (m *meter) MAC(ctx context.Context, key hsm.KeyName, messages ...[]byte) ([
 	}
 	if key == hsm.KeyPIN {
 		m.pins.Add(int64(len(messages)))
+	} else {
+		m.bindings.Add(int64(len(messages)))
 	}
 	return m.Keystore.MAC(ctx, key, messages...)
 }

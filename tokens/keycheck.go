@@ -85,7 +85,9 @@ func cloned(last int64, now uint32) bool {
 	return (last != 0 || now != 0) && int64(now) <= last
 }
 
-// spends says whether the answer's challenge is used up.
+// spends says whether the answer's challenge is used up. A copy's is, too: an
+// answer that is sent again, because nobody heard what became of it, looks like a
+// copy's by its counter, and shows only as spent that it is none.
 func (v *verdict) spends() bool { return v.accept || v.suspend != nil }
 
 // keyBatch proves the answers of keys, many at once.

@@ -2,6 +2,7 @@ package tokens_test
 
 import (
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ type model struct {
 	t      *rapid.T
 	users  map[string]*modelUser
 	tokens map[string]*modelToken
+	keys   []string // the serials of those that are FIDO keys
 }
 
 type modelUser struct {
@@ -37,6 +39,17 @@ type modelToken struct {
 	drift int64
 	used  time.Time
 	shown map[string]int64 // a YubiKey's codes that were made, and their factors
+
+	key   *seckey // a FIDO key; next is the last count then
+	maker string  // whom it was enrolled for
+	past  []*modelAnswer
+}
+
+// modelAnswer is an answer of a key that was made.
+type modelAnswer struct {
+	tokens.KeyAttempt
+	count uint32
+	spent bool
 }
 
 // at is device.at, and remembers what it made.
@@ -104,7 +117,7 @@ func (m *model) verify(user, typed string) bool {
 	}
 	guess, excused := false, false
 	for _, k := range m.tokens {
-		if k.owner != user {
+		if k.owner != user || k.key != nil {
 			continue
 		}
 		low, high := m.known(k)
@@ -132,6 +145,25 @@ func (m *model) verify(user, typed string) bool {
 	}
 	if guess && !excused {
 		u.fail("localhost", m.now())
+	}
+	return false
+}
+
+// verifyKey says whether a key's answer is to be accepted, and does what follows.
+func (m *model) verifyKey(user string, k *modelToken, a *modelAnswer) bool {
+	if user == "" {
+		user = k.owner
+	}
+	u := m.users[user]
+	switch {
+	case u == nil || k.owner != user || u.disabled || u.locked || u.wait("localhost", m.now()):
+	case !m.now().Before(a.Expires) || a.spent || k.state != tokens.Active:
+	case (k.next != 0 || a.count != 0) && int64(a.count) <= k.next:
+		k.state, a.spent = tokens.Suspended, true
+	default:
+		k.next, k.used, a.spent = int64(a.count), m.now(), true
+		u.clear()
+		return true
 	}
 	return false
 }
@@ -164,8 +196,11 @@ func (m *model) check() {
 }
 
 func (m *model) pick() *modelToken {
-	return m.tokens[rapid.SampledFrom([]string{"T1", "T2", "H1", "H2", "Y1"}).Draw(m.t, "token")]
+	return m.tokens[rapid.SampledFrom(append([]string{"T1", "T2", "H1", "H2", "Y1"}, m.keys...)).Draw(m.t, "token")]
 }
+
+// pickKey is one of the FIDO keys.
+func (m *model) pickKey() *modelToken { return m.tokens[rapid.SampledFrom(m.keys).Draw(m.t, "key")] }
 
 func (m *model) name() string { return rapid.SampledFrom([]string{"alice", "bob"}).Draw(m.t, "user") }
 
@@ -181,7 +216,7 @@ func (m *model) does(err, want error) bool {
 // Any sequence of acts and attempts ends as the plain model says, also when the
 // server is started anew, another node answers, and commits meet conflicts.
 func TestAnySequenceOfActsDoesWhatTheModelSays(t *testing.T) {
-	accepted := 0
+	accepted, keyed := 0, 0
 	rapid.Check(t, func(rt *rapid.T) {
 		var over atomic.Bool
 		h := newHouse(t)
@@ -202,6 +237,19 @@ func TestAnySequenceOfActsDoesWhatTheModelSays(t *testing.T) {
 			m.tokens[d.Serial] = &modelToken{device: d, state: tokens.Imported, drift: int64(d.Drift), used: h.clock.now()}
 			if d.Type == tokens.YubicoOTP {
 				m.tokens[d.Serial].shown = map[string]int64{}
+			}
+		}
+		for _, name := range []string{"alice", "alice's second", "bob"} {
+			key := newSeckey(name)
+			if name != "bob" {
+				key.count = 3 // bob's does not count
+			}
+			owner, _, _ := strings.Cut(name, "'")
+			h.enrol(owner, key)
+			m.keys = append(m.keys, key.serial)
+			m.tokens[key.serial] = &modelToken{
+				device: &device{NewToken: tokens.NewToken{Serial: key.serial, Type: tokens.FIDO}},
+				state:  tokens.Active, owner: owner, maker: owner, key: key, next: int64(key.count), used: h.clock.now(),
 			}
 		}
 		service := h.Service
@@ -235,6 +283,9 @@ func TestAnySequenceOfActsDoesWhatTheModelSays(t *testing.T) {
 				if k.state != tokens.Active {
 					k = m.pick()
 				}
+			}
+			if k.key != nil {
+				k = m.tokens["T1"]
 			}
 			user := k.owner
 			if user == "" || rapid.IntRange(0, 9).Draw(rt, "anyone") == 0 {
@@ -272,9 +323,52 @@ func TestAnySequenceOfActsDoesWhatTheModelSays(t *testing.T) {
 				h.clock.forward(time.Duration(rapid.IntRange(0, 40).Draw(rt, "seconds")) * time.Second)
 			}
 		}
+		answer := func() {
+			rt := m.t
+			k := m.pickKey()
+			if k.state != tokens.Active {
+				k = m.pickKey()
+			}
+			var a *modelAnswer
+			if len(k.past) > 0 && rapid.IntRange(0, 3).Draw(rt, "again") == 0 {
+				a = rapid.SampledFrom(k.past).Draw(rt, "answer")
+			} else {
+				key := *k.key
+				if key.count > 0 && rapid.IntRange(0, 7).Draw(rt, "copy") == 0 {
+					key.count = rapid.Uint32Range(0, key.count+1).Draw(rt, "count")
+				}
+				c := h.challenge()
+				signed := key.answers(c.Hash)
+				k.key.count = max(k.key.count, key.count)
+				a = &modelAnswer{KeyAttempt: h.attempt("", &key, c, signed), count: signed.said.SignCount}
+				k.past = append(k.past, a)
+			}
+			x := a.KeyAttempt
+			x.User = rapid.SampledFrom([]string{k.maker, k.maker, k.maker, "", "", "alice", "bob", "nobody"}).Draw(rt, "by")
+			r, err := service.VerifyKey(ctx, h.vpn, x)
+			want := m.verifyKey(x.User, k, a)
+			if err != nil || r.Accept != want || want && (r.Serial != k.Serial || r.User != k.owner) {
+				rt.Fatalf("%s of %q by %q: %+v, %v; want accept %v", k.Serial, k.owner, x.User, r, err, want)
+			}
+			if want {
+				keyed++
+			}
+		}
+		answers := func(rt *rapid.T) {
+			m.t = rt
+			for range rapid.IntRange(1, 6).Draw(rt, "answers") {
+				answer()
+				m.check()
+				h.clock.forward(time.Duration(rapid.IntRange(0, 100).Draw(rt, "seconds")) * time.Second)
+			}
+		}
 		resync := func(rt *rapid.T) {
 			m.t = rt
 			k := m.pick()
+			if k.key != nil {
+				m.does(second(service.Resync(ctx, h.admin, "", k.Serial, "00000000", "11111111")), tokens.ErrState)
+				return
+			}
 			low, high := k.next, k.next+1000
 			if k.Type == tokens.TOTP {
 				centre := m.now().Unix()/int64(k.Period) + k.drift
@@ -308,6 +402,8 @@ func TestAnySequenceOfActsDoesWhatTheModelSays(t *testing.T) {
 			"verify2": verify,
 			"verify3": verify,
 			"resync":  resync,
+			"answer":  answers,
+			"answer2": answers,
 			"clock": func(rt *rapid.T) {
 				h.clock.forward(rapid.OneOf(
 					rapid.SampledFrom([]time.Duration{time.Second, 30 * time.Second, time.Minute, 15 * time.Minute, 24 * time.Hour, 45 * 24 * time.Hour}),
@@ -344,7 +440,7 @@ func TestAnySequenceOfActsDoesWhatTheModelSays(t *testing.T) {
 				m.t = rt
 				k, user := m.pick(), m.name()
 				var want error
-				if k.owner != user && k.state != tokens.Imported {
+				if k.owner != user && (k.state != tokens.Imported || k.key != nil && k.maker != user) {
 					want = tokens.ErrState
 				}
 				if m.does(second(service.Assign(ctx, h.admin, "", k.Serial, user)), want) && k.owner != user {
@@ -396,8 +492,8 @@ func TestAnySequenceOfActsDoesWhatTheModelSays(t *testing.T) {
 		accepted += h.acceptedOnce()
 		h.intact()
 	})
-	t.Logf("%d attempts were accepted in all sequences", accepted)
-	if accepted == 0 {
+	t.Logf("%d attempts were accepted in all sequences, %d of them by a key", accepted, keyed)
+	if accepted == keyed || keyed == 0 {
 		t.Error("the sequences say nothing: no attempt was ever accepted")
 	}
 }

@@ -51,7 +51,7 @@ func (h *house) ask(a *answers, s *tokens.Service, p tokens.Principal, user, cod
 // twice, and answers how many were accepted.
 func (h *house) acceptedOnce() int {
 	h.Helper()
-	seen := map[string]int{}
+	seen, challenges := map[string]int{}, map[string]int{}
 	heads, err := h.mem.Heads(ctx)
 	if err != nil {
 		h.Fatal(err)
@@ -63,8 +63,14 @@ func (h *house) acceptedOnce() int {
 				n++
 				k := r.Serial
 				for _, f := range r.Detail {
-					if f.Name == "factor" {
+					if f.Name == "factor" || f.Name == "challenge" {
 						k += ":" + f.Value
+					}
+					if f.Name == "challenge" { // of whichever key
+						challenges[f.Value]++
+						if challenges[f.Value] > 1 {
+							h.Errorf("a challenge was answered %d times", challenges[f.Value])
+						}
 					}
 				}
 				if seen[k]++; seen[k] > 1 {

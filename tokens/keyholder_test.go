@@ -1,0 +1,141 @@
+package tokens_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+
+	"watchword/tokens"
+)
+
+// Nobody learns by beginning to sign in whether there is a user, or a key.
+func TestBeginningToSignInTellsNothing(t *testing.T) {
+	h := newHouse(t)
+	k := newSeckey("one")
+	h.enrol("alice", k)
+	for _, user := range []string{"lost", "suspended", "revoked", "elsewhere"} {
+		h.enrol(user, newSeckey(user))
+	}
+	h.must(h.MarkLost(ctx, h.admin, "", newSeckey("lost").serial, ""))
+	h.must(h.Suspend(ctx, h.admin, "", newSeckey("suspended").serial, ""))
+	h.must(h.Revoke(ctx, h.admin, "", newSeckey("revoked").serial, ""))
+	h.user("keyless")
+	h.give("codes", totp("T1"))
+
+	begin := func(s *tokens.Service, user, rpID string) tokens.KeyHolder {
+		t.Helper()
+		before := h.keys.bindings.Load()
+		got, err := s.LoginHolder(ctx, h.vpn, "", user, rpID)
+		if err != nil {
+			t.Fatalf("%s: %v", user, err)
+		}
+		if n := h.keys.bindings.Load() - before; n != 5 {
+			t.Errorf("%q costs %d MACs", user, n)
+		}
+		if got.UserID != 0 || got.Handle != nil || got.Name != "" || got.Groups != nil || got.Realm != "default" {
+			t.Errorf("%q: it says %+v", user, got)
+		}
+		return got
+	}
+	real := begin(h.Service, "Alice", rp)
+	if len(real.Credentials) != 1 || !bytes.Equal(real.Credentials[0].ID, k.id) || real.User != "alice" {
+		t.Errorf("alice's: %+v", real)
+	}
+	if elsewhere := begin(h.Service, "elsewhere", "other.example.org"); bytes.Equal(elsewhere.Credentials[0].ID, newSeckey("elsewhere").id) {
+		t.Error("a credential of another relying party is named")
+	}
+	other := h.node(&firsts{})
+	seen := map[string]string{}
+	for _, user := range []string{"lost", "suspended", "revoked", "keyless", "codes", "nobody", "nobody2", "no\x00name", strings.Repeat("x", 300)} {
+		got := begin(h.Service, user, rp)
+		if n := len(got.Credentials); n < 1 || n > 2 {
+			t.Errorf("%q has %d credentials", user, n)
+		}
+		for _, c := range got.Credentials {
+			if n := len(c.ID); n < 32 || n > 64 || len(c.Transports) == 0 || seen[string(c.ID)] != "" {
+				t.Errorf("%q: a credential of %d bytes, by %v, seen with %q", user, n, c.Transports, seen[string(c.ID)])
+			}
+			seen[string(c.ID)] = user
+		}
+		if again := begin(other, user, rp); !reflect.DeepEqual(got, again) {
+			t.Errorf("%q is told something else by another node", user)
+		}
+		if elsewhere := begin(h.Service, user, "other.example.org"); bytes.Equal(elsewhere.Credentials[0].ID, got.Credentials[0].ID) {
+			t.Errorf("%q has the same credential with another relying party", user)
+		}
+	}
+	if a, b := begin(h.Service, "NOBODY", rp), begin(h.Service, "nobody", rp); !reflect.DeepEqual(a, b) {
+		t.Error("a name in capitals is another")
+	}
+	// A key that was lost and found is what it was.
+	h.must(h.Resume(ctx, h.admin, "", newSeckey("lost").serial, "found"))
+	if got := begin(h.Service, "lost", rp); !bytes.Equal(got.Credentials[0].ID, newSeckey("lost").id) {
+		t.Error("a key that was found is not named")
+	}
+	if _, err := h.LoginHolder(ctx, h.vpn, "", "", rp); !errors.Is(err, tokens.ErrInvalid) {
+		t.Errorf("nobody: %v", err)
+	}
+}
+
+// What is made up looks like what people have: of several lengths, and sometimes
+// two.
+func TestMadeUpCredentialsAreNotAllAlike(t *testing.T) {
+	h := newHouse(t)
+	sizes, counts, ways := map[int]int{}, map[int]int{}, map[string]int{}
+	for i := range 400 {
+		got, err := h.LoginHolder(ctx, h.vpn, "", fmt.Sprint("nobody", i), rp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts[len(got.Credentials)]++
+		for _, c := range got.Credentials {
+			sizes[len(c.ID)]++
+			ways[fmt.Sprint(len(c.ID), c.Transports)]++
+		}
+	}
+	if len(sizes) != 3 || sizes[64] < 150 || sizes[48] < 50 || sizes[32] < 30 || counts[2] < 20 || counts[1] < 300 || len(ways) != 5 {
+		t.Errorf("lengths %v, numbers %v, %v", sizes, counts, ways)
+	}
+}
+
+// An answer costs the same whether there is a user, a key or neither: one
+// signature is checked, and one row proven.
+func TestAnAnswerCostsTheSameForStrangers(t *testing.T) {
+	h := newHouse(t)
+	k, stranger := newSeckey("one"), newSeckey("none")
+	h.enrol("alice", k)
+	h.enrol("bob", newSeckey("bobs"))
+	h.user("carol")
+	for _, handle := range [][]byte{nil, make([]byte, 32)} {
+		for name, a := range map[string]tokens.KeyAttempt{
+			"a wrong signature": h.attempt("alice", k, h.challenge(), stranger.answers([32]byte{})), "another credential": h.shows("alice", stranger),
+			"no key": h.shows("carol", stranger), "nobody": h.shows("nobody", stranger), "no name": h.shows("\x00", stranger),
+			"a passkey": h.shows("", stranger), "bob's name": h.shows("bob", k),
+		} {
+			checks := 0
+			check := a.Check
+			a.Check = func(c *tokens.Credential, u *tokens.User) (tokens.Assertion, error) {
+				checks++
+				if !bytes.Equal(c.ID, a.Credential) || c.RPID != rp || len(c.PublicKey) < 65 {
+					t.Errorf("%s: asked about %+v", name, c)
+				}
+				return check(c, u)
+			}
+			a.Handle = handle
+			before := h.keys.bindings.Load()
+			if r, err := h.VerifyKey(ctx, h.vpn, a); err != nil || r.Accept {
+				t.Errorf("%s: %+v, %v", name, r, err)
+			}
+			want := int64(1)
+			if handle != nil {
+				want = 2
+			}
+			if n := h.keys.bindings.Load() - before; checks != 1 || n != want {
+				t.Errorf("%s: %d checks, %d MACs", name, checks, n)
+			}
+		}
+	}
+}

@@ -1,0 +1,243 @@
+package tokens_test
+
+import (
+	"bytes"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"net/url"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"watchword/hsm"
+	"watchword/tokens"
+)
+
+// softDevice is the app that read a key URI.
+func softDevice(t testing.TB, uri []byte) *device {
+	t.Helper()
+	u, err := url.Parse(string(uri))
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := u.Query()
+	if u.Scheme != "otpauth" || u.Host != "totp" || q.Get("algorithm") != "SHA1" {
+		t.Fatalf("a key URI of %s, %s", u.Scheme, u.Host)
+	}
+	d := totp("")
+	if d.seed, err = base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(q.Get("secret")); err != nil {
+		t.Fatal(err)
+	}
+	d.Digits, _ = strconv.Atoi(q.Get("digits"))
+	d.Period, _ = strconv.Atoi(q.Get("period"))
+	return d
+}
+
+// dice are random bytes that the test knows.
+type dice struct{ n byte }
+
+func (d *dice) Read(b []byte) (int, error) {
+	for i := range b {
+		d.n = d.n*5 + 77
+		b[i] = d.n
+	}
+	return len(b), nil
+}
+
+func (h *house) soft(p tokens.Principal, user string) (tokens.Token, *device) {
+	h.Helper()
+	t, uri, err := h.EnrolSoft(ctx, p, tokens.NewSoft{User: user, Issuer: "Example & Co: IT"})
+	if err != nil {
+		h.Fatal(err)
+	}
+	d := softDevice(h.TB, uri)
+	d.Serial = t.Serial
+	h.mem.Watch(d.seed)
+	return t, d
+}
+
+func TestASoftwareTokenIsOfUseOnceItShowedACode(t *testing.T) {
+	h := newHouse(t)
+	h.must(h.AddUser(ctx, h.admin, "", "Älice/x"))
+	made, uri, err := h.EnrolSoft(ctx, h.admin, tokens.NewSoft{User: "älice/X", Issuer: "Example & Co: IT"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := softDevice(t, uri)
+	h.mem.Watch(d.seed)
+	u, _ := url.Parse(string(uri))
+	if u.EscapedPath() != "/Example%20%26%20Co%3A%20IT:%C3%84lice%2Fx" || u.Query().Get("issuer") != "Example & Co: IT" || strings.Contains(string(uri), "+") ||
+		len(d.seed) != 20 || d.Digits != 6 || d.Period != 30 {
+		t.Errorf("the key URI is %s with %v", u.EscapedPath(), u.Query()["issuer"])
+	}
+	if cap(uri) != len(uri) {
+		t.Errorf("%d bytes in a buffer of %d: it may have been copied", len(uri), cap(uri))
+	}
+	if made.State != tokens.Pending || made.Owner != "älice/x" || !strings.HasPrefix(made.Serial, "S-") || len(made.Serial) != 18 || made.ID == 0 {
+		t.Errorf("it is %+v", made)
+	}
+	user := "Älice/x"
+	h.ends(user, d.code(h, 0), false, tokens.ReasonNoToken)
+	if _, err := h.ConfirmSoft(ctx, h.admin, "", made.Serial, d.wrong(h.clock.now().Unix()/30)); !errors.Is(err, tokens.ErrWrongCode) {
+		t.Fatalf("a wrong code: %v", err)
+	}
+	if s := h.standing("älice/x"); s.Failures != 1 {
+		t.Errorf("a wrong code is counted as %d", s.Failures)
+	}
+	code := d.code(h, 0)
+	got, err := h.ConfirmSoft(ctx, h.admin, "", made.Serial, code)
+	if err != nil || got.State != tokens.Active || got.Last != h.clock.now().Unix()/30 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if r := h.last(); r.Action != "token.confirm" || r.Outcome != "ok" || r.User != "älice/x" || r.Serial != made.Serial {
+		t.Errorf("audited as %+v", r)
+	}
+	h.ends(user, code, false, tokens.ReasonReplay)
+	h.ends(user, d.code(h, 1), true, tokens.ReasonAccepted)
+	if _, err := h.ConfirmSoft(ctx, h.admin, "", made.Serial, d.code(h, 1)); !errors.Is(err, tokens.ErrState) {
+		t.Errorf("confirmed twice: %v", err)
+	}
+	// Its seed stays in the telephone: it is nobody else's, ever.
+	if _, err := h.Unassign(ctx, h.admin, "", made.Serial, ""); !errors.Is(err, tokens.ErrState) {
+		t.Errorf("unassigned: %v", err)
+	}
+	h.must(h.Revoke(ctx, h.admin, "", made.Serial, ""))
+	h.intact()
+}
+
+func TestASoftwareTokenThatWaitsMovesNowhereElse(t *testing.T) {
+	h := newHouse(t)
+	h.user("alice")
+	h.user("bob")
+	made, d := h.soft(h.admin, "alice")
+	for name, err := range map[string]error{
+		"suspend":  second(h.Suspend(ctx, h.admin, "", made.Serial, "")),
+		"resume":   second(h.Resume(ctx, h.admin, "", made.Serial, "found")),
+		"lost":     second(h.MarkLost(ctx, h.admin, "", made.Serial, "")),
+		"unassign": second(h.Unassign(ctx, h.admin, "", made.Serial, "")),
+		"assign":   second(h.Assign(ctx, h.admin, "", made.Serial, "bob")),
+		"resync":   second(h.Resync(ctx, h.admin, "", made.Serial, d.code(h, 0), d.code(h, 1))),
+	} {
+		if !errors.Is(err, tokens.ErrState) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if got := h.token(made.Serial); got.State != tokens.Pending {
+		t.Errorf("it is %s", got.State)
+	}
+	h.must(h.SetPIN(ctx, h.admin, "", "alice", "4711"))
+	h.must(h.ConfirmSoft(ctx, h.admin, "", made.Serial, d.code(h, 0)))
+	h.ends("alice", "4711"+d.code(h, 1), true, tokens.ReasonAccepted)
+	h.intact()
+}
+
+func TestAUserHasOneTokenThatWaits(t *testing.T) {
+	h := newHouse(t)
+	h.user("alice")
+	first, old := h.soft(h.admin, "alice")
+	next, d := h.soft(h.admin, "alice")
+	if next.Serial != first.Serial || next.ID != first.ID || bytes.Equal(d.seed, old.seed) {
+		t.Errorf("%s with a new seed: %v", next.Serial, !bytes.Equal(d.seed, old.seed))
+	}
+	if _, err := h.ConfirmSoft(ctx, h.admin, "", next.Serial, old.code(h, 0)); !errors.Is(err, tokens.ErrWrongCode) {
+		t.Errorf("a code of the seed that was replaced: %v", err)
+	}
+	h.must(h.ConfirmSoft(ctx, h.admin, "", next.Serial, d.code(h, 0)))
+	if third, _ := h.soft(h.admin, "alice"); third.Serial == next.Serial {
+		t.Error("an active token got a new seed")
+	}
+	h.intact()
+}
+
+func TestConfirmingIsThrottledLikeVerifying(t *testing.T) {
+	h := newHouse(t)
+	h.user("alice")
+	made, d := h.soft(h.admin, "alice")
+	for range 6 {
+		if _, err := h.ConfirmSoft(ctx, h.admin, "", made.Serial, "nonsense"); !errors.Is(err, tokens.ErrWrongCode) {
+			t.Fatal(err)
+		}
+	}
+	if _, err := h.ConfirmSoft(ctx, h.admin, "", made.Serial, d.code(h, 0)); !errors.Is(err, tokens.ErrState) || h.last().Reason != string(tokens.ReasonThrottled) {
+		t.Errorf("%v, %s", err, h.last().Reason)
+	}
+	h.clock.forward(time.Minute)
+	h.must(h.SetUserState(ctx, h.admin, "", "alice", tokens.UserDisabled))
+	if _, err := h.ConfirmSoft(ctx, h.admin, "", made.Serial, d.code(h, 0)); !errors.Is(err, tokens.ErrState) {
+		t.Errorf("a disabled user: %v", err)
+	}
+	h.must(h.SetUserState(ctx, h.admin, "", "alice", tokens.UserEnabled))
+	h.db.edit(func(e *editor) {
+		e.token = func(t *tokens.Token) { t.Wrapped.Blob = bytes.Repeat([]byte{1}, len(t.Wrapped.Blob)) }
+	})
+	if _, err := h.ConfirmSoft(ctx, h.admin, "", made.Serial, d.code(h, 0)); !errors.Is(err, tokens.ErrTampered) {
+		t.Errorf("an altered row: %v", err)
+	}
+	h.db.edit(func(e *editor) { e.token = nil })
+	h.keys.memory().Fail(errors.New("away"))
+	if _, err := h.ConfirmSoft(ctx, h.admin, "", made.Serial, d.code(h, 0)); !errors.Is(err, tokens.ErrUnavailable) {
+		t.Errorf("without the HSM: %v", err)
+	}
+	h.keys.memory().Heal()
+	h.must(h.ConfirmSoft(ctx, h.admin, "", made.Serial, d.code(h, 0)))
+	for i := range 100 {
+		h.clock.forward(16 * time.Minute)
+		h.try("alice", fmt.Sprintf("wrong%d", i))
+	}
+	again, e := h.soft(h.admin, "alice")
+	if _, err := h.ConfirmSoft(ctx, h.admin, "", again.Serial, e.code(h, 0)); !errors.Is(err, tokens.ErrState) {
+		t.Errorf("a locked user: %v", err)
+	}
+	h.intact()
+}
+
+// The seed is in the URI and nowhere else: not in the database, the audit or the
+// log; and it is wiped where the core made it.
+func TestTheSeedOfASoftwareTokenIsInItsURIOnly(t *testing.T) {
+	random := &watchedDice{}
+	h := newHouse(t, func(c *tokens.Config) { c.Rand = random })
+	h.user("alice")
+	random.keep = true
+	_, d := h.soft(h.admin, "alice")
+	seeds := 0
+	for _, b := range random.given {
+		if len(b) == 20 {
+			seeds++
+			if !bytes.Equal(b, make([]byte, 20)) {
+				t.Error("the seed is still in the buffer that it was made in")
+			}
+		}
+	}
+	if seeds != 1 {
+		t.Errorf("%d buffers of 20 random bytes", seeds)
+	}
+	records, err := h.mem.Records(ctx, tokens.RecordQuery{Limit: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := fmt.Sprint(records, h.log.String())
+	for _, text := range []string{string(d.seed), base32.StdEncoding.EncodeToString(d.seed), fmt.Sprintf("%x", d.seed)} {
+		if strings.Contains(all, text) {
+			t.Error("the seed shows up in audit or log")
+		}
+	}
+	if got := h.token(d.Serial); got.Wrapped.Hash != hsm.SHA1 || bytes.Contains(got.Wrapped.Blob, d.seed) {
+		t.Error("the seed is not wrapped")
+	}
+}
+
+// watchedDice remembers the buffers that it filled.
+type watchedDice struct {
+	dice
+	keep  bool
+	given [][]byte
+}
+
+func (w *watchedDice) Read(b []byte) (int, error) {
+	if w.keep {
+		w.given = append(w.given, b)
+	}
+	return w.dice.Read(b)
+}
