@@ -155,7 +155,7 @@ func (a *answer) checkClient(st *session, party *Party) error {
 	if err != nil {
 		return err
 	}
-	if subtle.ConstantTimeCompare(challenge, st.challenge[:]) != 1 {
+	if subtle.ConstantTimeCompare(challenge, st.challenge) != 1 {
 		return refuse(reasonSignature, "the answer is to another challenge than that of this session")
 	}
 	origin, err := text(data, "origin")

@@ -53,8 +53,9 @@ var formats = map[string][]string{
 const maxChain = 8
 
 // attest reads an attestation object and proves its statement: that whoever
-// holds the attestation key signed these authenticator data for this client data.
-func attest(a *answer, st *session) (*statement, error) {
+// holds the attestation key signed these authenticator data for this client data,
+// with certificates that are valid at the time.
+func attest(a *answer, st *session, now time.Time) (*statement, error) {
 	var object map[string]cbor.RawMessage
 	if err := strict.Unmarshal(a.attestation, &object); err != nil {
 		return nil, refuse(reasonMalformed, "the attestation object is not a CBOR map of names, or something follows it")
@@ -78,10 +79,18 @@ func attest(a *answer, st *session) (*statement, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.prove(members, a.hash[:]); err != nil {
+	for i, c := range s.chain {
+		switch {
+		case now.After(c.NotAfter):
+			return nil, refuse(reasonAttestation, "certificate %d of the attestation expired on %s", i+1, c.NotAfter.UTC().Format(time.DateOnly))
+		case now.Before(c.NotBefore):
+			return nil, refuse(reasonAttestation, "certificate %d of the attestation is valid only from %s on", i+1, c.NotBefore.UTC().Format(time.DateOnly))
+		}
+	}
+	if err := s.read(); err != nil {
 		return nil, err
 	}
-	return s, s.read()
+	return s, s.prove(members, a.hash[:])
 }
 
 // members reads the statement and makes sure that it has those members that its
@@ -302,14 +311,6 @@ func (s *statement) vouch(roots []*x509.Certificate, now time.Time) error {
 		path := paths[0]
 		s.trusted = path[len(path)-1]
 		return nil
-	}
-	for i, c := range s.chain {
-		switch {
-		case now.After(c.NotAfter):
-			return refuse(reasonAttestation, "certificate %d of the attestation expired on %s", i+1, c.NotAfter.UTC().Format(time.DateOnly))
-		case now.Before(c.NotBefore):
-			return refuse(reasonAttestation, "certificate %d of the attestation is valid only from %s on", i+1, c.NotBefore.UTC().Format(time.DateOnly))
-		}
 	}
 	var expired x509.CertificateInvalidError
 	if errors.As(err, &expired) && expired.Reason == x509.Expired {

@@ -62,7 +62,7 @@ func (s *Service) BeginLogin(ctx context.Context, p tokens.Principal, r LoginReq
 	if err := s.begin(ctx, st); err != nil {
 		return Ceremony{}, err
 	}
-	o.Challenge = sessionEncoding.EncodeToString(st.challenge[:])
+	o.Challenge = sessionEncoding.EncodeToString(st.challenge)
 	return st.ceremony(o)
 }
 

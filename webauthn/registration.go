@@ -94,7 +94,7 @@ func (s *Service) BeginRegistration(ctx context.Context, p tokens.Principal, r R
 	var o creationOptions
 	o.RP.ID, o.RP.Name = party.ID, party.Name
 	o.User.ID, o.User.Name, o.User.DisplayName = sessionEncoding.EncodeToString(holder.Handle), holder.Name, holder.Name
-	o.Challenge = sessionEncoding.EncodeToString(st.challenge[:])
+	o.Challenge = sessionEncoding.EncodeToString(st.challenge)
 	for _, alg := range algorithms {
 		o.Params = append(o.Params, parameter{"public-key", alg})
 	}
@@ -172,7 +172,7 @@ func (s *Service) register(ctx context.Context, st *session, holder *tokens.KeyH
 	if err != nil {
 		return err
 	}
-	proven, err := attest(a, st)
+	proven, err := attest(a, st, s.cfg.Now())
 	if err != nil {
 		return err
 	}
@@ -329,8 +329,8 @@ func (st *statement) suits(f *modelFacts) error {
 		if len(f.formats) > 0 && !slices.Contains(f.formats, st.format) || m.Protocol == "u2f" && st.format != "fido-u2f" {
 			return not("does not attest in format %s", st.format)
 		}
-		if st.chain != nil && st.format != "tpm" && len(m.AttestationTypes) > 0 {
-			// Which of the three it is, only the metadata knows (section 6.5.4).
+		if st.format == "packed" && st.chain != nil || st.format == "fido-u2f" {
+			// Which of the three it is, only the metadata knows (sections 8.2 and 8.6).
 			if kind := best(m.AttestationTypes); attestationRank(kind) == 2 {
 				st.kind = kind
 			}

@@ -38,7 +38,7 @@ type session struct {
 	Expires      int64        // Unix seconds
 	Nonce        [16]byte     // makes each challenge one of its own
 	encoded      []byte       // as the caller has it
-	challenge    [32]byte     // CeremonyMAC of encoded
+	challenge    []byte       // CeremonyMAC of encoded
 	spend        tokens.Spend // of the challenge
 }
 
@@ -94,11 +94,13 @@ func (s *Service) begin(ctx context.Context, st *session) error {
 }
 
 // seal computes what follows from a session's encoding.
-func (s *Service) seal(ctx context.Context, st *session) (err error) {
-	if st.challenge, err = s.core.CeremonyMAC(ctx, st.encoded); err != nil {
+func (s *Service) seal(ctx context.Context, st *session) error {
+	mac, err := s.core.CeremonyMAC(ctx, st.encoded)
+	if err != nil {
 		return err
 	}
-	st.spend = tokens.Spend{Hash: sha256.Sum256(st.challenge[:]), Expires: st.expires()}
+	st.challenge = mac[:]
+	st.spend = tokens.Spend{Hash: sha256.Sum256(mac[:]), Expires: st.expires()}
 	return nil
 }
 
