@@ -267,6 +267,7 @@ func TestEveryOperationFailsAsTheContractSays(t *testing.T) {
 		{tokens.ErrState, call{"PUT", "/v1/fido/rules", `{"version":2,"rules":{"default":{}}}`, 409, ""}},
 		{nil, call{"PUT", "/v1/fido/rules", `{"version":2,"rules":{"default":{"alow_unknown":true}}}`, 400, ""}},
 		{nil, call{"PUT", "/v1/fido/rules", `{"version":2,"rules":[]}`, 400, ""}},
+		{tokens.ErrNotFound, call{"GET", "/v1/fido/metadata", "", 404, ""}},
 		{nil, call{"POST", "/v1/fido/metadata", `{}`, 415, ""}},
 		{nil, call{"POST", "/v1/fido/metadata", "", 400, "application/octet-stream"}},
 		{nil, call{"GET", "/v1/fido/allowed", "", 400, ""}},
