@@ -73,7 +73,7 @@ func TestTheAuditNoticesWhatWasDoneToIt(t *testing.T) {
 		{"an altered outcome", chains[0], func(l []audit.Record) []audit.Record { l[6].Outcome = "accept"; return l }, "record 7 was altered"},
 		{"an altered reason", chains[1], func(l []audit.Record) []audit.Record { l[2].Reason = "x"; return l }, "record 3 was altered"},
 		{"an altered time", chains[1], func(l []audit.Record) []audit.Record { l[2].Time = l[2].Time.Add(1000); return l }, "record 3 was altered"},
-		{"an altered detail", chains[0], func(l []audit.Record) []audit.Record { setDetail(&l[6], "transport", "http"); return l }, "record 7 was altered"},
+		{"an altered detail", chains[0], func(l []audit.Record) []audit.Record { setDetail(&l[7], "transport", "http"); return l }, "record 8 was altered"},
 		{"an altered hash", chains[0], func(l []audit.Record) []audit.Record { l[6].Hash[0] ^= 1; return l }, "record 7 was altered"},
 		{"the last record altered", chains[0], func(l []audit.Record) []audit.Record { l[len(l)-1].User = "bob"; return l }, "was altered"},
 		{"a record removed from the middle", chains[0], func(l []audit.Record) []audit.Record { return slices.Delete(l, 5, 6) }, "records 6 to 6 are missing"},

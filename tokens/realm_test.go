@@ -158,11 +158,17 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 			return err
 		},
 		"Allow": func(p tokens.Principal) error { return h.Allow(ctx, p, policy.FIDOShow, audit.Event{Realm: "corp"}) },
+		"Statement": func(p tokens.Principal) error {
+			_, err := h.Statement(ctx, p, tokens.StatementRequest{Audience: "wiki"}, corp.verified)
+			return err
+		},
 	}
 }
 
 // The use cases that name no realm: what they answer is looked at below.
-var withoutRealm = []string{"Uninvite", "Batches", "ShowBatch", "Undo", "Clients", "Keys", "VerifyAudit"}
+var withoutRealm = []string{
+	"Uninvite", "Batches", "ShowBatch", "Undo", "Clients", "Keys", "VerifyAudit", "CheckStatement", "StatementKeys", "RotateStatementKey",
+}
 
 func TestEveryUseCaseIsTried(t *testing.T) {
 	h := newHouse(t)
@@ -188,6 +194,8 @@ type corpDevices struct {
 	owner int64
 	key   *seckey
 	soft  string // the serial of a software token that waits for its first code
+
+	verified tokens.Verified // an accept of key
 }
 
 // corpHouse has a realm corp with user carol, tokens C1 (carol's) and C2, a FIDO
@@ -202,6 +210,13 @@ func corpHouse(t *testing.T) (*house, *corpDevices) {
 	}
 	c.owner = carol.ID
 	h.must(h.EnrolKey(ctx, h.admin, tokens.NewFIDO{Realm: "corp", User: "carol", Credential: c.key.credential(c.owner), Spend: h.challenge()}))
+	a := h.shows("carol", c.key)
+	a.Realm = "corp"
+	r, err := h.VerifyKey(ctx, h.admin, a)
+	if err != nil || !r.Accept {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	c.verified = r.Verified()
 	soft, uri, err := h.EnrolSoft(ctx, h.admin, tokens.NewSoft{Realm: "corp", User: "carol"})
 	if err != nil {
 		t.Fatal(err)
@@ -281,7 +296,7 @@ func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
 		"VerifyKey": policy.Verify, "RefuseLogin": policy.Verify, "LoginHolder": policy.Verify, "KeyHolder": policy.KeyEnrol,
 		"EnrolKey": policy.KeyEnrol, "RefuseKey": policy.KeyEnrol, "EnrolSoft": policy.TokenEnrol, "ConfirmSoft": policy.TokenConfirm,
 		"Invite": policy.InviteAdd, "Invitations": policy.InviteList, "SetGroups": policy.UserGroups, "UserGroups": policy.UserShow,
-		"PutDocument": policy.FIDORules, "Allow": policy.FIDOShow,
+		"PutDocument": policy.FIDORules, "Allow": policy.FIDOShow, "Statement": policy.Verify,
 	}
 	for _, scope := range []policy.Scope{policy.ScopeAdmin, policy.ScopeHelpdesk, policy.ScopeVerify, policy.ScopeRead} {
 		for name, action := range actions {

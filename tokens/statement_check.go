@@ -72,7 +72,7 @@ func (s *Service) CheckStatement(ctx context.Context, p Principal, jwt, audience
 func (s *statementState) read(jwt string, now time.Time) (*StatementClaims, *StatementError) {
 	malformed := &StatementError{"malformed", "it is no JWT such as this server signs"}
 	parts := strings.Split(jwt, ".")
-	if len(jwt) > maxStatement || len(parts) != 3 {
+	if len(jwt) > maxStatement || len(parts) != 3 || strings.ContainsAny(jwt, "\r\n") { // which the decoder would skip
 		return nil, malformed
 	}
 	var raw [3][]byte
