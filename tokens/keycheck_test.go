@@ -173,3 +173,14 @@ func TestWhatWasSpentIsRememberedWithinBounds(t *testing.T) {
 		}
 	}
 }
+
+func TestEachReasonOfAKeyIsExplained(t *testing.T) {
+	for _, r := range []Reason{
+		ReasonCloned, ReasonBadSignature, ReasonUnknownCredential, ReasonExpired, ReasonNotVerified, ReasonBackupChanged, ReasonWrongOrigin,
+		ReasonReplay, ReasonSuspendedUsed, ReasonLostUsed, ReasonTampered,
+	} {
+		if x := explanations[r]; x.words == "" || x.advice == "" {
+			t.Errorf("%s: %q, %q", r, x.words, x.advice)
+		}
+	}
+}
