@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"watchword/tokens"
 )
@@ -18,7 +19,7 @@ import (
 // check refuses what cannot be meant, and fills in what follows from the rest:
 // the database's URL, the token's label, and lists that are switched off.
 func (c *Config) check() error {
-	err := firstOf(c.checkDatabase(), c.checkListeners(), c.checkHSM(), c.checkVerify(), c.checkLog())
+	err := firstOf(c.checkDatabase(), c.checkListeners(), c.checkPages(), c.checkFIDO(), c.checkHSM(), c.checkVerify(), c.checkLog())
 	if err != nil {
 		return &failure{What: "check the configuration", Why: err.Error(), Do: "'watchword config --manual' explains every key"}
 	}
@@ -103,6 +104,45 @@ func (c *Config) checkListeners() error {
 func validPort(port string) bool {
 	n, err := strconv.ParseUint(port, 10, 16)
 	return err == nil && (n > 0 || port == "0")
+}
+
+// checkPages is about what people see.
+func (c *Config) checkPages() error {
+	if c.HTTP.PublicURL != "" {
+		u, err := url.Parse(strings.TrimSuffix(c.HTTP.PublicURL, "/"))
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Scheme+"://"+u.Host != u.String() {
+			return errPublicURL
+		}
+	}
+	if n := c.Statements.Issuer; n == "" || len(n) > 255 || strings.ContainsFunc(n, unicode.IsControl) {
+		return errors.New("statements.issuer is 1 to 255 bytes of text in one line")
+	}
+	return nil
+}
+
+// checkFIDO looks at what webauthn does not know. What relying parties and origins
+// may be it says itself, at start.
+func (c *Config) checkFIDO() error {
+	f := &c.FIDO
+	if len(f.Parties) > 0 && len(c.HTTP.Listen) == 0 {
+		return errors.New("fido.parties needs http.listen: keys are used over HTTP")
+	}
+	if !slices.Contains([]string{"required", "preferred", "discouraged"}, f.UserVerification) {
+		return errors.New("fido.user_verification is required, preferred or discouraged")
+	}
+	if !slices.Contains([]string{"direct", "enterprise", "none"}, f.Attestation) {
+		return errors.New("fido.attestation is direct, enterprise or none")
+	}
+	if f.CeremonyTTL < 10*time.Second || f.CeremonyTTL > time.Hour {
+		return errors.New("fido.ceremony_ttl is 10s to 1h")
+	}
+	if u, err := url.Parse(f.MetadataURL); f.MetadataURL != "" && (err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil) {
+		return errors.New("fido.metadata_url begins with https://")
+	}
+	if f.MetadataGrace == 0 {
+		return errors.New("fido.metadata_grace is a duration such as 24h, or -1s for ever")
+	}
+	return nil
 }
 
 func (c *Config) checkHSM() error {

@@ -36,15 +36,17 @@ type Config struct {
 	// Default: false, which warns.
 	RequireSync bool `yaml:"require_sync"`
 
-	HTTP     HTTPConfig     `yaml:"http"`
-	RADIUS   RADIUSConfig   `yaml:"radius"`
-	HSM      HSMConfig      `yaml:"hsm"`
-	Verify   VerifyConfig   `yaml:"verify"`
-	Throttle ThrottleConfig `yaml:"throttle"`
-	Log      LogConfig      `yaml:"log"`
+	HTTP       HTTPConfig       `yaml:"http"`
+	RADIUS     RADIUSConfig     `yaml:"radius"`
+	FIDO       FIDOConfig       `yaml:"fido"`
+	Statements StatementsConfig `yaml:"statements"`
+	HSM        HSMConfig        `yaml:"hsm"`
+	Verify     VerifyConfig     `yaml:"verify"`
+	Throttle   ThrottleConfig   `yaml:"throttle"`
+	Log        LogConfig        `yaml:"log"`
 }
 
-// HTTPConfig is about the API.
+// HTTPConfig is about the API and the pages that people see.
 type HTTPConfig struct {
 	// Addresses to listen on. [none] switches HTTP off.
 	// Default: [127.0.0.1:8080]
@@ -64,6 +66,16 @@ type HTTPConfig struct {
 	// How long a request may take, but for imports and audit verification.
 	// Default: 30s
 	Timeout time.Duration `yaml:"timeout"`
+
+	// What the pages, and authenticator apps that were enrolled on them, call this
+	// installation. Default: the name of the first of fido.parties, or Watchword.
+	Name string `yaml:"name"`
+
+	// Where people reach the pages, such as https://login.example.org: what the
+	// links of invitations begin with.
+	// Default: the first origin of the first of fido.parties, or else links are
+	// given without it.
+	PublicURL string `yaml:"public_url"`
 }
 
 // RADIUSConfig is about RADIUS. Its clients are in the database: see
@@ -83,6 +95,68 @@ type RADIUSConfig struct {
 
 	// How long a reply is held for retransmissions. Default: 30s
 	ReplyLife time.Duration `yaml:"reply_life"`
+}
+
+// FIDOConfig is about FIDO security keys (WebAuthn). Which models may be enrolled
+// is in the database: see 'watchword fido'.
+type FIDOConfig struct {
+	// The relying parties: the names that keys are made for, and the origins whose
+	// pages may use them. A list of {id: example.org, name: Example Corp, origins:
+	// [https://login.example.org]}; example.org alone stands for {id: example.org,
+	// origins: [https://example.org]}. The first is the default. Origins are as
+	// browsers write them, http only for localhost; those that are neither the id
+	// nor below it are related origins, which browsers look up at
+	// https://ID/.well-known/webauthn: it must be served from here. Keys that were
+	// enrolled for an id work with no other: choose it for good. The variable takes
+	// the list as one line of YAML.
+	// Default: none, which switches FIDO keys off.
+	Parties []Party `yaml:"parties"`
+
+	// Whether a key must verify its user, by PIN or finger: required, preferred or
+	// discouraged. With preferred a key that cannot is accepted, and statements
+	// tell the difference. Default: preferred
+	UserVerification string `yaml:"user_verification"`
+
+	// Enrol credentials that may be synced to other devices (passkeys of telephones
+	// and browsers): where they go is not known then. Rules may say otherwise for a
+	// realm or group. Default: false
+	AllowSynced bool `yaml:"allow_synced"`
+
+	// What browsers are asked to convey of a key's attestation: direct, enterprise
+	// (with serial numbers, where browser and key are provisioned for it) or none,
+	// with which nothing proves of what model a key is. Default: direct
+	Attestation string `yaml:"attestation"`
+
+	// How long somebody may take from being asked for the key to having touched it,
+	// 10s to 1h. Default: 5m
+	CeremonyTTL time.Duration `yaml:"ceremony_ttl"`
+
+	// Suspend keys that are enrolled when a status report of the metadata says that
+	// their model is not to be trusted any more. Without it they are reported, by
+	// 'watchword fido concerns' and in /metrics, and no new ones are enrolled.
+	// Default: false
+	SuspendOnStatus bool `yaml:"suspend_on_status"`
+
+	// Where the metadata of all models is fetched from, once a day, by https; the
+	// FIDO Alliance has it at https://mds3.fidoalliance.org/. HTTPS_PROXY is heeded.
+	// Default: none, and then 'watchword fido mds import' brings it.
+	MetadataURL string `yaml:"metadata_url"`
+
+	// PEM file of the certificates that sign the metadata, in place of the FIDO
+	// Alliance's root: for metadata of one's own. Default: none
+	MetadataRoots string `yaml:"metadata_roots"`
+
+	// How long metadata is still used to enrol keys after the day on which the next
+	// was due. -1s is for ever. Default: 720h
+	MetadataGrace time.Duration `yaml:"metadata_grace"`
+}
+
+// StatementsConfig is about the signed statements that applications can ask for
+// with an accept.
+type StatementsConfig struct {
+	// Who gives them (iss), the same on all nodes: as a rule the URL of this
+	// installation, which applications compare. Default: watchword
+	Issuer string `yaml:"issuer"`
 }
 
 // HSMConfig is about the HSM that holds the keys to every seed.
@@ -183,7 +257,12 @@ func defaultConfig() *Config {
 			Listen: []string{"127.0.0.1:1812"}, MaxInWork: 4096,
 			Timeout: 10 * time.Second, ReplyLife: 30 * time.Second,
 		},
-		HSM: HSMConfig{Sessions: 2, Handles: 100_000, Mechanism: "auto", StuckAfter: 5 * time.Second},
+		FIDO: FIDOConfig{
+			UserVerification: "preferred", Attestation: "direct", CeremonyTTL: 5 * time.Minute,
+			MetadataGrace: 30 * 24 * time.Hour,
+		},
+		Statements: StatementsConfig{Issuer: "watchword"},
+		HSM:        HSMConfig{Sessions: 2, Handles: 100_000, Mechanism: "auto", StuckAfter: 5 * time.Second},
 		Verify: VerifyConfig{
 			Steps: 1, MaxSteps: 5, Widen: 30 * 24 * time.Hour, LookAhead: 10,
 			ResyncSteps: 120, ResyncCounters: 1000, ClockSkew: 5 * time.Second, Queue: 8192,

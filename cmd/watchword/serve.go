@@ -23,6 +23,7 @@ import (
 	"watchword/seeds"
 	"watchword/tokens"
 	"watchword/tokens/store"
+	"watchword/webauthn"
 )
 
 // drainTime bounds how long what was accepted may take at the end.
@@ -73,6 +74,7 @@ type appliance struct {
 	keys    *pkcs11.Keystore
 	db      *store.DB
 	core    *tokens.Service
+	fido    *webauthn.Service // nil: no relying party is configured
 	http    *api.Server
 	radius  *radius.Server
 	sockets []net.Listener
@@ -142,7 +144,7 @@ func (a *appliance) openCore(ctx context.Context) (err error) {
 		return err
 	}
 	a.core, err = tokens.Open(ctx, tokens.Config{
-		Database: a.db, Custody: a.keys, Exclusive: c.sqlite(),
+		Database: a.db, Custody: a.keys, Exclusive: c.sqlite(), Issuer: c.Statements.Issuer,
 		Windows: c.windows(), Throttle: c.throttle(), Queue: c.Verify.Queue, ClockSkew: c.Verify.ClockSkew,
 		Log: a.log,
 	}, a.keys, a.dir)
@@ -201,12 +203,19 @@ func (a *appliance) checkDurability(ctx context.Context) error {
 func (a *appliance) listen(ctx context.Context) (err error) {
 	c := a.config
 	metrics := newMetrics(a.ready)
+	if err := a.openFIDO(ctx, metrics); err != nil {
+		return err
+	}
 	if len(c.HTTP.Listen) > 0 {
-		a.http, err = api.New(api.Config{
+		config := api.Config{
 			Core: a.core, Importer: seeds.NewImporter(seeds.Service(a.core)), Ready: a.ready, Metrics: metrics, Log: a.log,
 			Certificate: c.HTTP.TLSCert, Key: c.HTTP.TLSKey, AllowPlaintext: c.HTTP.AllowPlaintext,
-			Timeout: c.HTTP.Timeout, Drain: drainTime,
-		})
+			Timeout: c.HTTP.Timeout, Drain: drainTime, Name: c.HTTP.Name, Address: c.HTTP.PublicURL,
+		}
+		if a.fido != nil { // a nil pointer in the interface is not nil
+			config.FIDO = a.fido
+		}
+		a.http, err = api.New(config)
 		if err != nil {
 			return &failure{What: "start HTTP", Why: err.Error(), Do: "see http.tls_cert and http.tls_key"}
 		}
@@ -261,6 +270,9 @@ func (a *appliance) run(ctx context.Context) error {
 				failed <- &failure{What: "serve RADIUS", Why: err.Error()}
 			}
 		})
+	}
+	if a.fido != nil {
+		listeners.Go(func() { a.fido.Run(work) })
 	}
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)

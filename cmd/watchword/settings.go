@@ -81,6 +81,12 @@ func (s *setting) set(texts []string, origin string) error {
 		s.value.SetInt(int64(d))
 	case []string:
 		s.value.Set(reflect.ValueOf(slices.Clone(texts)))
+	case []Party:
+		parties, err := parseParties(strings.Join(texts, ", "), s.Key)
+		if err != nil {
+			return err
+		}
+		s.value.Set(reflect.ValueOf(parties))
 	default:
 		panic("a setting of a kind that cannot be set: " + s.Key)
 	}
@@ -102,18 +108,26 @@ func (s *setting) shown() string {
 	if d, ok := v.(time.Duration); ok {
 		v = shortDuration(d)
 	}
-	if list, ok := v.([]string); ok {
-		quoted := make([]string, len(list))
-		for i, item := range list {
-			quoted[i] = strconv.Quote(item)
-		}
-		return "[" + strings.Join(quoted, ", ") + "]"
+	switch list := v.(type) {
+	case []string:
+		return flowList(list)
+	case []Party:
+		return flowParties(list)
 	}
 	b, err := yaml.Marshal(v)
 	if err != nil {
 		panic(err) // strings and numbers can be marshalled
 	}
 	return strings.TrimSpace(string(b))
+}
+
+// flowList is a list in one line of YAML.
+func flowList(list []string) string {
+	quoted := make([]string, len(list))
+	for i, item := range list {
+		quoted[i] = strconv.Quote(item)
+	}
+	return "[" + strings.Join(quoted, ", ") + "]"
 }
 
 // loadConfig reads the file, if path is not empty, and the environment.
@@ -141,7 +155,7 @@ func loadConfig(path string, environ []string) (*Config, []*setting, error) {
 
 // splitList is the text of a variable or a flag as set takes it.
 func splitList(s *setting, text string) []string {
-	if s.value.Kind() != reflect.Slice {
+	if _, list := s.value.Interface().([]string); !list {
 		return []string{text}
 	}
 	var items []string
@@ -223,6 +237,17 @@ func readMapping(n ast.Node, prefix string, all []*setting, path string) error {
 		key := prefix + pair.Key.GetToken().Value
 		line := lineOf(pair.Key)
 		if i := slices.IndexFunc(all, func(s *setting) bool { return s.Key == key }); i >= 0 {
+			if s := all[i]; s.value.Type() == reflect.TypeFor[[]Party]() {
+				parties, err := readParties(pair.Value, key)
+				if err != nil {
+					return err
+				}
+				if parties != nil {
+					s.value.Set(reflect.ValueOf(parties))
+					s.Origin = fmt.Sprintf("%s line %d", path, line)
+				}
+				continue
+			}
 			texts, null, err := scalars(pair.Value, key)
 			if err != nil {
 				return err

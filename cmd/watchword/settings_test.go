@@ -109,6 +109,8 @@ func TestEveryKeyIsAVariableToo(t *testing.T) {
 			text = "true"
 		case []string:
 			text = "a, b"
+		case []Party:
+			text = "[{id: localhost, origins: ['http://localhost:8080']}]"
 		}
 		c, got, err := loadConfig("", []string{s.Env + "=" + text})
 		if err != nil {
@@ -186,5 +188,84 @@ func TestMisspeltVariablesAreNoticed(t *testing.T) {
 	got := strangeVariables([]string{"WATCHWORD_HSM_MODUL=x", "WATCHWORD_URL=x", "WATCHWORD_DATA_DIR=x", "PATH=x"}, all)
 	if !reflect.DeepEqual(got, []string{"WATCHWORD_HSM_MODUL"}) {
 		t.Errorf("%v", got)
+	}
+}
+
+func TestARelyingPartyIsReadStrictly(t *testing.T) {
+	want := []Party{
+		{ID: "example.org", Name: "Example: Corp", Origins: []string{"https://login.example.org", "https://example.net"}},
+		{ID: "example.com", Origins: []string{"https://example.com"}},
+		{ID: "localhost", Origins: []string{"http://localhost:8080"}},
+	}
+	c, err := loadText(t, `
+fido:
+  parties:
+    - id: example.org
+      name: "Example: Corp"
+      origins: [https://login.example.org, https://example.net]
+    - example.com
+    - {id: localhost, origins: [ "http://localhost:8080" ]}
+  allow_synced: true
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(c.FIDO.Parties, want) || !c.FIDO.AllowSynced {
+		t.Errorf("%+v", c.FIDO)
+	}
+	// What 'watchword config' prints is read as the same.
+	again, _, err := loadConfig("", []string{"WATCHWORD_FIDO_PARTIES=" + flowParties(want)})
+	if err != nil || !reflect.DeepEqual(again.FIDO.Parties, want) {
+		t.Errorf("%v: %+v", err, again)
+	}
+	usual, _, err := loadConfig("", []string{"WATCHWORD_FIDO_PARTIES=example.com, example.net"})
+	if err != nil || !reflect.DeepEqual(usual.FIDO.Parties, []Party{usualParty("example.com"), usualParty("example.net")}) {
+		t.Errorf("%v: %+v", err, usual)
+	}
+	for text, want := range map[string]string{
+		"fido:\n  parties:\n    - id: a.example\n      origin: [https://a.example]\n": `line 4: unknown key "fido.parties.origin"; is "fido.parties.origins" meant?`,
+		"fido:\n  parties: {id: a.example}\n":                                         "line 2: fido.parties is a list",
+		"fido:\n  parties:\n    - name: A\n":                                          "line 3: an item of fido.parties has no id",
+		"fido:\n  parties: [[a.example]]\n":                                           "line 2: an item of fido.parties is a name",
+		"fido:\n  parties: [{id: [a, b]}]\n":                                          "line 2: fido.parties.id is one value",
+	} {
+		if _, err := loadText(t, text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, and not %s", text, err, want)
+		}
+	}
+	if _, _, err := loadConfig("", []string{"WATCHWORD_FIDO_PARTIES=[{id: a.example"}); err == nil {
+		t.Error("half a list was taken")
+	}
+}
+
+func TestFIDOSettingsThatCannotBeMeantAreRefused(t *testing.T) {
+	for text, want := range map[string]string{
+		"user_verification: sometimes":          "fido.user_verification",
+		"attestation: indirect":                 "fido.attestation",
+		"ceremony_ttl: 5s":                      "fido.ceremony_ttl",
+		"ceremony_ttl: 2h":                      "fido.ceremony_ttl",
+		"metadata_url: http://mds.example.org/": "fido.metadata_url",
+		"metadata_grace: 0s":                    "fido.metadata_grace",
+	} {
+		c, err := loadText(t, "fido:\n  "+text+"\n")
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if err := c.check(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	c := defaultConfig()
+	c.FIDO.Parties, c.HTTP.Listen = []Party{usualParty("example.org")}, []string{"none"}
+	if err := c.check(); err == nil || !strings.Contains(err.Error(), "http.listen") {
+		t.Errorf("keys without HTTP: %v", err)
+	}
+	for _, address := range []string{"login.example.org", "https://login.example.org/pages", "ftp://example.org"} {
+		c := defaultConfig()
+		c.HTTP.PublicURL = address
+		if err := c.check(); err == nil {
+			t.Errorf("%s was taken for where the pages are", address)
+		}
 	}
 }

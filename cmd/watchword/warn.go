@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+
+	"watchword/tokens"
 )
 
 // shortSecret is the longest shared secret that is warned of, in octets. RFC
@@ -22,6 +25,7 @@ func (a *appliance) warn(ctx context.Context) {
 			a.log.Warn("http.allow_plaintext: API keys, codes and PINs are open on the wire, unless something in front does TLS", "address", l.Addr().String())
 		}
 	}
+	a.warnFIDO(ctx)
 	// Read where the core reads it: nobody asked, so nothing is to be audited.
 	registry, err := a.db.Registry(ctx)
 	if err != nil {
@@ -37,6 +41,41 @@ func (a *appliance) warn(ctx context.Context) {
 			a.log.Warn(fmt.Sprintf("a RADIUS client has a shared secret of %d octets or fewer: it can be guessed from one packet; replace it by 16 random ones or more", shortSecret),
 				"client", c.Name, "address", c.Prefix.String())
 		}
+	}
+}
+
+// warnFIDO says what makes a FIDO key prove less than it could.
+func (a *appliance) warnFIDO(ctx context.Context) {
+	c := &a.config.FIDO
+	if a.fido == nil {
+		return
+	}
+	if c.UserVerification == "discouraged" {
+		a.log.Warn("fido.user_verification is discouraged: whoever has a key in the hand is accepted, without PIN or finger")
+	}
+	if c.AllowSynced {
+		a.log.Warn("fido.allow_synced: credentials that may be copied to other devices can be enrolled")
+	}
+	if c.Attestation == "none" {
+		a.log.Warn("fido.attestation is none: nothing proves of what model a key is")
+	}
+	if c.MetadataGrace < 0 {
+		a.log.Warn("fido.metadata_grace: metadata is used for ever, even where newer would say that a model is broken")
+	}
+	if c.MetadataRoots != "" {
+		a.log.Warn("fido.metadata_roots: metadata is trusted that the FIDO Alliance did not sign", "file", c.MetadataRoots)
+	}
+	for _, p := range c.Parties {
+		if p.ID == "localhost" {
+			a.log.Warn("localhost is a relying party: keys that are made for it are good for trying, and nowhere else")
+		}
+	}
+	if c.MetadataURL != "" {
+		return
+	}
+	_, err := a.core.Document(ctx, "fido.mds")
+	if errors.Is(err, tokens.ErrNotFound) {
+		a.log.Warn("there is no FIDO metadata: of no key is known what it is; set fido.metadata_url, or bring it with 'watchword fido mds import FILE'")
 	}
 }
 
