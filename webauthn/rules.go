@@ -284,7 +284,11 @@ func (s *Service) rules(ctx context.Context) (RuleSet, int64, error) {
 	case err != nil:
 		return RuleSet{}, 0, err
 	}
-	rs, err := ParseRules(doc.Data)
+	plain, err := s.unsealDocument(ctx, rulesDocument, doc.Data)
+	if err != nil {
+		return RuleSet{}, 0, err
+	}
+	rs, err := ParseRules(plain)
 	if err != nil {
 		// Rules that cannot be read allow nothing.
 		return RuleSet{}, 0, fmt.Errorf("%w: the FIDO rules in the database: %w", tokens.ErrTampered, err)
@@ -324,6 +328,9 @@ func (s *Service) SetRules(ctx context.Context, p tokens.Principal, rs RuleSet, 
 	}
 	if encoded, err = json.Marshal(rs); err != nil {
 		return fmt.Errorf("encode the rules: %w", err)
+	}
+	if encoded, err = s.sealDocument(ctx, rulesDocument, encoded); err != nil {
+		return err
 	}
 	detail := []audit.Field{{Name: "from_version", Value: strconv.FormatInt(expect, 10)}, {Name: "realms", Value: strconv.Itoa(len(rs.Realms))}}
 	_, err = s.core.PutDocument(ctx, p, actRules, "", tokens.DocumentWrite{Name: rulesDocument, Expect: expect, Data: encoded}, detail)

@@ -256,6 +256,31 @@ func TestRulesAreForEveryNodeAndReplacedByVersion(t *testing.T) {
 	}
 }
 
+// Rules that somebody wrote into the database are nobody's: nothing is allowed by
+// them, nor by any others, until they are set anew.
+func TestRulesAlteredInTheDatabaseAllowNothing(t *testing.T) {
+	h := newKeyHouse(t)
+	h.govern(RuleSet{})
+	forged := []byte(`{"default":{"allow_unknown":true,"allow_zero_aaguid":true,"required_attestation":"none"}}`)
+	for i, data := range [][]byte{forged, append([]byte(strings.Repeat("0", 64)+"\n"), forged...)} {
+		if _, err := h.cores[0].PutDocument(t.Context(), system, actRules, "", tokens.DocumentWrite{Name: rulesDocument, Expect: int64(i + 1), Data: data}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := h.rules(t.Context()); !errors.Is(err, tokens.ErrTampered) {
+			t.Errorf("forged rules: %v", err)
+		}
+		if v, err := h.Allowed(t.Context(), h.admin, "", nil, formatAAGUID(mdsAAGUID(1))); err == nil && v.Allowed {
+			t.Error("a model is allowed by forged rules")
+		}
+	}
+	if err := h.SetRules(t.Context(), h.admin, RuleSet{}, 3); err != nil {
+		t.Fatal(err)
+	}
+	if _, version, err := h.rules(t.Context()); err != nil || version != 4 {
+		t.Errorf("set anew: version %d, %v", version, err)
+	}
+}
+
 // TestWhatAllowedSaysIsWhatHappens asks first, then enrols.
 func TestWhatAllowedSaysIsWhatHappens(t *testing.T) {
 	h := newKeyHouse(t)
