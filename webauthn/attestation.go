@@ -1,6 +1,7 @@
 package webauthn
 
 import (
+	"crypto/rsa"
 	"crypto/sha1"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -49,8 +50,12 @@ var formats = map[string][]string{
 	"apple":       {"x5c"},
 }
 
-// maxChain is how many certificates a statement may have. Telephones have four.
-const maxChain = 8
+// What a statement may have at most, so that none costs much to verify: certificates
+// (telephones have four), and bits of an RSA key.
+const (
+	maxChain = 8
+	maxRSA   = 8192
+)
 
 // attest reads an attestation object and proves its statement: that whoever
 // holds the attestation key signed these authenticator data for this client data,
@@ -145,6 +150,9 @@ func (s *statement) readChain(value any) error {
 		c, err := x509.ParseCertificate(der)
 		if err != nil {
 			return refuse(reasonAttestation, "certificate %d of the attestation cannot be read: %s", i+1, printable(err.Error()))
+		}
+		if key, ok := c.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSA {
+			return refuse(reasonAttestation, "certificate %d of the attestation has an RSA key of %d bits; up to %d are possible", i+1, key.N.BitLen(), maxRSA)
 		}
 		s.chain = append(s.chain, c)
 	}
