@@ -18,7 +18,7 @@ const module = "watchword"
 // nothing else.
 var rooms = map[string][]string{
 	"cmd/watchword":    {"*"},
-	"scripts/bench":    {},
+	"scripts/bench":    {"webauthn/softkey"},
 	"api":              {"tokens", "tokens/audit", "tokens/policy", "webauthn", "seeds", "api/console"},
 	"api/console":      {"tokens", "webauthn"},
 	"radius":           {"tokens", "tokens/audit"},
@@ -51,7 +51,7 @@ var outside = map[string][]string{
 	"github.com/pressly/goose/v3":         {"tokens/store"},
 	"database/sql":                        {"tokens/store"},
 	"github.com/spf13/cobra":              {"cmd/watchword"},
-	"rsc.io/qr":                           {"api/console"},
+	"rsc.io/qr":                           {"api/console", "cmd/watchword"},
 	"github.com/cedar-policy/cedar-go":    {"tokens/policy"},
 	"golang.org/x/text":                   {"tokens"},
 	"github.com/ProtonMail/go-crypto":     {"seeds"},

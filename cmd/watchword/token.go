@@ -29,7 +29,7 @@ func tokenCommand(c *client) *cobra.Command {
 			example: "  watchword token unassign 24680017",
 		}),
 		tokenAct(c, act{
-			name: "suspend", short: "Reject tokens' codes until they are resumed",
+			name: "suspend", short: "Reject tokens until they are resumed",
 			long:    "For a while, such as a holiday. For a token that is gone there is lost.",
 			example: "  watchword token suspend 24680017 --reason 'on leave'",
 		}),
@@ -39,13 +39,13 @@ func tokenCommand(c *client) *cobra.Command {
 			example: "  watchword token resume 24680017 --reason 'found in the car'",
 		}),
 		tokenAct(c, act{
-			name: "lost", short: "Mark tokens as lost: none of their codes is accepted any more",
-			long:    "When this has answered, no code of the token is accepted any more, on any node.",
+			name: "lost", short: "Mark tokens as lost: nothing of them is accepted any more",
+			long:    "When this has answered, no code of the token is accepted any more, nor the key if\nit is one, on any node.",
 			example: "  watchword token lost 24680017 --reason 'stolen on the train'",
 		}),
 		tokenAct(c, act{
 			name: "revoke", short: "Revoke tokens for good: their seeds are destroyed",
-			long:    "There is no way back. On a terminal the serial is asked for once more, unless --yes is given.",
+			long:    "There is no way back, and a FIDO key can never be enrolled again. On a terminal the serial is asked for once more, unless --yes is given.",
 			example: "  watchword token revoke 24680017 --yes", final: true,
 		}),
 	)
@@ -89,10 +89,13 @@ func tokenTable(tokens []api.Token) *table {
 	return t
 }
 
-// kindOf is "totp sha1 6 30s", or "yubico vvhvcccccccd".
+// kindOf is "totp sha1 6 30s", "yubico vvhvcccccccd", or "fido example.org".
 func kindOf(t *api.Token) string {
 	if t.PublicId != nil {
 		return strings.TrimSpace(string(t.Type) + " " + clean(*t.PublicId))
+	}
+	if t.RpId != nil {
+		return string(t.Type) + " " + *t.RpId
 	}
 	s := fmt.Sprintf("%s %s %d", t.Type, t.Algorithm, t.Digits)
 	if t.Period != nil {
@@ -101,11 +104,15 @@ func kindOf(t *api.Token) string {
 	return s
 }
 
-// movesOf is a token's drift in steps, or its next counter.
+// movesOf is a token's drift in steps, its next counter, or the last one that a key
+// answered.
 func movesOf(t *api.Token) string {
 	switch {
 	case t.Drift != nil:
 		return fmt.Sprintf("drift %+d", *t.Drift)
+	case t.RpId != nil && t.Counter != nil && *t.Counter > 0:
+		return fmt.Sprintf("last %d", *t.Counter)
+	case t.RpId != nil:
 	case t.Counter != nil:
 		return fmt.Sprintf("next %d", *t.Counter)
 	}
@@ -127,9 +134,37 @@ func tokenShow(c *client) *cobra.Command {
 			if t.Hint != nil {
 				table.note("The file that it came with names " + *t.Hint + ".")
 			}
+			noteKey(table, &t)
 			return table.print(cmd.OutOrStdout())
 		},
 	}
+}
+
+// noteKey says what there is to say of a FIDO key.
+func noteKey(table *table, t *api.Token) {
+	if t.RpId == nil {
+		return
+	}
+	is := func(b *bool, yes, no string) string {
+		if b != nil && *b {
+			return yes
+		}
+		return no
+	}
+	text := func(s *string) string {
+		if s == nil {
+			return "-"
+		}
+		return *s
+	}
+	table.note(fmt.Sprintf("AAGUID %s, attestation %s (%s)", text(t.Aaguid), text(t.Attestation), text(t.Format)))
+	line := is(t.Discoverable, "a passkey (works without a user name)", "not a passkey") + ", " +
+		is(t.UserVerified, "verified its user when it was enrolled", "did not verify its user when it was enrolled") + ", " +
+		is(t.Synced, "may be synced to other devices", "bound to one device")
+	if t.Transports != nil && len(*t.Transports) > 0 {
+		line += ", by " + strings.Join(*t.Transports, ", ")
+	}
+	table.note(line)
 }
 
 func tokenAssign(c *client) *cobra.Command {

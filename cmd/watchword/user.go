@@ -20,9 +20,10 @@ func userCommand(c *client) *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	user.AddCommand(
-		userAdd(c), userList(c), userShow(c), userPIN(c),
+		userAdd(c), userList(c), userShow(c), userPIN(c), userGroups(c),
+		userInvite(c), userInvitations(c), userUninvite(c),
 		userAct(c, "enable", "Let a disabled user be verified again", "%s is enabled."),
-		userAct(c, "disable", "Reject every code of a user", "%s is disabled: every code is rejected."),
+		userAct(c, "disable", "Reject every code and key of a user", "%s is disabled: every code and key is rejected."),
 		userAct(c, "unlock", "Forget a user's failures: the lock and every waiting time end", "%s is unlocked."),
 	)
 	return c.flags(user)
