@@ -141,9 +141,9 @@ func TestTwoNodesStartOnANewDatabaseAtTheSameMoment(t *testing.T) {
 		a := newNode(t, nodeOptions{database: url, env: token.env()})
 		b := newNode(t, nodeOptions{database: url, env: token.env()})
 		startTogether(t, a, b, url)
-		// Five keys, one of which is a pair.
-		if got := token.objects(t); got != 6 {
-			t.Errorf("the HSM holds %d objects; want 6", got)
+		// Five keys, one of which is a pair, and two pairs that sign statements.
+		if got := token.objects(t); got != 10 {
+			t.Errorf("the HSM holds %d objects; want 10", got)
 		}
 	})
 	t.Run("with one data directory", func(t *testing.T) {
