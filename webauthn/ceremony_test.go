@@ -146,6 +146,11 @@ func detail(r audit.Record, name string) string {
 	return ""
 }
 
+// topOrigin names a top page in client data that say they are of no frame.
+func topOrigin(clientData []byte) []byte {
+	return append(clientData[:len(clientData)-1], `,"topOrigin":"https://example.org"}`...)
+}
+
 func newKeyHouse(t testing.TB, edits ...func(*Config)) *mdsHouse {
 	t.Helper()
 	h := newMDSHouse(t, edits...)
@@ -174,12 +179,12 @@ func TestAKeyOfEachFormatIsRegisteredAtOneNodeAndSignsInAtTheOther(t *testing.T)
 		{softkey.Options{Format: softkey.Packed}, "packed", "basic", "Soft One", "Software Authenticator Root"},
 		{softkey.Options{Format: softkey.Packed, Algorithm: softkey.EdDSA}, "packed", "basic", "Soft One", "Software Authenticator Root"},
 		{softkey.Options{Format: softkey.Packed, Algorithm: softkey.RS256}, "packed", "basic", "Soft One", "Software Authenticator Root"},
-		{softkey.Options{Format: softkey.Self}, "packed", "self", "Soft One", ""},
+		{softkey.Options{Format: softkey.Self}, "packed", "self", "", ""},
 		{softkey.Options{Format: softkey.TPM, Algorithm: softkey.RS256}, "tpm", "attca", "Soft One", "Software Authenticator Root"},
 		{softkey.Options{Format: softkey.TPM}, "tpm", "attca", "Soft One", "Software Authenticator Root"},
 		{softkey.Options{Format: softkey.AndroidKey}, "android-key", "basic", "Soft One", "Software Authenticator Root"},
 		{softkey.Options{Format: softkey.Apple}, "apple", "anonca", "Soft One", "Software Authenticator Root"},
-		{softkey.Options{Format: softkey.None}, "none", "none", "Soft One", ""},
+		{softkey.Options{Format: softkey.None}, "none", "none", "", ""},
 		{softkey.Options{Format: softkey.U2F}, "fido-u2f", "basic", "", "Software Authenticator Root"},
 	} {
 		c.o.Vendor, c.o.UserVerification = vendor, true
@@ -262,6 +267,7 @@ func TestAManipulatedRegistrationIsRefusedWithItsReason(t *testing.T) {
 		{"http", packed, softkey.Faults{Origin: "http://example.org"}, reasonOrigin, "not an origin"},
 		{"a page in another's frame", packed, softkey.Faults{CrossOrigin: true}, reasonOrigin, "page of another origin"},
 		{"a page in a frame, and its top", packed, softkey.Faults{CrossOrigin: true, TopOrigin: here}, reasonOrigin, "page of another origin"},
+		{"a top page, without a frame", packed, softkey.Faults{ClientData: topOrigin}, reasonOrigin, "page of another origin"},
 		{"a login's client data", packed, softkey.Faults{Type: "webauthn.get"}, reasonMalformed, "of type"},
 		{"another challenge", packed, softkey.Faults{Challenge: make([]byte, 32)}, reasonSignature, "another challenge"},
 		{"part of a challenge", packed, softkey.Faults{Challenge: []byte{1}}, reasonSignature, "another challenge"},
@@ -376,6 +382,8 @@ func TestAManipulatedLoginIsRejectedWithItsReason(t *testing.T) {
 		}
 	}
 	verified := LoginRequest{User: "alice", UserVerification: "required"}
+	m, _ := es256(t)
+	key := coseKey(t, m)
 	for _, c := range []struct {
 		name   string
 		r      LoginRequest
@@ -385,6 +393,12 @@ func TestAManipulatedLoginIsRejectedWithItsReason(t *testing.T) {
 	}{
 		{"another origin", LoginRequest{User: "alice"}, softkey.Faults{Origin: "https://evil.test"}, reasonOrigin, "not an origin"},
 		{"a page in a frame", LoginRequest{User: "alice"}, softkey.Faults{CrossOrigin: true, TopOrigin: "https://evil.test"}, reasonOrigin, "page of another origin"},
+		{"a top page, without a frame", LoginRequest{User: "alice"}, softkey.Faults{ClientData: topOrigin}, reasonOrigin, "page of another origin"},
+		{"a credential, as at registration", LoginRequest{User: "alice"}, softkey.Faults{AuthData: func(b []byte) []byte {
+			b[32] |= 0x40
+			b = append(append(b, make([]byte, 16)...), 0, 1, 7)
+			return append(b, key...)
+		}}, reasonMalformed, "those of a registration"},
 		{"a registration's client data", LoginRequest{User: "alice"}, softkey.Faults{Type: "webauthn.create"}, reasonMalformed, "of type"},
 		{"another challenge", LoginRequest{User: "alice"}, softkey.Faults{Challenge: bytes.Repeat([]byte{7}, 32)}, reasonSignature, "another challenge"},
 		{"another relying party", LoginRequest{User: "alice"}, softkey.Faults{RPID: "example.com"}, reasonOrigin, "another relying party"},
@@ -457,7 +471,7 @@ func TestAnAnswerBelongsToItsSession(t *testing.T) {
 	if _, err := h.FinishRegistration(t.Context(), h.admin, bobs, answer); !errors.Is(err, tokens.ErrInvalid) || !strings.Contains(err.Error(), "another challenge") {
 		t.Errorf("alice's answer in bob's session: %v", err)
 	}
-	if _, err := h.FinishLogin(t.Context(), h.admin, alices, answer, "http"); !errors.Is(err, tokens.ErrInvalid) {
+	if _, err := h.FinishLogin(t.Context(), h.admin, alices, answer, "http"); !errors.Is(err, tokens.ErrInvalid) || !strings.Contains(err.Error(), "other kind") {
 		t.Errorf("a registration's session at login: %v", err)
 	}
 	h.mustRegister(k, "alice")
@@ -478,7 +492,7 @@ func TestAnAnswerBelongsToItsSession(t *testing.T) {
 			t.Errorf("%s is accepted: %+v", name, res)
 		}
 	}
-	if _, err := h.FinishRegistration(t.Context(), h.admin, first, answer); !errors.Is(err, tokens.ErrInvalid) {
+	if _, err := h.FinishRegistration(t.Context(), h.admin, first, answer); !errors.Is(err, tokens.ErrInvalid) || !strings.Contains(err.Error(), "other kind") {
 		t.Errorf("a login's session at registration: %v", err)
 	}
 	if res := h.finish(first, answer); !res.Accept {
@@ -508,6 +522,26 @@ func TestAnAnswerBelongsToItsSession(t *testing.T) {
 		t.Error("bob's key signs in as alice")
 	}
 	if r := h.lastReject(); r.Reason != string(reasonUnknown) || r.User != "alice" {
+		t.Errorf("the audit has %+v", r)
+	}
+	// A key that alice got after this login began, and was not offered to it.
+	late := newKey(t, softkey.Options{Vendor: k.Vendor()})
+	text, _ := h.asserted(k, LoginRequest{User: "alice"})
+	h.mustRegister(late, "alice")
+	st, err := parseSession(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mac, err := h.cores[0].CeremonyMAC(t.Context(), st.encoded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	late.Misbehave(&softkey.Faults{Challenge: mac[:]})
+	_, answer = h.asserted(late, LoginRequest{User: "alice"})
+	if res := h.finish(text, answer); res.Accept {
+		t.Error("a credential that was not offered is accepted")
+	}
+	if r := h.lastReject(); r.Reason != string(reasonUnknown) || !strings.Contains(why(r), "none of those that were offered") {
 		t.Errorf("the audit has %+v", r)
 	}
 	// Only the credential's name is swapped.
@@ -561,8 +595,10 @@ func TestACloneSuspendsTheKey(t *testing.T) {
 	h.publish(1, keyModel(k, "Soft One"))
 	token := h.mustRegister(k, "alice")
 	clone := k.Clone()
-	if !h.signIn(k, "alice").Accept || !h.signIn(k, "alice").Accept {
-		t.Fatal("the key does not sign in")
+	for range 2 {
+		if !h.signIn(k, "alice").Accept {
+			t.Fatal("the key does not sign in")
+		}
 	}
 	if h.signIn(clone, "alice").Accept {
 		t.Error("the clone signs in")
@@ -668,6 +704,15 @@ func TestEnterpriseAttestationGivesTheTokenItsSerial(t *testing.T) {
 		if _, err := h.register(k, "bob"); !errors.Is(err, tokens.ErrInvalid) || !strings.Contains(err.Error(), "serial number") {
 			t.Errorf("extension %+v: %v", bad, err)
 		}
+	}
+	// Only packed statements are enterprise attestation (section 8.2.2).
+	android := newKey(t, softkey.Options{Vendor: vendor, Format: softkey.AndroidKey})
+	value, _ := asn1.Marshal([]byte("SN-0099"))
+	android.Misbehave(&softkey.Faults{Leaf: func(c *x509.Certificate) {
+		c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: oidSerialNumber, Value: value})
+	}})
+	if token := h.mustRegister(android, "bob"); token.Serial != tokens.CredentialSerial(token.Credential.ID) {
+		t.Errorf("an Android key's serial: %s", token.Serial)
 	}
 	// Who vouches for nothing names no serial.
 	h.govern(RuleSet{Default: Rules{RequiredAttestation: "self", AllowUnknown: true}})
@@ -806,7 +851,7 @@ func TestASessionThatWasAlteredIsOfNoUse(t *testing.T) {
 	}
 }
 
-// TestAStateIsSealedByItsInstallation: another one has another key.
+// TestAnotherInstallationsSessionIsOfNoUse: another one has another key.
 func TestAnotherInstallationsSessionIsOfNoUse(t *testing.T) {
 	h, foreign := newKeyHouse(t), newKeyHouse(t)
 	k := newKey(t, softkey.Options{})
@@ -814,6 +859,76 @@ func TestAnotherInstallationsSessionIsOfNoUse(t *testing.T) {
 	session, answer := foreign.answered(k, "alice")
 	if _, err := h.FinishRegistration(t.Context(), h.admin, session, answer); !errors.Is(err, tokens.ErrInvalid) || !strings.Contains(err.Error(), "another challenge") {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestExtensionOutputsThatNobodyAskedForAreRefused(t *testing.T) {
+	h := newKeyHouse(t)
+	k := newKey(t, softkey.Options{})
+	h.publish(1, keyModel(k, "Soft One"))
+	with := func(answer []byte, outputs string) []byte {
+		var o map[string]any
+		if err := json.Unmarshal(answer, &o); err != nil {
+			t.Fatal(err)
+		}
+		o["clientExtensionResults"] = json.RawMessage(outputs)
+		raw, err := json.Marshal(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	session, answer := h.answered(k, "alice")
+	for _, outputs := range []string{`{"appidExclude":true}`, `{"credProps":{"rk":1}}`, `{"credProps":true}`, `[]`, `{"credProps":{"rk":null}}`} {
+		if _, err := h.FinishRegistration(t.Context(), h.admin, session, with(answer, outputs)); !errors.Is(err, tokens.ErrInvalid) || h.lastRefusal().Reason != string(reasonMalformed) {
+			t.Errorf("%s at registration: %v", outputs, err)
+		}
+	}
+	if _, err := h.FinishRegistration(t.Context(), h.admin, session, with(answer, `{"credProps":{}}`)); err != nil {
+		t.Error(err)
+	}
+	session, answer = h.asserted(k, LoginRequest{User: "alice"})
+	for _, outputs := range []string{`{"appid":true}`, `{"credProps":{"rk":true}}`} {
+		if res := h.finish(session, with(answer, outputs)); res.Accept || h.lastReject().Reason != string(reasonMalformed) {
+			t.Errorf("%s at login: %+v", outputs, res)
+		}
+	}
+	if res := h.finish(session, with(answer, `{}`)); !res.Accept {
+		t.Error("without outputs it is not accepted")
+	}
+}
+
+// TestARegistrationIsForWhomItBegan: a name may have come to mean somebody else.
+func TestARegistrationIsForWhomItBegan(t *testing.T) {
+	h := newKeyHouse(t)
+	k := newKey(t, softkey.Options{})
+	h.publish(1, keyModel(k, "Soft One"))
+	text, answer := h.answered(k, "alice")
+	st, err := h.resume(t.Context(), text, kindRegister)
+	if err != nil {
+		t.Fatal(err)
+	}
+	holder, err := h.cores[0].KeyHolder(t.Context(), h.admin, "", "alice", "example.org")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Service.register(t.Context(), st, &holder, answer, new(tokens.NewFIDO)); err != nil {
+		t.Fatal(err)
+	}
+	holder.UserID++
+	if err := h.Service.register(t.Context(), st, &holder, answer, new(tokens.NewFIDO)); err == nil || !strings.Contains(err.Error(), "another user") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestALoginThatOffersNothingAllowsNothing(t *testing.T) {
+	named, passkey := session{User: "alice"}, session{}
+	if named.allows([]byte("x")) || !passkey.allows([]byte("x")) {
+		t.Error("a named login without credentials allows one, or a passkey's does not")
+	}
+	named.Allowed = [][]byte{allowDigest([]byte("x"))}
+	if !named.allows([]byte("x")) || named.allows([]byte("y")) {
+		t.Error("what was offered is not what is allowed")
 	}
 }
 

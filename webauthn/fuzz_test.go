@@ -23,7 +23,7 @@ func isRefusal(t *testing.T, err error) {
 	}
 }
 
-// seeds are real registrations of each format.
+// registrations are real ones of each format.
 func registrations(f *testing.F) (answers []*answer) {
 	f.Helper()
 	for _, v := range vectors(f) {

@@ -290,3 +290,12 @@ func TestNamesInCBORAreExact(t *testing.T) {
 		}
 	}
 }
+
+func TestAStatementOfFormatNoneIsEmpty(t *testing.T) {
+	for raw, ok := range map[string]bool{"\xa0": true, "\xb8\x00": false, "\xa1\x61a\x01": false, "\x80": false, "": false} {
+		s := &statement{format: "none"}
+		if _, err := s.members(cbor.RawMessage(raw)); (err == nil) != ok {
+			t.Errorf("%x: %v", raw, err)
+		}
+	}
+}

@@ -269,8 +269,7 @@ func (s *Service) admit(ctx context.Context, holder *tokens.KeyHolder, st *state
 		return err
 	}
 	if known {
-		n.Model = facts.entry.Name
-		note("model", n.Model)
+		note("model", facts.entry.Name)
 		if err := st.suits(&facts); err != nil {
 			return err
 		}
@@ -285,6 +284,9 @@ func (s *Service) admit(ctx context.Context, holder *tokens.KeyHolder, st *state
 		case err == nil:
 			note("root", st.trusted.Subject.String())
 			n.Serial = st.serial
+			if known { // otherwise the model is the authenticator's own word, which is not the token's
+				n.Model = facts.entry.Name
+			}
 		case known:
 			return err
 		default:

@@ -82,10 +82,10 @@ type Verdict struct {
 	Model   *Model   `json:"model,omitempty"` // nil: the metadata does not know it
 }
 
-// words of RequiredAttestation, by what they demand.
+// attestationRanks are the words of RequiredAttestation, by what they demand.
 var attestationRanks = map[string]int{"none": 0, "self": 1, "basic": 2, "": 2}
 
-// rank is what an attestation is worth; one that nobody vouches for is worth no
+// attestationRank is what an attestation is worth; one that nobody vouches for is worth no
 // more than self.
 func attestationRank(kind string) int {
 	switch kind {

@@ -1,6 +1,7 @@
 package webauthn
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
@@ -441,6 +442,23 @@ func TestAU2FKeyIsFoundByItsAttestationKey(t *testing.T) {
 	if token.Model != "Old One" || token.Credential.Attester != mdsKeyID(proven.chain[0]) || (token.Credential.AAGUID != [16]byte{}) {
 		t.Errorf("%+v, %+v", token, token.Credential)
 	}
+	// Another format by the same attestation key, as far as it goes, is not U2F.
+	packed := newKey(t, softkey.Options{Vendor: k.Vendor(), AAGUID: formatAAGUID([16]byte{})})
+	packed.Misbehave(&softkey.Faults{Leaf: func(c *x509.Certificate) { c.ExtraExtensions = nil }})
+	_, raw = h.answered(packed, "bob")
+	if a, err = parseAnswer(raw, kindRegister); err != nil {
+		t.Fatal(err)
+	}
+	if proven, err = attest(a, &clientless, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	facts, _, err := h.lookup(t.Context(), [16]byte{}, token.Credential.Attester)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := proven.suits(&facts); err == nil || !strings.Contains(err.Error(), "does not attest in format packed") {
+		t.Errorf("packed by a U2F model: %v", err)
+	}
 	// The same with the AAGUID of a better model: a U2F signature does not cover it.
 	better := newKey(t, softkey.Options{Format: softkey.U2F, Vendor: k.Vendor()})
 	claimed := mdsAAGUID(5)
@@ -450,6 +468,37 @@ func TestAU2FKeyIsFoundByItsAttestationKey(t *testing.T) {
 	}})
 	if token := h.mustRegister(better, "bob"); token.Credential.AAGUID != [16]byte{} {
 		t.Errorf("an AAGUID that nothing proves is believed: %+v", token.Credential)
+	}
+}
+
+// TestAKnownModelsChainMustHold also where rules ask for no proof: who names a known
+// model and has a certificate for it that does not hold is an impostor.
+func TestAKnownModelsChainMustHold(t *testing.T) {
+	h := newKeyHouse(t)
+	k := newKey(t, softkey.Options{})
+	h.publish(1, keyModel(k, "Soft One"))
+	h.govern(RuleSet{Default: Rules{RequiredAttestation: "none", AllowUnknown: true}})
+	impostor := newKey(t, softkey.Options{})
+	if _, err := h.register(impostor, "alice"); !errors.Is(err, tokens.ErrInvalid) || !strings.Contains(err.Error(), "leads to no root") {
+		t.Errorf("an impostor: %v", err)
+	}
+	// An own root does not vouch for a model that the metadata knows.
+	if err := h.SetRoots(t.Context(), h.admin, impostor.RootPEM()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.register(impostor, "alice"); !errors.Is(err, tokens.ErrInvalid) || !strings.Contains(err.Error(), "leads to no root") {
+		t.Errorf("an impostor with an own root: %v", err)
+	}
+	own := newKey(t, softkey.Options{Vendor: impostor.Vendor(), AAGUID: formatAAGUID(mdsAAGUID(9))})
+	if token := h.mustRegister(own, "alice"); token.Credential.Attestation != "basic" || token.Model != "" {
+		t.Errorf("a model of an own root: %+v", token)
+	}
+	unknown := newKey(t, softkey.Options{AAGUID: formatAAGUID(mdsAAGUID(9))})
+	if token := h.mustRegister(unknown, "bob"); token.Credential.Attestation != "self" {
+		t.Errorf("a model of nobody: %+v", token.Credential)
+	}
+	if done := h.records("key.enrol", "ok"); !strings.Contains(detail(done[len(done)-1], "unvouched"), "leads to no root") {
+		t.Errorf("the audit has %+v", done[len(done)-1])
 	}
 }
 
