@@ -42,7 +42,29 @@ type Transported struct {
 
 	Hash       Hash   // the HMAC that the seed is for; it decides the padding
 	Ciphertext []byte // as long as the transport key's modulus
+
+	// MAC authenticates Ciphertext. Nil: nothing does.
+	MAC *TransportMAC
 }
+
+// TransportMAC is a MAC over the ciphertext of a seed. Its key is encrypted to
+// the same transport key as the seed, by the same mechanism. Whoever has the
+// public key can make one, so it proves that nothing was altered or damaged on
+// its way, and not who made it.
+type TransportMAC struct {
+	// How Key is encrypted, where the mechanism is OAEP; as in Transported.
+	OAEPHash, MGFHash crypto.Hash
+	Label             []byte
+
+	Key   []byte      // ciphertext, as long as the transport key's modulus
+	Hash  crypto.Hash // of the HMAC: SHA-1, SHA-224, SHA-256, SHA-384 or SHA-512
+	Value []byte      // HMAC of Transported.Ciphertext in full: one that was cut short is wrong
+}
+
+// MinTransportMAC is the shortest key of a TransportMAC that is believed, in
+// bytes: a shorter one could be guessed, and a right guess would tell of an
+// RSA-1_5 ciphertext what it holds.
+const MinTransportMAC = 10
 
 // TransportPath says which way a seed went from the vendor's file to the KEK.
 type TransportPath string
@@ -50,7 +72,7 @@ type TransportPath string
 // The ways of a seed.
 const (
 	PathHSM  TransportPath = "hsm"  // unwrapped and wrapped inside the HSM
-	PathHost TransportPath = "host" // through this process's memory, wiped at once
+	PathHost TransportPath = "host" // it, or its MAC's key, through this process's memory, wiped at once
 )
 
 // TransportOptions say what Rewrap may do.
@@ -59,8 +81,9 @@ type TransportOptions struct {
 	// file names it. Nil: the newest transport key.
 	To *rsa.PublicKey
 
-	// AllowHost lets a seed that this HSM cannot pad inside travel through the
-	// memory of this process. Without it such a seed is refused.
+	// AllowHost lets a seed that this HSM cannot pad inside, and a MAC's key that
+	// it cannot compute with, travel through the memory of this process. Without
+	// it such a seed is refused.
 	AllowHost bool
 
 	// AllowPKCS1 lets RSA-1_5 be used. Every answer about such a ciphertext, if
@@ -100,16 +123,19 @@ type Transporter interface {
 	// same HMAC as the seed that came out of the ciphertext, and no byte of that
 	// seed was in this process's memory outside the HSM's module. Nothing of a
 	// seed stays in the HSM: temporary objects are destroyed, however it ends.
+	// Where a seed has a MAC, the MAC's key is unwrapped into the HSM too, and no
+	// seed is unwrapped before its MAC was right.
 	//
 	// An Err wraps ErrTransport if the ciphertext does not give a seed,
-	// ErrUnsupported if the HSM cannot do what the seed needs (and ErrNeedsHost if
-	// AllowHost would help), ErrPKCS1 without AllowPKCS1, and ErrTransportLimit if
-	// too many RSA-1_5 ciphertexts were wrong. For RSA-1_5 every failure that
-	// depends on the ciphertext is the same ErrTransport, answered after a time
-	// that does not tell one from another, and a seed is only one of 10, 16, 20,
-	// 24, 32, 48 or 64 bytes: HSMs that resist the attack answer a wrong
-	// ciphertext with random bytes of random length, never with an error. So an
-	// RSA-1_5 seed without a MAC over it may still be one that nobody has.
+	// ErrTransportMAC if its MAC is wrong, ErrUnsupported if the HSM cannot do what
+	// the seed or its MAC needs (and ErrNeedsHost if AllowHost would help), ErrPKCS1
+	// without AllowPKCS1, and ErrTransportLimit if too many RSA-1_5 ciphertexts were
+	// wrong. For RSA-1_5 every failure that depends on the ciphertext, on the MAC or
+	// on its key is the same ErrTransport, answered after a time that does not tell
+	// one from another, and counts as one wrong ciphertext; and a seed is only one
+	// of 10, 16, 20, 24, 32, 48 or 64 bytes: HSMs that resist the attack answer a
+	// wrong ciphertext with random bytes of random length, never with an error. So
+	// an RSA-1_5 seed without a MAC over it may still be one that nobody has.
 	//
 	// Rewrap fails as a whole, with nothing to be used, with ErrUnavailable, with
 	// ErrNoTransportKey, or with ErrKeyMismatch if To is not a key that is
@@ -122,6 +148,9 @@ var (
 	// ErrTransport: a ciphertext does not give a seed under the transport key.
 	// It is one and the same for all reasons, none of which may be told.
 	ErrTransport = errors.New("it cannot be unwrapped: it was encrypted to another key or in another way, was altered, or does not hold a seed that this HSM can take over")
+	// ErrTransportMAC: the MAC of a seed is wrong. It is the same for a MAC that
+	// does not fit and for a MAC key that does not come out of its ciphertext.
+	ErrTransportMAC = errors.New("its MAC is wrong: the seed, its MAC or the MAC key was altered or damaged, or the MAC key was encrypted to another key or in another way")
 	// ErrTransportLimit: too many RSA-1_5 ciphertexts were wrong, of seeds or of
 	// the session keys of PGP messages.
 	ErrTransportLimit = errors.New("too much that is encrypted with RSA-1_5 could not be opened")

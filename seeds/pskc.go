@@ -126,6 +126,10 @@ func transported(e *pskc.Encrypted, hash hsm.Hash) *hsm.Transported {
 	if e.PKCS1 {
 		t.Mechanism = hsm.TransportPKCS1
 	}
+	if m := e.MAC; m != nil {
+		k := m.Key // encrypted by the same mechanism: package pskc sees to that
+		t.MAC = &hsm.TransportMAC{OAEPHash: k.OAEPHash, MGFHash: k.MGFHash, Label: k.Label, Key: k.Ciphertext, Hash: m.Hash, Value: m.Value}
+	}
 	return t
 }
 

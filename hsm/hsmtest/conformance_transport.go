@@ -61,6 +61,10 @@ func RunTransporter(t *testing.T, open func(t *testing.T) TransporterUnderTest) 
 		{"OtherWorkGoesOn", testTransportConcurrent},
 		{"CancelledAndClosed", testTransportEnd},
 		{"SizesOfTheKey", testTransportSizes},
+		{"MACsOfEachDigestAreChecked", testTransportMACs},
+		{"MACKeysByOAEPInEveryForm", testTransportMACOAEP},
+		{"NoSeedIsTakenOverWhoseMACIsWrong", testTransportMACWrong},
+		{"WrongMACsOfRSA15AreLimited", testTransportMACLimit},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/hmac"
 	"crypto/rand"
 	"crypto/rsa"
 	"fmt"
@@ -45,7 +46,8 @@ func (m *Memory) TransportKeys() []hsm.TransportKey {
 }
 
 // Rewrap takes seeds over. Like SoftHSM it cannot do so inside with one that is
-// shorter than its digest, or longer than a block and no multiple of eight bytes.
+// shorter than its digest, or longer than a block and no multiple of eight bytes,
+// and with no MAC whose key is shorter than its digest.
 func (m *Memory) Rewrap(ctx context.Context, items []hsm.Transported, options hsm.TransportOptions) ([]hsm.Rewrapped, error) {
 	keys, err := m.use(ctx)
 	if err != nil {
@@ -81,21 +83,28 @@ func (m *Memory) rewrap(keys *memoryKeys, key *rsa.PrivateKey, item *hsm.Transpo
 	if item.Hash.Size() == 0 {
 		return w, "", fmt.Errorf("unknown digest %d", item.Hash)
 	}
-	var seed []byte
+	auth := item.MAC
+	if auth != nil && !slices.Contains(macHashes, auth.Hash) {
+		return w, "", fmt.Errorf("%w: MAC by digest %d", hsm.ErrUnsupported, auth.Hash)
+	}
+	var open func(ciphertext []byte, hash, mgf crypto.Hash, label []byte) []byte
 	switch item.Mechanism {
 	case hsm.TransportOAEP:
-		o := &rsa.OAEPOptions{Hash: item.OAEPHash, MGFHash: item.MGFHash, Label: item.Label}
-		if o.Hash == 0 {
-			o.Hash = crypto.SHA1
+		if err := memoryOAEP(item.OAEPHash, item.MGFHash); err != nil {
+			return w, "", err
 		}
-		if o.MGFHash == 0 {
-			o.MGFHash = crypto.SHA1
+		if auth != nil {
+			if err := memoryOAEP(auth.OAEPHash, auth.MGFHash); err != nil {
+				return w, "", err
+			}
 		}
-		if !o.Hash.Available() || !o.MGFHash.Available() {
-			return w, "", fmt.Errorf("%w: OAEP with %v and %v", hsm.ErrUnsupported, o.Hash, o.MGFHash)
-		}
-		if seed, err = key.Decrypt(rand.Reader, item.Ciphertext, o); err != nil || len(seed) == 0 {
-			return w, "", hsm.ErrTransport
+		open = func(ciphertext []byte, hash, mgf crypto.Hash, label []byte) []byte {
+			o := &rsa.OAEPOptions{Hash: orSHA1(hash), MGFHash: orSHA1(mgf), Label: label}
+			plain, err := key.Decrypt(rand.Reader, ciphertext, o)
+			if err != nil {
+				return nil
+			}
+			return plain
 		}
 	case hsm.TransportPKCS1:
 		if !options.AllowPKCS1 {
@@ -110,20 +119,55 @@ func (m *Memory) rewrap(keys *memoryKeys, key *rsa.PrivateKey, item *hsm.Transpo
 				err = hsm.ErrTransport
 			}
 		}()
-		seed = openPKCS1(key, item.Ciphertext)
-		if !slices.Contains([]int{10, 16, 20, 24, 32, 48, 64}, len(seed)) {
-			return w, "", hsm.ErrTransport
-		}
+		open = func(ciphertext []byte, _, _ crypto.Hash, _ []byte) []byte { return openPKCS1(key, ciphertext) }
 	default:
 		return w, "", fmt.Errorf("%w: %q", hsm.ErrUnsupported, string(item.Mechanism))
 	}
 	path = hsm.PathHSM
+	if auth != nil {
+		k := open(auth.Key, auth.OAEPHash, auth.MGFHash, auth.Label)
+		if len(k) < hsm.MinTransportMAC {
+			return w, "", hsm.ErrTransportMAC
+		}
+		if len(k) < auth.Hash.Size() {
+			if path = hsm.PathHost; !options.AllowHost {
+				return w, "", fmt.Errorf("%w: it takes no MAC key of %d bytes; %w", hsm.ErrUnsupported, len(k), hsm.ErrNeedsHost)
+			}
+		}
+		mac := hmac.New(auth.Hash.New, k)
+		mac.Write(item.Ciphertext)
+		if !hmac.Equal(mac.Sum(nil), auth.Value) {
+			return w, "", hsm.ErrTransportMAC
+		}
+	}
+	seed := open(item.Ciphertext, item.OAEPHash, item.MGFHash, item.Label)
+	if len(seed) == 0 || item.Mechanism == hsm.TransportPKCS1 && !slices.Contains([]int{10, 16, 20, 24, 32, 48, 64}, len(seed)) {
+		return w, "", hsm.ErrTransport
+	}
 	if n := len(seed); n < item.Hash.Size() || n > item.Hash.BlockSize() && n%8 != 0 {
 		if path = hsm.PathHost; !options.AllowHost {
 			return w, "", fmt.Errorf("%w: it cannot pad a seed of %d bytes; %w", hsm.ErrUnsupported, n, hsm.ErrNeedsHost)
 		}
 	}
 	return m.wrap(keys, hsm.Seed{Hash: item.Hash, Bytes: seed}), path, nil
+}
+
+// macHashes are the digests that a vendor's MAC may have.
+var macHashes = []crypto.Hash{crypto.SHA1, crypto.SHA224, crypto.SHA256, crypto.SHA384, crypto.SHA512}
+
+// memoryOAEP says whether there is OAEP with two digests.
+func memoryOAEP(hash, mgf crypto.Hash) error {
+	if !orSHA1(hash).Available() || !orSHA1(mgf).Available() {
+		return fmt.Errorf("%w: OAEP with %d and %d", hsm.ErrUnsupported, hash, mgf)
+	}
+	return nil
+}
+
+func orSHA1(h crypto.Hash) crypto.Hash {
+	if h == 0 {
+		return crypto.SHA1
+	}
+	return h
 }
 
 // openPKCS1 is RSAES-PKCS1-v1_5 (RFC 8017, section 7.2.2), for tests: the time

@@ -41,6 +41,7 @@ type rewrapping struct {
 	options hsm.TransportOptions
 	items   []hsm.Transported
 	done    []hsm.Rewrapped
+	mac     macKey
 }
 
 // Rewrap takes over seeds that were encrypted to a transport key.
@@ -93,6 +94,11 @@ func cloneTransported(items []hsm.Transported) []hsm.Transported {
 	for i := range items {
 		items[i].Label = bytes.Clone(items[i].Label)
 		items[i].Ciphertext = bytes.Clone(items[i].Ciphertext)
+		if m := items[i].MAC; m != nil {
+			mac := *m
+			mac.Label, mac.Key, mac.Value = bytes.Clone(m.Label), bytes.Clone(m.Key), bytes.Clone(m.Value)
+			items[i].MAC = &mac
+		}
 	}
 	return items
 }
@@ -123,11 +129,12 @@ func (k *Keystore) roundUp(ctx context.Context, began time.Time) error {
 
 // do takes over all items on one session. An error ends it: then nothing of it
 // counts.
-func (r *rewrapping) do(c conn, g *generation) error {
+func (r *rewrapping) do(c conn, g *generation) (err error) {
 	t, ok := g.keys.transportVersion(r.version)
 	if !ok {
 		return hsm.ErrNoTransportKey
 	}
+	defer func() { err = r.mac.drop(c, err) }()
 	r.done = make([]hsm.Rewrapped, 0, len(r.items))
 	for i := range r.items {
 		w, path, err := r.one(c, g, t, &r.items[i])
@@ -147,17 +154,17 @@ func (r *rewrapping) one(c conn, g *generation, t *transportKey, item *hsm.Trans
 	if item.Hash.Size() == 0 {
 		return hsm.Wrapped{}, "", fmt.Errorf("unknown digest %d", item.Hash)
 	}
-	in, err := r.admit(c, g, t, item)
+	in, mac, err := r.admit(c, g, t, item)
 	if err != nil {
 		return hsm.Wrapped{}, "", err
 	}
 	if item.Mechanism != hsm.TransportPKCS1 {
-		return r.open(c, g, t, in, item)
+		return r.authentic(c, g, t, in, mac, item)
 	}
 	if err := r.k.attempts.Begin(); err != nil {
 		return hsm.Wrapped{}, "", err
 	}
-	w, path, err := r.open(c, g, t, in, item)
+	w, path, err := r.authentic(c, g, t, in, mac, item)
 	r.k.attempts.End(err != nil)
 	if err != nil && !isLost(err) {
 		err = hsm.ErrTransport
@@ -165,44 +172,74 @@ func (r *rewrapping) one(c conn, g *generation, t *transportKey, item *hsm.Trans
 	return w, path, err
 }
 
-// admit judges what does not depend on the ciphertext: whether the mechanism is
-// allowed, and whether the HSM has it.
-func (r *rewrapping) admit(c conn, g *generation, t *transportKey, item *hsm.Transported) (rsaWrap, error) {
+// admit judges what does not depend on the ciphertexts: whether the mechanism is
+// allowed, and whether the HSM has it. It answers how the seed was encrypted, and
+// how the key of its MAC, if it has one.
+func (r *rewrapping) admit(c conn, g *generation, t *transportKey, item *hsm.Transported) (in, mac rsaWrap, err error) {
+	m := item.MAC
+	if m != nil && macMechanisms[m.Hash] == 0 {
+		return in, mac, fmt.Errorf("%w: MACs by HMAC with digest %d are unknown", hsm.ErrUnsupported, m.Hash)
+	}
 	switch item.Mechanism {
 	case hsm.TransportPKCS1:
 		if !r.options.AllowPKCS1 {
-			return rsaWrap{}, hsm.ErrPKCS1
+			return in, mac, hsm.ErrPKCS1
 		}
 		if !g.profile.pkcs1 {
-			return rsaWrap{}, fmt.Errorf("%w: it does not unwrap by RSA-1_5; ask the vendor for RSA-OAEP", hsm.ErrUnsupported)
+			return in, mac, fmt.Errorf("%w: it does not unwrap by RSA-1_5; ask the vendor for RSA-OAEP", hsm.ErrUnsupported)
 		}
-		return rsaWrap{}, nil
+		return in, mac, nil
 	case hsm.TransportOAEP:
-		kind := oaepKind{hash: item.OAEPHash, mgf: item.MGFHash, labelled: len(item.Label) > 0}
-		if kind.hash == 0 {
-			kind.hash = crypto.SHA1
+		if in, err = t.oaep(c, item.OAEPHash, item.MGFHash, item.Label); err == nil && m != nil {
+			mac, err = t.oaep(c, m.OAEPHash, m.MGFHash, m.Label)
 		}
-		if kind.mgf == 0 {
-			kind.mgf = crypto.SHA1
-		}
-		in, ok := kind.wrapOf(item.Label)
-		if ok {
-			var err error
-			if ok, err = t.supports(c, kind); err != nil {
-				return rsaWrap{}, err
-			}
-		}
-		if !ok {
-			return rsaWrap{}, fmt.Errorf("%w: it does not unwrap by %v; ask the vendor for SHA-1 in both and no label, which every HSM has", hsm.ErrUnsupported, kind)
-		}
-		return in, nil
+		return in, mac, err
 	}
-	return rsaWrap{}, fmt.Errorf("%w: seeds encrypted by %q are unknown", hsm.ErrUnsupported, string(item.Mechanism))
+	return in, mac, fmt.Errorf("%w: seeds encrypted by %q are unknown", hsm.ErrUnsupported, string(item.Mechanism))
+}
+
+// oaep is how something was encrypted by OAEP with these parameters, if the HSM
+// unwraps that.
+func (t *transportKey) oaep(c conn, hash, mgf crypto.Hash, label []byte) (rsaWrap, error) {
+	kind := oaepKind{hash: hash, mgf: mgf, labelled: len(label) > 0}
+	if kind.hash == 0 {
+		kind.hash = crypto.SHA1
+	}
+	if kind.mgf == 0 {
+		kind.mgf = crypto.SHA1
+	}
+	in, ok := kind.wrapOf(label)
+	if ok {
+		var err error
+		if ok, err = t.supports(c, kind); err != nil {
+			return rsaWrap{}, err
+		}
+	}
+	if !ok {
+		return rsaWrap{}, fmt.Errorf("%w: it does not unwrap by %v; ask the vendor for SHA-1 in both and no label, which every HSM has", hsm.ErrUnsupported, kind)
+	}
+	return in, nil
+}
+
+// authentic takes the seed over if its MAC, should it have one, is right.
+func (r *rewrapping) authentic(c conn, g *generation, t *transportKey, in, mac rsaWrap, item *hsm.Transported) (hsm.Wrapped, hsm.TransportPath, error) {
+	if item.MAC == nil {
+		return r.open(c, g, t, in, item)
+	}
+	host, err := r.verify(c, g, t, mac, item)
+	if err != nil {
+		return hsm.Wrapped{}, "", err
+	}
+	w, path, err := r.open(c, g, t, in, item)
+	if host {
+		path = hsm.PathHost
+	}
+	return w, path, err
 }
 
 // open unwraps the seed and wraps it under the KEK.
 func (r *rewrapping) open(c conn, g *generation, t *transportKey, in rsaWrap, item *hsm.Transported) (w hsm.Wrapped, path hsm.TransportPath, err error) {
-	if len(item.Ciphertext) != t.public.Size() || new(big.Int).SetBytes(item.Ciphertext).Cmp(t.public.N) >= 0 {
+	if !t.fits(item.Ciphertext) {
 		return w, "", hsm.ErrTransport
 	}
 	object, err := r.take(c, g, t, in, item.Ciphertext, false)
@@ -227,6 +264,11 @@ func (r *rewrapping) open(c conn, g *generation, t *transportKey, in rsaWrap, it
 	}
 	w, err = r.outside(c, g, t, in, item)
 	return w, hsm.PathHost, err
+}
+
+// fits says whether something can be a ciphertext under t.
+func (t *transportKey) fits(ciphertext []byte) bool {
+	return len(ciphertext) == t.public.Size() && new(big.Int).SetBytes(ciphertext).Cmp(t.public.N) < 0
 }
 
 func (r *rewrapping) plausible(item *hsm.Transported, n int) bool {
@@ -342,16 +384,9 @@ func sameMAC(c conn, hash hsm.Hash, a, b handle) (bool, error) {
 func (r *rewrapping) outside(c conn, g *generation, t *transportKey, in rsaWrap, item *hsm.Transported) (w hsm.Wrapped, err error) {
 	room := make([]byte, t.public.Size())
 	defer clear(room)
-	object, err := r.take(c, g, t, in, item.Ciphertext, true)
+	value, err := r.read(c, g, t, in, item.Ciphertext, room)
 	if err != nil {
 		return w, err
-	}
-	value, err := c.value(object, room)
-	if err = dropped(c, object, err); err != nil && !unable(err) {
-		return w, ill(err)
-	}
-	if err != nil {
-		return w, fmt.Errorf("%w: it does not let a seed out either (%v)", hsm.ErrUnsupported, err)
 	}
 	if !r.plausible(item, len(value)) {
 		return w, hsm.ErrTransport
@@ -365,4 +400,20 @@ func (r *rewrapping) outside(c conn, g *generation, t *transportKey, in rsaWrap,
 		return w, ill(err)
 	}
 	return hsm.Wrapped{Mechanism: g.profile.wrapName, KEK: g.keys.kekVersion, Hash: item.Hash, SeedLen: uint16(len(value)), Blob: blob}, nil
+}
+
+// read unwraps a ciphertext into this process's memory, to the beginning of room.
+func (r *rewrapping) read(c conn, g *generation, t *transportKey, in rsaWrap, ciphertext, room []byte) ([]byte, error) {
+	object, err := r.take(c, g, t, in, ciphertext, true)
+	if err != nil {
+		return nil, err
+	}
+	value, err := c.value(object, room)
+	if err = dropped(c, object, err); err != nil && !unable(err) {
+		return nil, ill(err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: it does not let a key out either (%v)", hsm.ErrUnsupported, err)
+	}
+	return value, nil
 }

@@ -3,6 +3,7 @@ package pkcs11_test
 import (
 	"bufio"
 	"context"
+	"crypto"
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/hex"
@@ -10,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"testing"
 	"time"
 
@@ -18,19 +20,25 @@ import (
 	"watchword/hsm/pkcs11"
 )
 
-// What the stand-in takes over: seeds of each kind, and by which way they go.
+// What the stand-in takes over: seeds of each kind, with a MAC if its key has a
+// length, and by which way they go.
 var transportKinds = []struct {
 	mechanism hsm.TransportMechanism
 	hash      hsm.Hash
 	n         int
 	path      hsm.TransportPath
+	mac       int
 }{
-	{hsm.TransportOAEP, hsm.SHA1, 20, hsm.PathHSM},
-	{hsm.TransportOAEP, hsm.SHA256, 32, hsm.PathHSM},
-	{hsm.TransportOAEP, hsm.SHA512, 64, hsm.PathHSM},
-	{hsm.TransportPKCS1, hsm.SHA1, 20, hsm.PathHSM},
-	{hsm.TransportOAEP, hsm.SHA1, 16, hsm.PathHost},
-	{hsm.TransportPKCS1, hsm.SHA256, 20, hsm.PathHost},
+	{hsm.TransportOAEP, hsm.SHA1, 20, hsm.PathHSM, 0},
+	{hsm.TransportOAEP, hsm.SHA256, 32, hsm.PathHSM, 0},
+	{hsm.TransportOAEP, hsm.SHA512, 64, hsm.PathHSM, 0},
+	{hsm.TransportPKCS1, hsm.SHA1, 20, hsm.PathHSM, 0},
+	{hsm.TransportOAEP, hsm.SHA1, 16, hsm.PathHost, 0},
+	{hsm.TransportPKCS1, hsm.SHA256, 20, hsm.PathHost, 0},
+	{hsm.TransportOAEP, hsm.SHA1, 20, hsm.PathHSM, 32},
+	{hsm.TransportPKCS1, hsm.SHA1, 20, hsm.PathHSM, 64},
+	{hsm.TransportOAEP, hsm.SHA1, 20, hsm.PathHost, 20},
+	{hsm.TransportPKCS1, hsm.SHA1, 20, hsm.PathHost, 16},
 }
 
 const transportEach = 6 // seeds of each kind
@@ -78,6 +86,14 @@ func transportCustody(dir string) error {
 			if _, err := io.ReadFull(os.Stdin, item.Ciphertext); err != nil {
 				return err
 			}
+			if kind.mac > 0 {
+				item.MAC = &hsm.TransportMAC{Hash: crypto.SHA256, Key: make([]byte, public.Size()), Value: make([]byte, 32)}
+				for _, part := range [][]byte{item.MAC.Key, item.MAC.Value} {
+					if _, err := io.ReadFull(os.Stdin, part); err != nil {
+						return err
+					}
+				}
+			}
 			items = append(items, item)
 		}
 	}
@@ -110,7 +126,8 @@ func transportCustody(dir string) error {
 }
 
 // A seed that a vendor encrypted to the transport key is in the memory of this
-// process at no time; one that had to travel through it is wiped.
+// process at no time, nor is the key of its MAC; what had to travel through it is
+// wiped.
 func TestNoSeedThatWasTransportedIsInMemory(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "WATCHWORD_TEST_TRANSPORT_CUSTODY="+t.TempDir(), "GODEBUG=asyncpreemptoff=1") // as the server runs
@@ -150,13 +167,20 @@ func TestNoSeedThatWasTransportedIsInMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var seeds [][]byte
+	var seeds, macKeys [][]byte
 	var want []string
 	for _, kind := range transportKinds {
 		for range transportEach {
 			seed := random(kind.n)
 			item := hsmtest.EncryptTo(t, key.(*rsa.PublicKey), hsm.Transported{Mechanism: kind.mechanism}, seed)
-			if _, err := in.Write(item.Ciphertext); err != nil {
+			sent := item.Ciphertext
+			if kind.mac > 0 {
+				macKey := random(kind.mac)
+				item = hsmtest.MACTo(t, key.(*rsa.PublicKey), item, hsm.TransportMAC{Hash: crypto.SHA256}, macKey)
+				sent = slices.Concat(sent, item.MAC.Key, item.MAC.Value)
+				macKeys = append(macKeys, macKey)
+			}
+			if _, err := in.Write(sent); err != nil {
 				t.Fatal(err)
 			}
 			seeds = append(seeds, seed)
@@ -178,6 +202,17 @@ func TestNoSeedThatWasTransportedIsInMemory(t *testing.T) {
 		kind := transportKinds[i/transportEach]
 		if contains(memory, seed[:11]) || contains(memory, seed[len(seed)-11:]) {
 			t.Errorf("a seed of %d bytes that travelled by %s and %q is in memory", kind.n, kind.mechanism, kind.path)
+		}
+	}
+	for _, k := range macKeys {
+		for _, mask := range []byte{0, 0x36, 0x5c} { // as it is, and as HMAC has it
+			masked := slices.Clone(k)
+			for i := range masked {
+				masked[i] ^= mask
+			}
+			if contains(memory, masked[:11]) || contains(memory, masked[len(masked)-11:]) {
+				t.Errorf("a MAC key of %d bytes, masked with %#x, is in memory", len(k), mask)
+			}
 		}
 	}
 }

@@ -3,6 +3,7 @@ package pkcs11_test
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/rsa"
 	"errors"
 	"fmt"
@@ -80,6 +81,7 @@ func TestRewrapLeavesNothingInTheHSM(t *testing.T) {
 			}
 			var items []hsm.Transported
 			for _, m := range []hsm.TransportMechanism{hsm.TransportOAEP, hsm.TransportPKCS1} {
+				seed := encrypted(t, public, m, hsm.SHA1, random(20))
 				for _, h := range []hsm.Hash{hsm.SHA1, hsm.SHA512, 9} {
 					for _, n := range []int{0, 10, 20, 65, 64} {
 						items = append(items, encrypted(t, public, m, h, random(n)))
@@ -88,6 +90,20 @@ func TestRewrapLeavesNothingInTheHSM(t *testing.T) {
 				bad := encrypted(t, public, m, hsm.SHA1, random(20))
 				bad.Ciphertext[50] ^= 1
 				items = append(items, bad)
+				// With MACs: right, by another key, wrong, of a wrong seed, under a key
+				// that is too short for the module or for anybody, and altered.
+				mac := hsm.TransportMAC{Hash: crypto.SHA256}
+				good := hsmtest.MACTo(t, public, seed, mac, random(32))
+				wrong, altered := *good.MAC, *good.MAC
+				wrong.Value, altered.Key = random(32), bytes.Clone(good.MAC.Key)
+				altered.Key[50] ^= 1
+				items = append(items, good, hsmtest.MACTo(t, public, seed, mac, random(32)), good,
+					hsmtest.MACTo(t, public, bad, mac, random(32)), hsmtest.MACTo(t, public, seed, mac, random(16)), hsmtest.MACTo(t, public, seed, mac, random(9)))
+				for _, m := range []*hsm.TransportMAC{&wrong, &altered} {
+					item := good
+					item.MAC = m
+					items = append(items, item)
+				}
 			}
 			for _, o := range []hsm.TransportOptions{{}, {AllowPKCS1: true}, {AllowHost: true}, {AllowHost: true, AllowPKCS1: true}} {
 				all, err := k.Rewrap(t.Context(), items, o)
@@ -111,6 +127,7 @@ func TestFaultsWhileSeedsAreTakenOver(t *testing.T) {
 	public, _ := hsmtest.Transport(t, k, k.Records())
 	var items []hsm.Transported
 	var seeds, want [][]byte
+	macKey := random(32)
 	for _, n := range []int{20, 16, 32} {
 		seed := random(n)
 		items, seeds = append(items, encrypted(t, public, hsm.TransportOAEP, hsm.SHA1, seed)), append(seeds, seed)
@@ -121,6 +138,14 @@ func TestFaultsWhileSeedsAreTakenOver(t *testing.T) {
 		want = append(want, w[0].Blob)
 	}
 	paths := []hsm.TransportPath{hsm.PathHSM, hsm.PathHost, hsm.PathHSM}
+	// Those again, with MACs: two under one key, one under a key that SoftHSM does
+	// not compute with.
+	shared := hsmtest.MACTo(t, public, items[0], hsm.TransportMAC{Hash: crypto.SHA256}, macKey)
+	also := items[2]
+	also.MAC = &hsm.TransportMAC{Hash: crypto.SHA256, Key: shared.MAC.Key, Value: hsmtest.OpenSSLMAC(t, crypto.SHA256, macKey, also.Ciphertext)}
+	items = append(items, shared, also, hsmtest.MACTo(t, public, items[0], hsm.TransportMAC{Hash: crypto.SHA384}, macKey))
+	seeds, want = append(seeds, seeds[0], seeds[2], seeds[0]), append(want, want[0], want[2], want[0])
+	paths = append(paths, hsm.PathHSM, hsm.PathHSM, hsm.PathHost)
 	// once says whether all went well.
 	once := func(what string) bool {
 		all, err := k.Rewrap(t.Context(), items, hsm.TransportOptions{AllowHost: true})
@@ -133,7 +158,7 @@ func TestFaultsWhileSeedsAreTakenOver(t *testing.T) {
 		well := true
 		for i, r := range all {
 			switch {
-			case errors.Is(r.Err, hsm.ErrTransport):
+			case errors.Is(r.Err, hsm.ErrTransport), errors.Is(r.Err, hsm.ErrTransportMAC):
 				t.Errorf("%s: a fault of the HSM is blamed on a ciphertext", what)
 			case r.Err != nil:
 				well = false
@@ -215,6 +240,14 @@ func TestWrongRSA15IsNotAnsweredSooner(t *testing.T) {
 	public, _ := hsmtest.Transport(t, k, records)
 	good := encrypted(t, public, hsm.TransportPKCS1, hsm.SHA1, random(20))
 	altered, short := good, good
+	authentic := hsmtest.MACTo(t, public, good, hsm.TransportMAC{Hash: crypto.SHA256}, random(32))
+	with := func(change func(m *hsm.TransportMAC)) hsm.Transported {
+		item, m := authentic, *authentic.MAC
+		m.Key, m.Value = bytes.Clone(m.Key), bytes.Clone(m.Value)
+		change(&m)
+		item.MAC = &m
+		return item
+	}
 	altered.Ciphertext = bytes.Clone(good.Ciphertext)
 	altered.Ciphertext[9] ^= 1
 	short.Ciphertext = good.Ciphertext[1:]
@@ -225,6 +258,13 @@ func TestWrongRSA15IsNotAnsweredSooner(t *testing.T) {
 		"a seed of no bytes":     encrypted(t, public, hsm.TransportPKCS1, hsm.SHA1, nil),
 		"a seed for the host":    encrypted(t, public, hsm.TransportPKCS1, hsm.SHA1, random(16)),
 		"a seed for no tokens":   encrypted(t, public, hsm.TransportPKCS1, hsm.SHA1, random(19)),
+		"a wrong MAC":            with(func(m *hsm.TransportMAC) { m.Value[9] ^= 1 }),
+		"a MAC cut short":        with(func(m *hsm.TransportMAC) { m.Value = m.Value[:1] }),
+		"a wrong MAC key":        with(func(m *hsm.TransportMAC) { m.Key[9] ^= 1 }),
+		"a MAC key cut short":    with(func(m *hsm.TransportMAC) { m.Key = m.Key[1:] }),
+		"a MAC key for the host": hsmtest.MACTo(t, public, good, hsm.TransportMAC{Hash: crypto.SHA256}, random(16)),
+		"a MAC key for nobody":   hsmtest.MACTo(t, public, good, hsm.TransportMAC{Hash: crypto.SHA256}, random(9)),
+		"altered, with its MAC":  hsmtest.MACTo(t, public, altered, hsm.TransportMAC{Hash: crypto.SHA256}, random(32)),
 		"a seed for another way": encrypted(t, public, hsm.TransportOAEP, hsm.SHA1, random(20)),
 	} {
 		item.Mechanism = hsm.TransportPKCS1
@@ -246,7 +286,7 @@ func TestTurnoverWhileSeedsAreTakenOver(t *testing.T) {
 	config.Turnover = 30
 	k, records := hsmtest.OpenNew(t, config)
 	public, _ := hsmtest.Transport(t, k, records)
-	item := encrypted(t, public, hsm.TransportOAEP, hsm.SHA1, random(20))
+	item := hsmtest.MACTo(t, public, encrypted(t, public, hsm.TransportOAEP, hsm.SHA1, random(20)), hsm.TransportMAC{Hash: crypto.SHA256}, random(32))
 	before := k.Generation()
 	for range 10 {
 		all, err := k.Rewrap(t.Context(), slices.Repeat([]hsm.Transported{item}, 20), hsm.TransportOptions{})

@@ -16,7 +16,8 @@
 //	c14n   the canonical form that it is over, from the same decoder's tokens
 //
 // So what is read is what was signed. A secret that is encrypted to a public key
-// is handed on as it is; this package has no private key and decrypts none.
+// is handed on as it is, with its MAC and the MAC key, which is encrypted to the
+// same; this package has no private key, decrypts none and checks no such MAC.
 //
 // What is not understood is refused with a reason: an unknown policy, another
 // hash, a value in CBC mode without a MAC. No secret is in a string, nor in an

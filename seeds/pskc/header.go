@@ -102,7 +102,7 @@ func (v *vault) readMACMethod(n *node) error {
 		v.unnamed = true
 		return nil
 	}
-	m := &macInfo{hash: hashNamed(uri)}
+	m := &macInfo{hash: hashNamed(uri), named: hashName(uri)}
 	if m.hash == nil {
 		return fmt.Errorf("the MAC is made by %s; HMAC with SHA-1 or SHA-2 can be read", quoted(uri))
 	}
@@ -111,8 +111,16 @@ func (v *vault) readMACMethod(n *node) error {
 		return err
 	}
 	if key != nil {
-		if m.by, m.value, err = v.readEncrypted(key, make([]byte, maxCipher)); err != nil {
-			return fmt.Errorf("the MAC key %w", err)
+		if m.to, err = v.toKey("the MAC key", key); err != nil {
+			return err
+		}
+		if m.to == nil {
+			if m.by, m.value, err = v.readEncrypted(key, make([]byte, maxCipher)); err != nil {
+				return fmt.Errorf("the MAC key %w", err)
+			}
+			if m.by.mode == rsaWrap {
+				return errors.New("the MAC key is encrypted to a public key in a way that is not understood")
+			}
 		}
 	} else if ref, err := n.one("MACKeyReference", nsPSKC); err != nil {
 		return err

@@ -132,9 +132,6 @@ func (r *Reader) Notes() []string {
 	if r.digests > 0 {
 		add("Seeds in clear with a digest, which was not checked for want of a key: %d.", r.digests)
 	}
-	if r.vault.unchecked > 0 {
-		add("Seeds encrypted to a public key whose MAC was not checked, as its key is encrypted to that, too: %d.", r.vault.unchecked)
-	}
 	return notes
 }
 

@@ -20,6 +20,17 @@ type Encrypted struct {
 	Label             []byte
 
 	Ciphertext []byte
+
+	// MAC authenticates Ciphertext; nil if the file has no MACs.
+	MAC *EncryptedMAC
+}
+
+// EncryptedMAC is a MAC whose key is encrypted to the public key, too. Whoever
+// holds the private key checks it before the secret is decrypted.
+type EncryptedMAC struct {
+	Key   *Encrypted  // the same for all keys of a file
+	Hash  crypto.Hash // of the HMAC
+	Value []byte      // over the secret's Ciphertext
 }
 
 // Recipient is what a container says of the public key that its secrets are
@@ -151,10 +162,60 @@ var oaepHashes = map[string]crypto.Hash{
 	"mgf1sha1": crypto.SHA1, "mgf1sha224": crypto.SHA224, "mgf1sha256": crypto.SHA256, "mgf1sha384": crypto.SHA384, "mgf1sha512": crypto.SHA512,
 }
 
+// macHashes are the digests of MACs by their keys in hashes.
+var macHashes = map[string]crypto.Hash{
+	"hmac-sha1": crypto.SHA1, "hmac-sha224": crypto.SHA224, "hmac-sha256": crypto.SHA256, "hmac-sha384": crypto.SHA384, "hmac-sha512": crypto.SHA512,
+}
+
+// errMixed: RFC 6030, section 6.1.1, has the MAC key under the same key as the
+// values.
+var errMixed = errors.New("the MAC key is encrypted to a public key, but the values under a symmetric key; RFC 6030, section 6.1.1, has both under the same: ask the vendor for one or the other")
+
 // transported reads a secret that is encrypted to a public key, if n is one;
-// nil if it is not. The answer has buffers of its own. A fatal error is for the
-// file.
+// nil if it is not. The answer has buffers of its own, but for the MAC key, which
+// all have in common. A fatal error is for the file.
 func (v *vault) transported(n, mac *node) (*Encrypted, error) {
+	e, err := v.toKey("the seed", n)
+	if e == nil || err != nil {
+		return nil, err
+	}
+	if v.recipient == nil {
+		v.recipient = &Recipient{KeyName: v.keyName}
+	}
+	if v.mac == nil {
+		if mac != nil {
+			why := "no MACMethod says how to check it"
+			if v.unnamed {
+				why = "the MACMethod names no algorithm"
+			}
+			return nil, fmt.Errorf("the seed has a MAC, but %s", why)
+		}
+		return e, nil
+	}
+	switch to := v.mac.to; {
+	case v.mac.by == nil && to == nil:
+		return nil, fatal{errors.New("the seeds are encrypted to a public key and the file has a MACMethod, but no MACKey in it; under a public key there is no other that the MACs could be made with")}
+	case to == nil:
+		return nil, fatal{errors.New("the seeds are encrypted to a public key, but the MAC key under a symmetric key; RFC 6030, section 6.1.1, has both under the same: ask the vendor for one or the other")}
+	case to.PKCS1 != e.PKCS1:
+		return nil, fatal{errors.New("of the seeds and the MAC key one is encrypted by RSA-1_5, the other by RSA-OAEP; ask the vendor for RSA-OAEP in both")}
+	case mac == nil:
+		return nil, errors.New("the file has a MACMethod, but the seed has no ValueMAC")
+	}
+	value, err := decodeBase64(make([]byte, maxMAC), mac)
+	if err != nil {
+		return nil, fmt.Errorf("the MAC of the seed %w", err)
+	}
+	e.MAC = &EncryptedMAC{Key: v.mac.to, Hash: macHashes[v.mac.named], Value: value}
+	if want := e.MAC.Hash.Size(); len(value) != want {
+		return nil, fmt.Errorf("the MAC of the seed has %d bytes; %s makes %d", len(value), strings.ToUpper(v.mac.named), want)
+	}
+	return e, nil
+}
+
+// toKey reads what is encrypted to a public key, if n is; nil if it is not. what
+// names it in errors. A fatal error is for the file.
+func (v *vault) toKey(what string, n *node) (*Encrypted, error) {
 	method, err := n.one("EncryptionMethod", nsXEnc, nsPSKC)
 	if err != nil {
 		return nil, err
@@ -163,11 +224,8 @@ func (v *vault) transported(n, mac *node) (*Encrypted, error) {
 	if by := algorithmNamed(uri); by == nil || by.mode != rsaWrap {
 		return nil, nil
 	}
-	if v.recipient == nil {
-		if v.derive != nil {
-			return nil, errors.New("the seed is encrypted to a public key in a file whose key comes from a password")
-		}
-		v.recipient = &Recipient{KeyName: v.keyName}
+	if v.recipient == nil && v.derive != nil {
+		return nil, fmt.Errorf("%s is encrypted to a public key in a file whose key comes from a password", what)
 	}
 	e := new(Encrypted)
 	switch name := fragment(uri); {
@@ -177,18 +235,15 @@ func (v *vault) transported(n, mac *node) (*Encrypted, error) {
 		}
 	default:
 		if err := e.oaep(method, name == "rsa-oaep"); err != nil {
-			return nil, fmt.Errorf("the seed is encrypted by RSA-OAEP, %w", err)
+			return nil, fmt.Errorf("%s is encrypted by RSA-OAEP, %w", what, err)
 		}
 	}
 	_, value, err := v.readEncrypted(n, make([]byte, maxCipher))
 	if err != nil {
-		return nil, fmt.Errorf("the seed %w", err)
+		return nil, fmt.Errorf("%s %w", what, err)
 	}
-	if len(value) < 128 || len(value) > 1024 || v.recipient.PublicKey != nil && len(value) != v.recipient.PublicKey.Size() {
-		return nil, fmt.Errorf("the seed is encrypted by RSA into %d bytes, which is not the length of the key", len(value))
-	}
-	if mac != nil {
-		v.unchecked++
+	if len(value) < 128 || len(value) > 1024 || v.recipient != nil && v.recipient.PublicKey != nil && len(value) != v.recipient.PublicKey.Size() {
+		return nil, fmt.Errorf("%s is encrypted by RSA into %d bytes, which is not the length of the key", what, len(value))
 	}
 	e.Ciphertext = value
 	return e, nil

@@ -8,7 +8,6 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"encoding/base64"
-	"fmt"
 	"strings"
 	"testing"
 )
@@ -154,19 +153,129 @@ func TestSeedsEncryptedToAKeyThatAreRefused(t *testing.T) {
 	}
 }
 
-// A MAC whose key is encrypted to the certificate cannot be checked, and proves
-// nothing: whoever has the certificate can make one. The notes say so.
-func TestMACBesideASeedEncryptedToAKeyIsNoted(t *testing.T) {
-	header := "<EncryptionKey><ds:KeyName>ours</ds:KeyName></EncryptionKey>" + `<MACMethod Algorithm="` + nsDS + `hmac-sha1"><MACKey>` +
-		rsaMethod(nsXEnc+"rsa-oaep-mgf1p", "") + `<xenc:CipherData><xenc:CipherValue>` + figure8Value + `</xenc:CipherValue></xenc:CipherData></MACKey></MACMethod>`
-	secret := strings.Replace(toKey(rsaMethod(nsXEnc+"rsa-oaep-mgf1p", ""), figure8Value), "</Secret>", "<ValueMAC>AAAA</ValueMAC></Secret>", 1)
-	r := NewReader(strings.NewReader(wrapXML(header, keyPackage("A1", hotpURI, eight, secret))), Options{})
-	defer r.Close()
-	if k, err := r.Next(); err != nil || k.Err != nil || k.Encrypted == nil {
-		t.Fatalf("%+v, %v", k, err)
+// macHeader says that the seeds are encrypted to our key and have MACs, whose key
+// is encrypted as method says.
+func macHeader(hash, method, key string) string {
+	return "<EncryptionKey><ds:KeyName>ours</ds:KeyName></EncryptionKey>" + `<MACMethod Algorithm="` + hash + `"><MACKey>` +
+		method + `<xenc:CipherData><xenc:CipherValue>` + key + `</xenc:CipherValue></xenc:CipherData></MACKey></MACMethod>`
+}
+
+func withMAC(secret string, mac []byte) string {
+	return strings.Replace(secret, "</Secret>", "<ValueMAC>"+base64.StdEncoding.EncodeToString(mac)+"</ValueMAC></Secret>", 1)
+}
+
+// A MAC whose key is encrypted to the certificate goes on with the seed, for
+// whoever has the private key: nobody else can check it.
+func TestMACsOfSeedsEncryptedToAKeyGoOnWithThem(t *testing.T) {
+	macKey := bytes.Repeat([]byte{7}, 256)
+	label := `<xenc:OAEPparams>` + base64.StdEncoding.EncodeToString([]byte("label")) + `</xenc:OAEPparams>`
+	value, _ := base64.StdEncoding.DecodeString(strings.ReplaceAll(figure8Value, "\n", ""))
+	for _, c := range []struct {
+		uri, seed, key string // algorithms
+		hash           crypto.Hash
+		pkcs1          bool
+	}{
+		{nsDS + "hmac-sha1", nsXEnc + "rsa-oaep-mgf1p", nsXEnc + "rsa-oaep-mgf1p", crypto.SHA1, false},
+		{"http://www.w3.org/2001/04/xmldsig-more#hmac-sha224", nsXEnc + "rsa-oaep-mgf1p", nsXEnc11 + "rsa-oaep", crypto.SHA224, false},
+		{"http://www.w3.org/2001/04/xmldsig-more#hmac-sha256", nsXEnc + "rsa-1_5", nsXEnc + "rsa-1_5", crypto.SHA256, true},
+		{"http://www.w3.org/2001/04/xmldsig-more#hmac-sha384", nsXEnc11 + "rsa-oaep", nsXEnc + "rsa-oaep-mgf1p", crypto.SHA384, false},
+		{"http://www.w3.org/2001/04/xmldsig-more#HMAC-SHA-512", nsXEnc + "rsa_1_5", nsXEnc + "rsa-1_5", crypto.SHA512, true},
+	} {
+		inside := ""
+		if !c.pkcs1 {
+			inside = label + `<ds:DigestMethod Algorithm="` + nsXEnc + `sha256"/>`
+		}
+		mac := bytes.Repeat([]byte{9}, c.hash.Size())
+		secret := withMAC(toKey(rsaMethod(c.seed, ""), figure8Value), mac)
+		r := NewReader(strings.NewReader(wrapXML(macHeader(c.uri, rsaMethod(c.key, inside), base64.StdEncoding.EncodeToString(macKey)),
+			keyPackage("A1", hotpURI, eight, secret), keyPackage("A2", hotpURI, eight, secret))), Options{AllowRSA15: true})
+		var first *Encrypted
+		for range 2 {
+			k, err := r.Next()
+			if err != nil || k.Err != nil || k.Encrypted == nil || k.Encrypted.MAC == nil {
+				t.Fatalf("%s: %+v, %v", c.uri, k, err)
+			}
+			e := k.Encrypted
+			m := e.MAC
+			if e.PKCS1 != c.pkcs1 || !bytes.Equal(e.Ciphertext, value) || m.Hash != c.hash || !bytes.Equal(m.Value, mac) {
+				t.Errorf("%s: %+v with %+v", c.uri, e, m)
+			}
+			if m.Key.PKCS1 != c.pkcs1 || !bytes.Equal(m.Key.Ciphertext, macKey) {
+				t.Errorf("%s: MAC key %+v", c.uri, m.Key)
+			}
+			if !c.pkcs1 && (m.Key.OAEPHash != crypto.SHA256 || m.Key.MGFHash != crypto.SHA1 || string(m.Key.Label) != "label" || e.OAEPHash != crypto.SHA1 || e.Label != nil) {
+				t.Errorf("%s: seed by %+v, MAC key by %+v", c.uri, e, m.Key)
+			}
+			if first == nil {
+				first = e
+			}
+		}
+		if p := r.Recipient(); p == nil || p.KeyName != "ours" {
+			t.Errorf("%s: %+v", c.uri, p)
+		}
+		r.Close() // what was handed on is not the reader's any more
+		if !bytes.Equal(first.MAC.Key.Ciphertext, macKey) || !bytes.Equal(first.MAC.Value, mac) || !bytes.Equal(first.Ciphertext, value) {
+			t.Errorf("%s: wiped by Close", c.uri)
+		}
+		if notes := r.Notes(); len(notes) > 0 {
+			t.Errorf("%s: noted %q", c.uri, notes)
+		}
 	}
-	if r.Next(); !strings.Contains(fmt.Sprint(r.Notes()), "whose MAC was not checked") {
-		t.Error(r.Notes())
+}
+
+func TestMACsBesideSeedsEncryptedToAKeyThatAreRefused(t *testing.T) {
+	const hash = nsDS + "hmac-sha1"
+	oaep, pkcs1 := rsaMethod(nsXEnc+"rsa-oaep-mgf1p", ""), rsaMethod(nsXEnc+"rsa-1_5", "")
+	seed, plain := toKey(oaep, figure8Value), "<EncryptionKey><ds:KeyName>ours</ds:KeyName></EncryptionKey>"
+	header, good := macHeader(hash, oaep, figure8Value), withMAC(seed, make([]byte, 20))
+	_, symmetric, _ := strings.Cut(figure6Header, "<MACMethod")
+	symmetric = "<MACMethod" + symmetric
+	certificate := "<EncryptionKey><ds:X509Data><ds:X509Certificate>" + figure8Cert + "</ds:X509Certificate></ds:X509Data></EncryptionKey>"
+	derived := `<EncryptionKey><DerivedKey><KeyDerivationMethod Algorithm="` + nsXEnc11 + `pbkdf2"><PBKDF2-params><Salt><Specified>AAAA</Specified></Salt><IterationCount>1</IterationCount></PBKDF2-params></KeyDerivationMethod></DerivedKey></EncryptionKey>`
+	_, method, _ := strings.Cut(header, "</EncryptionKey>")
+	for _, c := range []struct {
+		name, header, secret string
+		pkcs1                bool // allowed
+		file                 bool // refused as a whole
+		says                 string
+	}{
+		{"no MACMethod", plain, good, false, false, "the seed has a MAC, but no MACMethod says how to check it"},
+		{"a MACMethod without a name", plain + "<MACMethod/>", good, false, false, "the seed has a MAC, but the MACMethod names no algorithm"},
+		{"no MACKey", plain + `<MACMethod Algorithm="` + hash + `"/>`, good, false, true, "a MACMethod, but no MACKey in it"},
+		{"a MAC key under a symmetric key", plain + symmetric, good, false, true, "the MAC key under a symmetric key"},
+		{"seeds under a symmetric key", "<EncryptionKey><ds:KeyName>Pre-shared-key</ds:KeyName></EncryptionKey>" + method, figure6Seed, false, true, "the MAC key is encrypted to a public key, but the values under a symmetric key"},
+		{"seeds under a symmetric key, certificate", certificate + method, figure6Seed, false, true, "the MAC key is encrypted to a public key, but the values under a symmetric key"},
+		{"a password", derived + method, good, false, true, "the MAC key is encrypted to a public key in a file whose key comes from a password"},
+		{"RSA-1_5 for the MAC key", macHeader(hash, pkcs1, figure8Value), good, false, true, "which is off"},
+		{"RSA-1_5 for the MAC key only", macHeader(hash, pkcs1, figure8Value), good, true, true, "one is encrypted by RSA-1_5, the other by RSA-OAEP"},
+		{"RSA-1_5 for the seed only", header, withMAC(toKey(pkcs1, figure8Value), make([]byte, 20)), true, true, "one is encrypted by RSA-1_5, the other by RSA-OAEP"},
+		{"no MAC", header, seed, false, false, "the file has a MACMethod, but the seed has no ValueMAC"},
+		{"a MAC cut short", header, withMAC(seed, make([]byte, 19)), false, false, "has 19 bytes; HMAC-SHA1 makes 20"},
+		{"a MAC of one byte", header, withMAC(seed, make([]byte, 1)), false, false, "has 1 bytes; HMAC-SHA1 makes 20"},
+		{"a MAC too long", header, withMAC(seed, make([]byte, 21)), false, false, "has 21 bytes; HMAC-SHA1 makes 20"},
+		{"a MAC of a thousand bytes", header, withMAC(seed, make([]byte, 1000)), false, false, "the MAC of the seed "},
+		{"an empty MAC", header, withMAC(seed, nil), false, false, "the MAC of the seed "},
+		{"a MAC that is not base64", header, strings.Replace(seed, "</Secret>", "<ValueMAC>?</ValueMAC></Secret>", 1), false, false, "the MAC of the seed is not base64"},
+		{"a MAC key cut short", macHeader(hash, oaep, "AAAA"), good, false, true, "the MAC key is encrypted by RSA into 3 bytes"},
+		{"a MAC key of another length", certificate + strings.Replace(method, figure8Value, strings.Repeat("AAAA", 64), 1), good, false, true, "the MAC key is encrypted by RSA into 192 bytes"},
+		{"a MAC key by a scheme within", macHeader(hash, strings.Replace(rsaMethod("x", "<EncryptionScheme/>"), "<EncryptionScheme", `<EncryptionScheme Algorithm="`+nsXEnc+`rsa-1_5"`, 1), figure8Value), figure6Seed, true, true, "in a way that is not understood"},
+		{"a MAC key by a strange digest", macHeader(hash, rsaMethod(nsXEnc+"rsa-oaep-mgf1p", `<ds:DigestMethod Algorithm="x#md5"/>`), figure8Value), good, false, true, `the MAC key is encrypted by RSA-OAEP, with the digest "x#md5"`},
+	} {
+		keys, err := readAll(strings.NewReader(wrapXML(c.header, keyPackage("A1", hotpURI, eight, c.secret))), Options{AllowRSA15: c.pkcs1, Password: []byte("x"), Key: []byte("1234567890123456")})
+		if (err != nil) != c.file {
+			t.Errorf("%s: the file is refused: %v", c.name, err)
+		}
+		for _, k := range keys {
+			if err == nil {
+				err = k.Err
+			}
+			if k.Encrypted != nil {
+				t.Errorf("%s: %+v", c.name, k.Encrypted)
+			}
+		}
+		if err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v; want %s", c.name, err, c.says)
+		}
 	}
 }
 

@@ -39,9 +39,10 @@ var hashes = map[string]func() hash.Hash{
 
 // hashNamed finds the digest of an HMAC by the URI, or the bare name, of that;
 // nil if it is not known.
-func hashNamed(uri string) func() hash.Hash {
-	return hashes[strings.Replace(fragment(uri), "sha-", "sha", 1)]
-}
+func hashNamed(uri string) func() hash.Hash { return hashes[hashName(uri)] }
+
+// hashName is the key in hashes of an HMAC's URI or bare name.
+func hashName(uri string) string { return strings.Replace(fragment(uri), "sha-", "sha", 1) }
 
 // vault is what opens the encrypted values of one file.
 type vault struct {
@@ -59,7 +60,6 @@ type vault struct {
 	hmac      hash.Hash  // under macKey
 	proven    bool       // a MAC or the check of a key wrap was right, so the key is
 	overPlain int        // values whose MAC is over the plaintext
-	unchecked int        // values with a MAC that nobody here can check
 	blocks    map[*algorithm]cipher.Block
 	scratch   [maxCipher]byte
 	trial     [maxCipher]byte
@@ -68,8 +68,10 @@ type vault struct {
 // macInfo is a MACMethod: the hash, and the MAC key as it is encrypted.
 type macInfo struct {
 	hash  func() hash.Hash
-	by    *algorithm // nil: the MAC key is the encryption key
+	by    *algorithm // how the MAC key is encrypted; nil, and to too: it is the encryption key
 	value []byte
+	named string     // the hash, by what follows the # of its URI
+	to    *Encrypted // instead of by and value: the MAC key is encrypted to a public key
 }
 
 // readEncrypted reads an element of XML encryption's EncryptedDataType: how it
@@ -182,9 +184,6 @@ func (v *vault) unlockMAC() error {
 	if v.mac.by == nil {
 		v.macKey = v.key
 	} else {
-		if v.mac.by.mode == rsaWrap {
-			return errors.New("the MAC key is encrypted to a public key, but the values are not")
-		}
 		block, err := v.unlock(v.mac.by)
 		if err != nil {
 			return err
@@ -228,6 +227,9 @@ func (v *vault) openLegacy(what string, text, mac *node) ([]byte, error) {
 func (v *vault) decrypt(what string, by *algorithm, value []byte, mac *node) ([]byte, error) {
 	if by.mode == rsaWrap {
 		return nil, fmt.Errorf("%s is encrypted to a public key, which only a seed can be", what)
+	}
+	if v.mac != nil && v.mac.to != nil && (mac != nil || by.mode == cbc) {
+		return nil, fatal{errMixed}
 	}
 	block, err := v.unlock(by)
 	if err != nil {
