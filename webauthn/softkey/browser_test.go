@@ -250,6 +250,10 @@ func TestOneKeyServesManyGoroutines(t *testing.T) {
 		wg.Go(func() {
 			for range 25 {
 				register(t, k, `,"attestation":"direct"`)
+				if got := k.Command(t.Context(), []byte{0x04}); got[0] != 0 {
+					t.Errorf("getInfo answers 0x%02x", got[0])
+				}
+				k.Clone()
 				n := assert(t, k, allow(p.RawID), publicKey(p)).Response.AuthenticatorData.Counter
 				mu.Lock()
 				if seen[n] {

@@ -234,9 +234,6 @@ func (h *hid) init(channel uint32, nonce []byte) error {
 			h.channels = 1
 		}
 		given = h.channels
-		if d, ok := h.port.(interface{ drain() }); ok && h.cancel == nil {
-			d.drain()
-		}
 	} else {
 		if h.want > 0 && h.channel == channel {
 			h.want = 0

@@ -99,9 +99,10 @@ type reports struct {
 	buffer [1 + reportSize]byte
 }
 
-// partTimeout is how long the rest of a report may take. Clients write a report
-// at once, so what is incomplete after this is the last of one that ended.
-const partTimeout = time.Second
+// partTimeout is how long the rest of a report may take. A client writes a report
+// in one piece, so what is not whole after this is the last of a client that ended,
+// and must not become the beginning of the next one's.
+const partTimeout = 100 * time.Millisecond
 
 func (r *reports) Read(to []byte) (int, error) {
 	if len(to) < reportSize {
@@ -150,8 +151,7 @@ func (r *reports) Write(report []byte) (int, error) {
 	return len(report), nil
 }
 
-// drain throws away what clients before left unread: a client begins with an
-// empty queue.
+// drain throws away what nobody reads.
 func (r *reports) drain() {
 	raw, err := r.port.device.SyscallConn()
 	if err != nil {
