@@ -67,7 +67,7 @@ var explanations = map[Reason]struct{ words, advice string }{
 	ReasonWrongCode:     {"The code was wrong, or lay outside the window.", "Ask for a new code. If codes of the right token stay wrong, resynchronise it: watchword token resync SERIAL CODE1 CODE2."},
 	ReasonWrongPIN:      {"The code was right, the PIN before it was wrong.", "Ask for the PIN again; if it is forgotten, set a new one: watchword user pin NAME."},
 	ReasonNoPIN:         {"The code was right, but the PIN before it was missing.", "The PIN goes first and the code right behind it, without a space."},
-	ReasonReplay:        {"This code was used before, or this answer of a key.", "Wait for the next code, or sign in again. If it was used by somebody else, mark the token lost."},
+	ReasonReplay:        {"This code was used before. (Of a key: this answer.)", "Wait for the next code, or sign in again. If it was used by somebody else, mark the token lost."},
 	ReasonThrottled:     {"Too many failures: attempts are turned away for a while, right or wrong.", "Wait (15 minutes at most), or unlock: watchword user unlock NAME."},
 	ReasonLocked:        {"The user is locked after too many failures in a row.", "Find out who has been guessing, then unlock: watchword user unlock NAME."},
 	ReasonDisabled:      {"The user is disabled.", "Enable, if that is right: watchword user enable NAME."},
