@@ -334,6 +334,9 @@ func (e ImportSeedsParamsEncoding) Valid() bool {
 	}
 }
 
+// AAGUIDs Models; none means that this says nothing.
+type AAGUIDs = []string
+
 // Assignment Whom to hand a token to.
 type Assignment struct {
 	// Realm The realm.
@@ -745,7 +748,7 @@ type Key struct {
 	Realm *string `json:"realm,omitempty"`
 
 	// Scope What a key may do: `admin` everything; `helpdesk` users and tokens; `verify` check
-	// codes and nothing else; `read` look at everything and change nothing.
+	// codes, keys and statements and nothing else; `read` look at everything and change nothing.
 	Scope Scope `json:"scope"`
 }
 
@@ -756,8 +759,10 @@ type KeyPage struct {
 
 // KeyRules Which keys may be enrolled.
 type KeyRules struct {
-	// Rules The rules: `default`, and for `realms` and their `groups` what differs.
-	Rules json.RawMessage `json:"rules"`
+	// Rules All rules there are. A realm's replace the default ones for its users, a group's replace
+	// its realm's for its members. Where a user is in several groups that have rules, each must allow
+	// the key. What any level prohibits is prohibited.
+	Rules RuleSet `json:"rules"`
 
 	// Version Of the rules in use; zero if none were set.
 	Version int64 `json:"version"`
@@ -833,6 +838,9 @@ type ModelPage struct {
 	// Next The cursor of the next page.
 	Next *string `json:"next,omitempty"`
 }
+
+// ModelRules Which models are allowed. Without any member, those that the metadata or an own root vouches for.
+type ModelRules = json.RawMessage
 
 // ModelStatus One entry of a model's history.
 type ModelStatus struct {
@@ -921,7 +929,7 @@ type NewKey struct {
 	Realm *string `json:"realm,omitempty"`
 
 	// Scope What a key may do: `admin` everything; `helpdesk` users and tokens; `verify` check
-	// codes and nothing else; `read` look at everything and change nothing.
+	// codes, keys and statements and nothing else; `read` look at everything and change nothing.
 	Scope Scope `json:"scope"`
 }
 
@@ -1041,8 +1049,13 @@ type Rotation struct {
 	Now *bool `json:"now,omitempty"`
 }
 
+// RuleSet All rules there are. A realm's replace the default ones for its users, a group's replace
+// its realm's for its members. Where a user is in several groups that have rules, each must allow
+// the key. What any level prohibits is prohibited.
+type RuleSet = json.RawMessage
+
 // Scope What a key may do: `admin` everything; `helpdesk` users and tokens; `verify` check
-// codes and nothing else; `read` look at everything and change nothing.
+// codes, keys and statements and nothing else; `read` look at everything and change nothing.
 type Scope string
 
 // StatementCheck A statement to check.

@@ -1,6 +1,7 @@
 // Package api is the HTTP transport: it authenticates, decodes strictly, calls
 // the core, and turns what the core answers into JSON. openapi.yaml is the
-// contract; types and routes (api.gen.go) are generated from it. It decides
+// contract; types and routes (api.gen.go) are generated from it. The pages of
+// package console are served beside it, and are no part of it. It decides
 // nothing: who may do what is the core's business, and so is the audit.
 //
 // Nothing here keeps a secret longer than the request that brought it, and no

@@ -259,3 +259,37 @@ func TestAFIDOTokenIsShownWithoutItsPublicKey(t *testing.T) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
+
+// Whatever stands in the body of a ceremony, nothing goes wrong; and what reaches
+// the service is an object as it was sent.
+func FuzzCeremonyBody(f *testing.F) {
+	for _, seed := range []string{
+		`{"user":"alice","rp_id":"example.com","discoverable":true}`, `{"session":"c2Vzc2lvbg","response":{"id":"AA","response":{"clientDataJSON":"e30"}}}`,
+		`{"session":"s","response":{},"statement":{"audience":"a"}}`, `{"session":"s","response":null}`, `{"response":{"a":1},"response":{"a":2},"session":"s"}`, `{}`, `{"session":"s","response":{"}":"{"}}`,
+	} {
+		f.Add(uint8(0), []byte(seed))
+		f.Add(uint8(3), []byte(seed))
+	}
+	paths := []string{"/v1/webauthn/register/begin", "/v1/webauthn/register/finish", "/v1/webauthn/login/begin", "/v1/webauthn/login/finish"}
+	core := &scripted{}
+	h := newServer(f, core).Handler()
+	f.Fuzz(func(t *testing.T, which uint8, body []byte) {
+		path := paths[int(which)%len(paths)]
+		core.arg = nil
+		w := do(h, "POST", path, string(body))
+		if w.Code >= 500 || !json.Valid(w.Body.Bytes()) {
+			t.Fatalf("%s %q: %d %s", path, body, w.Code, w.Body)
+		}
+		if w.Code >= 300 || !strings.HasSuffix(path, "/register/finish") {
+			return
+		}
+		var sent map[string]json.RawMessage
+		var session string
+		if err := json.Unmarshal(body, &sent); err != nil {
+			t.Fatalf("%q was taken: %v", body, err)
+		}
+		if err := json.Unmarshal(sent["session"], &session); err != nil || core.arg != session+" "+string(sent["response"]) {
+			t.Fatalf("%q: the service was asked %q", body, core.arg)
+		}
+	})
+}

@@ -127,7 +127,11 @@ func (c *Console) explain(r *http.Request, err error) (int, sorry) {
 	case errors.Is(err, tokens.ErrUnknownKey):
 		return http.StatusNotFound, used
 	case errors.Is(err, tokens.ErrInvalid):
-		return http.StatusUnprocessableEntity, sorry{"That was refused", sentence(err, tokens.ErrInvalid)}
+		text := sentence(err, tokens.ErrInvalid)
+		if strings.HasPrefix(r.URL.Path, "/console/enrol/") { // the key, for what it is
+			text += " Try another key, or show this to whoever invited you."
+		}
+		return http.StatusUnprocessableEntity, sorry{"That was refused", text}
 	case errors.Is(err, tokens.ErrExists):
 		return http.StatusConflict, sorry{"That was refused", "This key is enrolled already."}
 	case errors.Is(err, tokens.ErrState):
