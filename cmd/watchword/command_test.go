@@ -66,7 +66,9 @@ func TestEveryCommandHasAnExampleThatParses(t *testing.T) {
 // exampleArgs are the words after watchword in a line of shell.
 func exampleArgs(line string) []string {
 	_, line, _ = strings.Cut(line, "watchword ")
-	line, _, _ = strings.Cut(line, " > ")
+	for _, end := range []string{" > ", " < ", " | "} {
+		line, _, _ = strings.Cut(line, end)
+	}
 	var args []string
 	for i, quoted := range strings.Split(line, "'") {
 		if i%2 == 1 {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,7 +22,18 @@ import (
 //	exits N CMD ...  run a command that must end with exit code N
 //	code VAR ARG ... put the last code that oathtool prints into a variable
 //	silent FILE TEXT the file holds the text nowhere
+//
+// and those of script_fido_test.go.
 func TestScripts(t *testing.T) {
+	commands := map[string]func(*testscript.TestScript, bool, []string){
+		"serve":  scriptServe,
+		"term":   scriptTerm,
+		"kill9":  scriptKill,
+		"exits":  scriptExits,
+		"code":   scriptCode,
+		"silent": scriptSilent,
+	}
+	maps.Copy(commands, fidoCommands)
 	binary := program(t, false) // servers have the race detector; a command a test would wait for is quicker without
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
@@ -38,14 +50,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("SEED", "3132333435363738393031323334353637383930")
 			return os.Symlink(binary, filepath.Join(bin, "watchword"))
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve":  scriptServe,
-			"term":   scriptTerm,
-			"kill9":  scriptKill,
-			"exits":  scriptExits,
-			"code":   scriptCode,
-			"silent": scriptSilent,
-		},
+		Cmds: commands,
 	})
 }
 
