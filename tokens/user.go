@@ -57,8 +57,8 @@ type ClientFailures struct {
 	Last     int64  `json:"t"` // time of the last counted failure, Unix milliseconds
 }
 
-// FoldName brings a name to the form that is compared: NFC, case-folded. It
-// refuses what cannot be a name.
+// FoldName brings a name to the form that is compared: NFC, case-folded, without
+// joiners and variation selectors. It refuses what cannot be a name; see visible.
 func FoldName(name string) (string, error) {
 	if name == "" {
 		return "", fmt.Errorf("%w: a name is empty", ErrInvalid)
@@ -82,13 +82,79 @@ func FoldName(name string) (string, error) {
 	if ascii {
 		return strings.ToLower(name), nil
 	}
+	composed := norm.NFC.String(name)
+	shown, err := visible(composed)
+	if err != nil {
+		return "", err
+	}
 	// Folding can leave a form that is not NFC, hence NFC on both sides.
-	key := norm.NFC.String(strings.Map(foldCherokee, cases.Fold().String(norm.NFC.String(name))))
+	key := norm.NFC.String(strings.Map(foldCherokee, cases.Fold().String(norm.NFC.String(shown))))
 	if len(key) > 255 { // one character can fold to three
 		return "", fmt.Errorf("%w: a name is longer than 255 bytes", ErrInvalid)
 	}
 	return key, nil
 }
+
+// The two characters that say how the letters beside them join.
+const (
+	zwnj = '\u200c' // ZERO WIDTH NON-JOINER
+	zwj  = '\u200d' // ZERO WIDTH JOINER
+)
+
+// cursive are the scripts whose letters join, so that spelling may ask for two
+// that do not.
+var cursive = []*unicode.RangeTable{unicode.Arabic, unicode.Syriac, unicode.Mandaic, unicode.Nko, unicode.Mongolian, unicode.Adlam, unicode.Hanifi_Rohingya}
+
+// visible takes out of a name in NFC what does not show but belongs to how some
+// languages are spelt, so that with and without it is one name, and refuses what
+// does not show and belongs to none: two names that differ in nothing else look
+// the same to the helpdesk. Those are the controls of direction, which can even
+// show one name as another, the spaces without width, and all other characters
+// of format and fillers.
+//
+// The joiners are kept in names where RFC 5892, appendices A.1 and A.2, has them:
+// either one after a virama (Sinhala writes Sri with it, and Malayalam ends names
+// in it), and the non-joiner between two letters of a script that joins them
+// (Persian compounds). Elsewhere, as between Latin letters or in emoji, they are
+// refused. Variation selectors choose a form of the character before them
+// (Japanese family names).
+func visible(name string) (string, error) {
+	var b strings.Builder
+	b.Grow(len(name))
+	var last, base rune // the one before, and the last one that is no mark
+	for i, r := range name {
+		switch {
+		case r == zwnj || r == zwj:
+			next, _ := utf8.DecodeRuneInString(name[i+utf8.RuneLen(r):])
+			between := r == zwnj && unicode.In(base, cursive...) && unicode.IsLetter(base) && unicode.In(next, cursive...) && unicode.IsLetter(next)
+			if !between && !virama(last) {
+				return "", fmt.Errorf("%w: a name holds a joiner (%U) where no spelling has one", ErrInvalid, r)
+			}
+		case unicode.Is(unicode.Variation_Selector, r):
+		case hidden(r):
+			return "", fmt.Errorf("%w: a name holds %U, which does not show but makes it another name than the one it looks like", ErrInvalid, r)
+		default:
+			b.WriteRune(r)
+		}
+		if last = r; !unicode.IsMark(r) {
+			base = r
+		}
+	}
+	shown := b.String()
+	if shown == "" || strings.TrimSpace(shown) != shown {
+		return "", fmt.Errorf("%w: a name begins or ends with a space, or has nothing that shows", ErrInvalid)
+	}
+	return shown, nil
+}
+
+// hidden says whether a character is one of format, or a filler: it does not show.
+func hidden(r rune) bool {
+	return unicode.Is(unicode.Cf, r) && !unicode.Is(unicode.Prepended_Concatenation_Mark, r) ||
+		unicode.Is(unicode.Other_Default_Ignorable_Code_Point, r)
+}
+
+// virama says whether r is the sign that takes a letter's vowel away.
+func virama(r rune) bool { return norm.NFC.PropertiesString(string(r)).CCC() == 9 }
 
 // foldCherokee folds small Cherokee letters to the capitals (CaseFolding.txt);
 // package cases exchanges the two, so that both forms stay apart.
