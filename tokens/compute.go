@@ -175,7 +175,7 @@ func (s *Service) compute(ctx context.Context, trials []trial, now time.Time) {
 	if len(keys.all) < len(trials) {
 		s.computeCodes(ctx, trials, now)
 	}
-	keys.prove(ctx, s)
+	keys.prove(ctx, s.custody)
 	wait()
 	keys.suspend(ctx, s)
 }

@@ -3,6 +3,7 @@ package tokens
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -169,41 +170,35 @@ func (t *trial) check(log *slog.Logger) {
 }
 
 // prove says of each answer whether the token's row is as Watchword left it, and
-// whether the user handle is the owner's. A decoy costs the same. What was proven
-// once is remembered by a hash of all that was looked at, so that a row that was
-// altered since is looked at anew.
-func (b *keyBatch) prove(ctx context.Context, s *Service) {
-	var asked []claim
+// whether the user handle is the owner's. A decoy costs the same.
+func (b *keyBatch) prove(ctx context.Context, custody Custody) {
+	if len(b.work) == 0 {
+		return
+	}
+	messages := make([][]byte, 0, 2*len(b.work))
 	for _, t := range b.work {
-		k := t.answer
 		var pin []byte
-		if k.known {
+		if t.answer.known {
 			pin = t.user.PINMAC
 		}
-		asked = s.proofs.look(asked, k.token.Sealed(pin).Message(), k.token.Binding, &k.intact)
-		if len(t.key.Handle) == 0 {
-			k.handle = true
-			continue
+		messages = append(messages, t.answer.token.Sealed(pin).Message())
+		if len(t.key.Handle) > 0 {
+			messages = append(messages, handleMessage(t.user.ID))
 		}
-		asked = s.proofs.look(asked, handleMessage(t.user.ID), t.key.Handle, &k.handle)
 	}
-	if len(asked) == 0 {
-		return
-	}
-	messages := make([][]byte, len(asked))
-	for i := range asked {
-		messages[i] = asked[i].message
-	}
-	macs, err := s.custody.MAC(ctx, hsm.KeyBinding, messages...)
-	if err != nil {
-		for _, t := range b.work {
+	macs, err := custody.MAC(ctx, hsm.KeyBinding, messages...)
+	for _, t := range b.work {
+		k := t.answer
+		if err != nil {
 			// The signature's check may still be under way, and have an error, too.
 			t.unproven = translate(err)
+			continue
 		}
-		return
-	}
-	for i := range asked {
-		asked[i].settle(&s.proofs, macs[i])
+		k.intact = hmac.Equal(macs[0], k.token.Binding)
+		k.handle, macs = len(t.key.Handle) == 0, macs[1:]
+		if !k.handle {
+			k.handle, macs = hmac.Equal(macs[0], t.key.Handle), macs[1:]
+		}
 	}
 }
 
