@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"text/tabwriter"
@@ -91,19 +92,24 @@ func drive(ctx context.Context, n, total int, limit time.Duration, w worker) (ra
 
 // table collects the rows to print at the end.
 type table struct {
-	title string
-	rows  []string
-	notes []string
+	title  string
+	beside []string // the yardsticks
+	rows   []string
+	notes  []string
 }
 
-func (t *table) add(what string, n int, r rate, flat, bench *rate) {
+// add notes a measurement, and what it is of each of the yardsticks.
+func (t *table) add(what string, n int, r rate, beside ...*rate) {
 	ratio := func(to *rate) string {
 		if to == nil {
 			return "-"
 		}
 		return fmt.Sprintf("%.2f", r.perSecond/to.perSecond)
 	}
-	row := fmt.Sprintf("%s\t%d\t%.0f\t%s\t%s\t%s\t%s\t", what, n, r.perSecond, millis(r.p50), millis(r.p99), ratio(flat), ratio(bench))
+	row := fmt.Sprintf("%s\t%d\t%.0f\t%s\t%s\t", what, n, r.perSecond, millis(r.p50), millis(r.p99))
+	for _, b := range beside {
+		row += ratio(b) + "\t"
+	}
 	t.rows = append(t.rows, row)
 	say("  %s: %.0f/s", what, r.perSecond)
 }
@@ -119,7 +125,7 @@ func (t *table) print(w io.Writer) {
 	fmt.Fprintln(w, t.title)
 	fmt.Fprintln(w)
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(tw, "what\toutstanding\trequests/s\tp50 ms\tp99 ms\tof flat file\tof pgbench\t")
+	fmt.Fprintln(tw, "what\toutstanding\trequests/s\tp50 ms\tp99 ms\t"+strings.Join(t.beside, "\t")+"\t")
 	for _, r := range t.rows {
 		fmt.Fprintln(tw, r)
 	}

@@ -1,7 +1,8 @@
 // Command bench measures Watchword next to its yardsticks, in one run on one
 // machine: import, RADIUS PAP and HTTP verification on SQLite and PostgreSQL,
 // beside pgbench doing a select and an update by primary key with as many
-// clients, and FreeRADIUS answering from a flat file and with its rlm_totp.
+// clients, and FreeRADIUS answering from a flat file and with its rlm_totp; and
+// logins with FIDO keys, beside this machine's bare verification of ECDSA P-256.
 //
 // It needs Debian's freeradius, postgresql and softhsm2, listens on loopback,
 // and ends what it started.
@@ -15,6 +16,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,6 +27,8 @@ type options struct {
 	binary      string
 	tokens      int
 	users       int
+	keys        int
+	what        []string
 	seconds     time.Duration
 	outstanding []int
 	databases   []string
@@ -32,10 +36,12 @@ type options struct {
 
 func main() {
 	var o options
-	var outstanding, databases string
+	var outstanding, databases, what string
 	flag.StringVar(&o.binary, "watchword", "bin/watchword", "the server to measure")
 	flag.IntVar(&o.tokens, "tokens", 100_000, "tokens to import")
 	flag.IntVar(&o.users, "users", 100_000, "users to make and assign tokens to")
+	flag.IntVar(&o.keys, "keys", 2000, "users to enrol FIDO keys for")
+	flag.StringVar(&what, "what", "codes,keys", "what to measure")
 	flag.DurationVar(&o.seconds, "time", 5*time.Second, "length of one measurement")
 	flag.StringVar(&outstanding, "outstanding", "1,16,64,256", "requests under way at once")
 	flag.StringVar(&databases, "databases", "sqlite,postgres", "databases to measure on")
@@ -47,7 +53,15 @@ func main() {
 		}
 		o.outstanding = append(o.outstanding, n)
 	}
-	o.databases = strings.Split(databases, ",")
+	o.databases, o.what = strings.Split(databases, ","), strings.Split(what, ",")
+	for _, w := range o.what {
+		if w != "codes" && w != "keys" {
+			fatal(fmt.Errorf("-what %q: codes, keys, or both with a comma", what))
+		}
+	}
+	if most := slices.Max(o.outstanding); o.keys <= most {
+		fatal(fmt.Errorf("-keys %d: more than the %d requests at once are needed, so that nobody is asked twice at once", o.keys, most))
+	}
 	o.users = min(o.users, o.tokens)
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -76,9 +90,48 @@ func run(ctx context.Context, o options) error {
 	if o.binary, err = filepath.Abs(o.binary); err != nil {
 		return err
 	}
-	fleet := newFleet(o.tokens)
+	pg, err := startPostgres(ctx, filepath.Join(dir, "pg"))
+	if err != nil {
+		return fmt.Errorf("PostgreSQL: %w", err)
+	}
+	defer pg.stop()
+	if slices.Contains(o.what, "codes") {
+		if err := runCodes(ctx, dir, pg, o); err != nil {
+			return err
+		}
+	}
+	if slices.Contains(o.what, "keys") {
+		return runKeys(ctx, dir, pg, o)
+	}
+	return nil
+}
 
-	var t table
+// runKeys measures logins with FIDO keys.
+func runKeys(ctx context.Context, dir string, pg *postgres, o options) error {
+	t := table{beside: []string{"of bare ECDSA"}}
+	t.title = fmt.Sprintf("FIDO keys: %d users, %d cores, everything on one machine, %v a measurement", o.keys, runtime.NumCPU(), o.seconds)
+	say("bare ECDSA P-256")
+	bare, err := bareECDSA(ctx, o.seconds)
+	if err != nil {
+		return err
+	}
+	t.add("verifying ECDSA P-256 (Go, all cores)", runtime.NumCPU(), bare, &bare)
+	if perSecond, ok := opensslECDSA(ctx); ok {
+		t.note("openssl speed, all cores: %.0f verifications/s, %.2f of Go's", perSecond, perSecond/bare.perSecond)
+	}
+	for _, db := range o.databases {
+		if err := measureKeys(ctx, &t, filepath.Join(dir, db), db, pg, o, bare); err != nil {
+			return fmt.Errorf("keys on %s: %w", db, err)
+		}
+	}
+	t.print(os.Stdout)
+	return nil
+}
+
+// runCodes measures imports and verification of codes.
+func runCodes(ctx context.Context, dir string, pg *postgres, o options) error {
+	fleet := newFleet(o.tokens)
+	t := table{beside: []string{"of flat file", "of pgbench"}}
 	t.title = fmt.Sprintf("%d tokens, %d users, %d cores, everything on one machine, %v a measurement",
 		o.tokens, o.users, runtime.NumCPU(), o.seconds)
 
@@ -90,11 +143,6 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return fmt.Errorf("FreeRADIUS with rlm_totp: %w", err)
 	}
-	pg, err := startPostgres(ctx, filepath.Join(dir, "pg"))
-	if err != nil {
-		return fmt.Errorf("PostgreSQL: %w", err)
-	}
-	defer pg.stop()
 	bench, err := pg.pgbench(ctx, o)
 	if err != nil {
 		return fmt.Errorf("pgbench: %w", err)

@@ -52,7 +52,7 @@ func freePort() (string, error) {
 	return "", errors.New("no free port on 127.0.0.1")
 }
 
-func startServer(ctx context.Context, binary, dir, database string) (*server, error) {
+func startServer(ctx context.Context, binary, dir, database string, env ...string) (*server, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -75,6 +75,7 @@ func startServer(ctx context.Context, binary, dir, database string) (*server, er
 	defer log.Close()
 	s.cmd = exec.Command(binary, args...)
 	s.cmd.Stderr, s.cmd.Stdout = log, log
+	s.cmd.Env = append(os.Environ(), env...)
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}

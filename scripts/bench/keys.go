@@ -1,0 +1,276 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"watchword/webauthn/softkey"
+)
+
+// keyOrigin is where the browsers of the measurement say that they are.
+const keyOrigin = "https://bench.example.org"
+
+// keySettings make the server a relying party there.
+const keySettings = `WATCHWORD_FIDO_PARTIES=[{id: bench.example.org, origins: ["` + keyOrigin + `"]}]`
+
+// keyring is everybody's keys: one key in software, which makes a credential for
+// each user.
+type keyring struct {
+	key   *softkey.Key
+	users int
+	next  atomic.Int64
+}
+
+func newKeyring(users int) (*keyring, error) {
+	key, err := softkey.New(softkey.Options{Algorithm: softkey.ES256})
+	return &keyring{key: key, users: users}, err
+}
+
+// pick answers the next user, round and round.
+func (k *keyring) pick() int { return int((k.next.Add(1) - 1) % int64(k.users)) }
+
+// measureKeys enrols a key for each user and measures logins: their two halves,
+// each alone and together. An assertion is made before the half that proves it is
+// measured, as keys are not part of the server.
+func measureKeys(ctx context.Context, t *table, dir, db string, pg *postgres, o options, bare rate) error {
+	url := ""
+	if db == "postgres" {
+		var err error
+		if url, err = pg.create(ctx, "keys"); err != nil {
+			return err
+		}
+	}
+	s, err := startServer(ctx, o.binary, filepath.Join(dir, "keys"), url, keySettings)
+	if err != nil {
+		return err
+	}
+	defer s.stop()
+	ring, err := newKeyring(o.keys)
+	if err != nil {
+		return err
+	}
+	say("%s: enrolling %d keys", db, o.keys)
+	enrolled, err := s.enrolKeys(ctx, ring)
+	if err != nil {
+		return err
+	}
+	t.note("%s: %d users made and their attested keys enrolled in %v: %.0f/s", db, o.keys, enrolled.Round(10*time.Millisecond), float64(o.keys)/enrolled.Seconds())
+	for _, n := range o.outstanding {
+		begin, err := drive(ctx, n, 0, o.seconds, s.beginWorker(ring))
+		if err != nil {
+			return err
+		}
+		t.add(db+" login/begin", n, begin, &bare)
+		// More than can be answered in the time.
+		ready, err := s.touch(ctx, ring, int(bare.perSecond*o.seconds.Seconds()/2)+n)
+		if err != nil {
+			return err
+		}
+		finish, err := drive(ctx, n, len(ready), o.seconds, s.finishWorker(ready))
+		if err != nil {
+			return err
+		}
+		t.add(db+" login/finish", n, finish, &bare)
+		both, err := drive(ctx, n, 0, o.seconds, s.loginWorker(ring))
+		if err != nil {
+			return err
+		}
+		t.add(db+" both, and the key's signature", n, both, &bare)
+	}
+	return nil
+}
+
+// enrolKeys makes the users, trusts the keys' vendor, and enrols a key for each
+// user. It answers how long the users and keys took.
+func (s *server) enrolKeys(ctx context.Context, ring *keyring) (time.Duration, error) {
+	pem, err := json.Marshal(map[string]string{"pem": string(ring.key.RootPEM())})
+	if err != nil {
+		return 0, err
+	}
+	l, err := s.dial()
+	if err != nil {
+		return 0, err
+	}
+	if _, err := l.request(http.MethodPut, "/v1/fido/roots", pem); err != nil {
+		return 0, err
+	}
+	l.conn.Close()
+	start := time.Now()
+	_, err = drive(ctx, 32, ring.users, time.Hour, func() (func() error, func(), error) {
+		l, err := s.dial()
+		if err != nil {
+			return nil, nil, err
+		}
+		return func() error {
+			user := userName(ring.pick())
+			if _, err := l.request(http.MethodPost, "/v1/users", []byte(`{"name":"`+user+`"}`)); err != nil {
+				return err
+			}
+			c, err := l.begin("register", user)
+			if err != nil {
+				return err
+			}
+			response, err := ring.key.Register(c.Options, keyOrigin)
+			if err != nil {
+				return err
+			}
+			_, err = l.request(http.MethodPost, "/v1/webauthn/register/finish", c.answer(response))
+			return err
+		}, func() { l.conn.Close() }, nil
+	})
+	ring.next.Store(0)
+	return time.Since(start), err
+}
+
+// line is a connection that is kept open, as an application's pool keeps them,
+// with little cost on this side.
+type line struct {
+	conn net.Conn
+	in   *bufio.Reader
+	out  bytes.Buffer
+	body bytes.Buffer
+	key  string
+}
+
+func (s *server) dial() (*line, error) {
+	conn, err := net.Dial("tcp", s.http)
+	if err != nil {
+		return nil, err
+	}
+	return &line{conn: conn, in: bufio.NewReader(conn), key: s.key}, nil
+}
+
+// request answers the body of a 2xx, until the next request.
+func (l *line) request(method, path string, body []byte) ([]byte, error) {
+	l.out.Reset()
+	fmt.Fprintf(&l.out, "%s %s HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", method, path, l.key, len(body))
+	l.out.Write(body)
+	if _, err := l.conn.Write(l.out.Bytes()); err != nil {
+		return nil, err
+	}
+	r, err := http.ReadResponse(l.in, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer r.Body.Close()
+	l.body.Reset()
+	if _, err := io.Copy(&l.body, r.Body); err != nil {
+		return nil, err
+	}
+	if r.StatusCode < 200 || r.StatusCode > 299 {
+		return nil, fmt.Errorf("%s: %s: %s", path, r.Status, l.body.Bytes())
+	}
+	return l.body.Bytes(), nil
+}
+
+// ceremony is what the server asks a key.
+type ceremony struct {
+	Options json.RawMessage `json:"options"`
+	Session string          `json:"session"`
+}
+
+func (l *line) begin(kind, user string) (c ceremony, err error) {
+	text, err := l.request(http.MethodPost, "/v1/webauthn/"+kind+"/begin", []byte(`{"user":"`+user+`"}`))
+	if err != nil {
+		return c, err
+	}
+	return c, json.Unmarshal(text, &c)
+}
+
+func (c *ceremony) answer(response []byte) []byte {
+	return fmt.Appendf(nil, `{"session":%q,"response":%s}`, c.Session, response)
+}
+
+var accepted = []byte(`"result":"accept"`)
+
+// finish sends an answer to a login, which must be accepted.
+func (l *line) finish(answer []byte) error {
+	text, err := l.request(http.MethodPost, "/v1/webauthn/login/finish", answer)
+	if err == nil && !bytes.Contains(text, accepted) {
+		err = fmt.Errorf("login/finish: a right answer got %s", text)
+	}
+	return err
+}
+
+func (s *server) beginWorker(ring *keyring) worker {
+	return func() (func() error, func(), error) {
+		l, err := s.dial()
+		if err != nil {
+			return nil, nil, err
+		}
+		return func() error {
+			text, err := l.request(http.MethodPost, "/v1/webauthn/login/begin", []byte(`{"user":"`+userName(ring.pick())+`"}`))
+			if err == nil && !bytes.Contains(text, []byte(`"session"`)) {
+				err = fmt.Errorf("login/begin: %s", text)
+			}
+			return err
+		}, func() { l.conn.Close() }, nil
+	}
+}
+
+// touch begins n logins and has the keys answer them. Each user's answers stand in
+// the order in which their key made them.
+func (s *server) touch(ctx context.Context, ring *keyring, n int) ([][]byte, error) {
+	ready := make([][]byte, n)
+	var next atomic.Int64
+	_, err := drive(ctx, 32, n, time.Hour, func() (func() error, func(), error) {
+		l, err := s.dial()
+		if err != nil {
+			return nil, nil, err
+		}
+		return func() error {
+			i := int(next.Add(1) - 1)
+			c, err := l.begin("login", userName(i%ring.users))
+			if err != nil {
+				return err
+			}
+			response, err := ring.key.Assert(c.Options, keyOrigin)
+			if err != nil {
+				return err
+			}
+			ready[i] = c.answer(response)
+			return nil
+		}, func() { l.conn.Close() }, nil
+	})
+	return ready, err
+}
+
+func (s *server) finishWorker(ready [][]byte) worker {
+	var next atomic.Int64
+	return func() (func() error, func(), error) {
+		l, err := s.dial()
+		if err != nil {
+			return nil, nil, err
+		}
+		return func() error { return l.finish(ready[next.Add(1)-1]) }, func() { l.conn.Close() }, nil
+	}
+}
+
+func (s *server) loginWorker(ring *keyring) worker {
+	return func() (func() error, func(), error) {
+		l, err := s.dial()
+		if err != nil {
+			return nil, nil, err
+		}
+		return func() error {
+			c, err := l.begin("login", userName(ring.pick()))
+			if err != nil {
+				return err
+			}
+			response, err := ring.key.Assert(c.Options, keyOrigin)
+			if err != nil {
+				return err
+			}
+			return l.finish(c.answer(response))
+		}, func() { l.conn.Close() }, nil
+	}
+}
