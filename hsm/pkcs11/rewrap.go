@@ -23,9 +23,11 @@ const (
 	rewrapSlice = 4
 
 	// rewrapGrain is what the time of a task with a failed RSA-1_5 ciphertext is
-	// rounded up to. It is far more than the task takes whatever the ciphertext,
-	// so that the time does not tell one failure from another.
-	rewrapGrain = 250 * time.Millisecond
+	// rounded up to. It is far more than the task takes whatever the ciphertexts
+	// (two dozen RSA operations at most: each seed and its MAC's key, tried twice,
+	// and the canary after each), so that the time does not tell one failure from
+	// another.
+	rewrapGrain = 500 * time.Millisecond
 )
 
 // pkcs1Lens are the lengths of seeds that RSA-1_5 is believed to hold. A module

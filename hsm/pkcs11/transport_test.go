@@ -274,7 +274,7 @@ func TestWrongRSA15IsNotAnsweredSooner(t *testing.T) {
 		if err != nil || all[0].Err != hsm.ErrTransport {
 			t.Errorf("%s: %v, %v", name, all, err)
 		}
-		if took < 250*time.Millisecond {
+		if took < 500*time.Millisecond {
 			t.Errorf("%s: answered after %v already", name, took)
 		}
 	}

@@ -57,6 +57,7 @@ func FuzzPSKC(f *testing.F) {
 			`<Device><Key KeyId="1" KeyPropertiesId="p"><Data>`+plainSeed+`</Data><UserId>CN=a\,b+UID="c"</UserId></Key></Device>`),
 		wrapXML("<EncryptionKey><ds:KeyName>k</ds:KeyName></EncryptionKey>", keyPackage("A1", totpURI, "", strings.ReplaceAll(figure6Seed, "aes128-cbc", "kw-aes128"))),
 		wrapXML("<EncryptionKey><ds:KeyName>k</ds:KeyName></EncryptionKey>", keyPackage("A1", totpURI, "", toKey(rsaMethod(nsXEnc11+"rsa-oaep", ""), figure8Value))),
+		wrapXML(macHeader(nsDS+"hmac-sha1", rsaMethod(nsXEnc11+"rsa-oaep", ""), figure8Value), keyPackage("A1", totpURI, "", withMAC(toKey(rsaMethod(nsXEnc11+"rsa-oaep", ""), figure8Value), make([]byte, 20)))),
 		wrapXML("", keyPackage("A1", "http://www.yubico.com/#yubikey-aes", "<UserId>CN=ekhgjhbctrgn, UID=ca62baca62ba</UserId>", plainSeed)),
 	} {
 		f.Add(file)
@@ -80,6 +81,9 @@ func FuzzPSKC(f *testing.F) {
 			n = k.Number
 			if k.Err == nil && (len(k.Secret) == 0 && k.Encrypted == nil || k.Algorithm != HOTP && k.Algorithm != TOTP && k.Algorithm != YubiKeyAES || k.Algorithm != YubiKeyAES && k.Digits < 1) {
 				t.Fatalf("key package %d is good: %+v", n, k)
+			}
+			if e := k.Encrypted; e != nil && e.MAC != nil && (len(e.MAC.Value) != e.MAC.Hash.Size() || e.MAC.Key.PKCS1 != e.PKCS1 || len(e.MAC.Key.Ciphertext) < 128) {
+				t.Fatalf("key package %d has a MAC that nobody can check: %+v", n, e.MAC)
 			}
 		}
 		if _, err := rd.Next(); err == nil {
