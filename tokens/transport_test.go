@@ -1,6 +1,7 @@
 package tokens_test
 
 import (
+	"crypto"
 	"errors"
 	"testing"
 
@@ -67,4 +68,33 @@ func TestATransportKeyThatIsNotMadeIsNotRecorded(t *testing.T) {
 	if err != nil || len(recorded) != len(hsm.KeyNames()) || len(keys.TransportKeys()) != 0 {
 		t.Errorf("%d keys are recorded, %d in use (%v)", len(recorded), len(keys.TransportKeys()), err)
 	}
+}
+
+// A wrong MAC under RSA-1_5 is a wrong ciphertext to the audit as to the caller;
+// under RSA-OAEP it is told as what it is, and nothing is to be learnt of it.
+func TestWrongMACsUnderTheTransportKeyAreToldByMechanism(t *testing.T) {
+	h, to := vendor(t)
+	mac := func(n tokens.NewToken) tokens.NewToken {
+		with := hsmtest.MACTo(t, to, *n.Transported, hsm.TransportMAC{Hash: crypto.SHA256}, []byte("0123456789abcdef0123456789abcdef"))
+		n.Transported = &with
+		return n
+	}
+	wrong := func(n tokens.NewToken) tokens.NewToken {
+		n = mac(n)
+		n.Transported.MAC.Value[3] ^= 1
+		return n
+	}
+	i := h.begin(tokens.NewImport{Name: "a.pskc", AllowPKCS1: true})
+	added := h.add(i, mac(sealed(t, "T1", to, false)), mac(sealed(t, "T2", to, true)), wrong(sealed(t, "T3", to, false)), wrong(sealed(t, "T4", to, true)))
+	for k, want := range []string{"", "", hsm.ErrTransportMAC.Error(), hsm.ErrTransport.Error()} {
+		if a := added[k]; a.Reason != want || (a.Outcome == tokens.OutcomeCreated) != (want == "") || (a.Path == hsm.PathHSM) != (want == "") {
+			t.Errorf("record %d: %+v", k, a)
+		}
+	}
+	records := h.records("import.transport", "")
+	if len(records) != 1 || records[0].Serial != "T4" || records[0].Outcome != "refused" || records[0].Reason != "wrong_ciphertext" {
+		t.Errorf("audited: %+v", records)
+	}
+	h.publish(i, 2)
+	h.intact()
 }
