@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"watchword/hsm"
 	"watchword/tokens/audit"
@@ -82,7 +83,8 @@ func (s *Subject) credentials(rpID string, active bool) []HeldKey {
 	for i := range s.Tokens {
 		t := &s.Tokens[i]
 		if c := t.Credential; t.Type == FIDO && c != nil && c.RPID == rpID && (!active || t.State == Active) {
-			list = append(list, HeldKey{ID: c.ID, Transports: c.Transports})
+			// In the order of those that are made up, which would show otherwise.
+			list = append(list, HeldKey{ID: c.ID, Transports: slices.Sorted(slices.Values(c.Transports))})
 		}
 	}
 	return list
@@ -133,6 +135,7 @@ func (s *Service) LoginHolder(ctx context.Context, p Principal, realm, user, rpI
 
 // decoyKinds are what credentials look like that people have: those of security
 // keys, most of all, and of platforms. The first byte of a MAC takes one, so often.
+// Transports are sorted, like those of credentials that there are.
 var decoyKinds = []struct {
 	upTo       int
 	size       int
