@@ -305,7 +305,7 @@ func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *ver
 	if event.User == "" && t.subject != nil {
 		event.User = t.subject.User.Key // a passkey's
 	}
-	if t.subject == nil || v.err != nil && !v.counted {
+	if t.subject == nil || v.err != nil && !v.counted || t.idle() {
 		if t.impossible {
 			event.User = ""
 		}

@@ -202,6 +202,14 @@ func (b *keyBatch) prove(ctx context.Context, custody Custody) {
 	}
 }
 
+// idle says whether an answer is none of a user's keys, for all that is proven, and
+// comes from the sign-in page: anybody can send such ones, for whichever user they
+// know, as fast as the network carries them.
+func (t *trial) idle() bool {
+	k := t.answer
+	return k != nil && t.principal.anybody() && (!k.known || k.expired || k.replay || k.refused != nil)
+}
+
 // suspend binds the next form of those tokens that were cloned. It is called once
 // all checks have ended.
 func (b *keyBatch) suspend(ctx context.Context, s *Service) {

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"watchword/tokens"
 )
@@ -98,6 +100,91 @@ func TestMadeUpCredentialsAreNotAllAlike(t *testing.T) {
 	}
 	if len(sizes) != 3 || sizes[64] < 150 || sizes[48] < 50 || sizes[32] < 30 || counts[2] < 20 || counts[1] < 300 || len(ways) != 5 {
 		t.Errorf("lengths %v, numbers %v, %v", sizes, counts, ways)
+	}
+}
+
+// The order in which transports stand does not tell a credential that there is from
+// one that was made up.
+func TestTransportsAreSortedWhoeverMadeTheCredential(t *testing.T) {
+	h := newHouse(t)
+	h.user("alice")
+	k := newSeckey("one")
+	n := h.newFIDO("alice", k)
+	n.Credential.Transports = []string{"usb", "nfc", "ble"}
+	h.must(h.EnrolKey(ctx, h.admin, n))
+	users := []string{"alice"}
+	for i := range 50 {
+		users = append(users, fmt.Sprint("nobody", i))
+	}
+	for _, user := range users {
+		got, err := h.LoginHolder(ctx, h.vpn, "", user, rp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range got.Credentials {
+			if len(c.Transports) == 0 || !slices.IsSorted(c.Transports) {
+				t.Errorf("%s: by %v", user, c.Transports)
+			}
+		}
+	}
+	if got := h.token(k.serial).Credential.Transports; !slices.Equal(got, []string{"usb", "nfc", "ble"}) {
+		t.Errorf("the credential itself was changed: %v", got)
+	}
+}
+
+// Whoever knows a user's name can send what is no answer of theirs to the sign-in
+// page, as often as they like: it is counted, and does not fill the disk. What a
+// key of the user's said is recorded each time, as is whatever an application sends.
+func TestTheSigninPageFillsNoDisk(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil  func(h *house, a *tokens.KeyAttempt)
+		reason tokens.Reason
+		each   bool
+	}{
+		"a wrong signature": {func(h *house, a *tokens.KeyAttempt) {
+			a.Check = newSeckey("none").answers([32]byte{}).check
+		}, tokens.ReasonBadSignature, false},
+		"another credential": {func(h *house, a *tokens.KeyAttempt) {
+			a.Credential = newSeckey("none").id
+		}, tokens.ReasonUnknownCredential, false},
+		"an old challenge": {func(h *house, a *tokens.KeyAttempt) {
+			a.Expires = h.clock.now().Add(-time.Second)
+		}, tokens.ReasonExpired, false},
+		"another's handle": {func(h *house, a *tokens.KeyAttempt) {
+			a.Handle = make([]byte, 32)
+		}, tokens.ReasonUnknownCredential, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			k := newSeckey("one")
+			h.enrol("alice", k)
+			try := func(p tokens.Principal) int {
+				before := len(h.records("verify", "reject"))
+				for range 40 {
+					a := h.shows("alice", k)
+					c.spoil(h, &a)
+					if r, err := h.VerifyKey(ctx, p, a); err != nil || r.Accept {
+						t.Fatalf("%+v, %v", r, err)
+					}
+				}
+				list := h.records("verify", "reject")
+				if list[0].Reason != string(c.reason) || list[0].User != "alice" {
+					t.Errorf("audited as %+v", list[0])
+				}
+				return len(list) - before
+			}
+			want := 10
+			if c.each {
+				want = 40
+			}
+			if n := try(tokens.ConsolePrincipal("192.0.2.1")); n != want {
+				t.Errorf("40 from the page are %d records, want %d", n, want)
+			}
+			if n := try(h.vpn); n != 40 {
+				t.Errorf("40 from an application are %d records", n)
+			}
+			h.intact()
+		})
 	}
 }
 
