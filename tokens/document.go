@@ -73,6 +73,12 @@ func (s *Service) PutDocument(ctx context.Context, p Principal, action policy.Ac
 	return Document{Name: w.Name, Version: w.Expect + 1, Updated: w.Updated, Data: w.Data}, nil
 }
 
+// May says whether p may do what concerns all realms, before any work is done for
+// it. It leaves nothing behind but the audit record of a refusal.
+func (s *Service) May(ctx context.Context, p Principal, action policy.Action) error {
+	return s.authorise(ctx, p, action, audit.Event{})
+}
+
 // Allow authorises and audits a use case that changes nothing here: one of
 // webauthn's that looks something up.
 func (s *Service) Allow(ctx context.Context, p Principal, action policy.Action, e audit.Event) error {

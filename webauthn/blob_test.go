@@ -3,10 +3,13 @@ package webauthn
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"math/big"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -97,6 +100,7 @@ func TestABlobThatIsNotWhatFIDOSignedIsRefused(t *testing.T) {
 		"certificates by URL":       {a.sign(t, good, map[string]any{"x5u": "https://mds.fidoalliance.org/x"}), a, "x5u"},
 		"no certificates":           {a.sign(t, good, map[string]any{"x5c": nil}), a, "no certificates"},
 		"a certificate that is not": {a.sign(t, good, map[string]any{"x5c": []string{"AAAA"}}), a, "certificate 1"},
+		"a huge key in its chain":   {a.sign(t, good, map[string]any{"x5c": append(a.chain(), hugeCA(t, a.root))}), a, "certificate 3 of its chain has an RSA key of 9000 bits"},
 		"critical extensions":       {a.sign(t, good, map[string]any{"crit": []string{"exp"}}), a, "critical"},
 		"no dates":                  {a.sign(t, map[string]any{"no": 1, "entries": []any{entry}}, nil), a, "age cannot be judged"},
 		"no number":                 {a.sign(t, map[string]any{"nextUpdate": "2026-04-01", "entries": []any{entry}}, nil), a, "lacks a number"},
@@ -122,6 +126,20 @@ func TestABlobThatIsNotWhatFIDOSignedIsRefused(t *testing.T) {
 
 // A public authority certifies everybody: who else has a certificate of the same
 // one cannot sign metadata.
+// hugeCA is a certificate, in base64, by whose key to verify a signature takes long.
+func hugeCA(t testing.TB, by *mdsCA) string {
+	t.Helper()
+	n := new(big.Int).SetBit(big.NewInt(1), 8999, 1)
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "huge"}, NotBefore: by.cert.NotBefore, NotAfter: by.cert.NotAfter,
+		BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign,
+	}, by.cert, &rsa.PublicKey{N: n, E: 1<<31 - 1}, by.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return base64.StdEncoding.EncodeToString(der)
+}
+
 func TestACertificateOfTheSameAuthorityForAnotherNameSignsNothing(t *testing.T) {
 	payload := mdsPayload(1, "2026-04-01", mdsEntry(mdsAAGUID(1), "Key", nil, "FIDO_CERTIFIED"))
 	for name, want := range map[string]bool{"mds.fidoalliance.org": true, "fidoalliance.org": false, "mds.fidoalliance.org.example.net": false, "*.example.org": false} {

@@ -147,6 +147,10 @@ func (s *Service) usable(m *loadedMetadata, now time.Time) error {
 func (s *Service) ImportMetadata(ctx context.Context, p tokens.Principal, blob []byte) (MetadataInfo, error) {
 	sum := sha256.Sum256(blob)
 	detail := []audit.Field{{Name: "sha256", Value: hex.EncodeToString(sum[:])}, {Name: "bytes", Value: strconv.Itoa(len(blob))}}
+	// To prove a blob is work, which is done for nobody else.
+	if err := s.core.May(ctx, p, actImport); err != nil {
+		return MetadataInfo{}, err
+	}
 	now := s.cfg.Now()
 	b, err := s.judge(blob, now)
 	if err != nil {

@@ -282,6 +282,13 @@ func TestOnlyWhoMayImportsMetadataOrSetsRoots(t *testing.T) {
 		if _, err := h.ImportMetadata(t.Context(), p, blob); !errors.Is(err, tokens.ErrForbidden) {
 			t.Errorf("%s imports metadata: %v", k.Name, err)
 		}
+		denied, err := h.cores[0].Records(t.Context(), h.admin, tokens.RecordQuery{Action: "fido.mds.import", Outcome: "denied", Limit: 1})
+		if err != nil || len(denied) != 1 || denied[0].Actor != p.Actor() {
+			t.Fatalf("%s: audited as %+v, %v", k.Name, denied, err)
+		}
+		if len(denied[0].Detail) != 1 { // why; to look at the blob is work
+			t.Errorf("%s: the blob was looked at: %v", k.Name, denied[0].Detail)
+		}
 		if err := h.SetRoots(t.Context(), p, mdsPEM(h.fido.root.cert)); !errors.Is(err, tokens.ErrForbidden) {
 			t.Errorf("%s sets roots: %v", k.Name, err)
 		}

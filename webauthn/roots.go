@@ -2,6 +2,7 @@ package webauthn
 
 import (
 	"context"
+	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/subtle"
 	"crypto/x509"
@@ -66,6 +67,9 @@ func (a blobAnchors) signer(chain []string, at time.Time) (*x509.Certificate, er
 		c, err := x509.ParseCertificate(der)
 		if err != nil {
 			return nil, fmt.Errorf("certificate %d of its chain is not understood: %w", i+1, err)
+		}
+		if key, ok := c.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSA {
+			return nil, fmt.Errorf("certificate %d of its chain has an RSA key of %d bits; up to %d are possible", i+1, key.N.BitLen(), maxRSA)
 		}
 		if i == 0 {
 			leaf = c
