@@ -73,10 +73,11 @@ func (s *Service) PutDocument(ctx context.Context, p Principal, action policy.Ac
 	return Document{Name: w.Name, Version: w.Expect + 1, Updated: w.Updated, Data: w.Data}, nil
 }
 
-// May says whether p may do what concerns all realms, before any work is done for
-// it. It leaves nothing behind but the audit record of a refusal.
-func (s *Service) May(ctx context.Context, p Principal, action policy.Action) error {
-	return s.authorise(ctx, p, action, audit.Event{})
+// May says whether p may do something, before any work is done for it. It leaves
+// nothing behind but the audit record of a refusal. The realm is empty for what
+// concerns all of them.
+func (s *Service) May(ctx context.Context, p Principal, action policy.Action, realm string) error {
+	return s.authorise(ctx, p, action, audit.Event{Realm: realm})
 }
 
 // Allow authorises and audits a use case that changes nothing here: one of

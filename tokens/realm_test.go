@@ -157,6 +157,7 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 			_, err := h.PutDocument(ctx, p, policy.FIDORules, "corp", tokens.DocumentWrite{Name: "fido.rules", Data: []byte("{}")}, nil)
 			return err
 		},
+		"May":   func(p tokens.Principal) error { return h.May(ctx, p, policy.FIDORules, "corp") },
 		"Allow": func(p tokens.Principal) error { return h.Allow(ctx, p, policy.FIDOShow, audit.Event{Realm: "corp"}) },
 		"Statement": func(p tokens.Principal) error {
 			_, err := h.Statement(ctx, p, tokens.StatementRequest{Audience: "wiki"}, corp.verified)
@@ -296,7 +297,7 @@ func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
 		"VerifyKey": policy.Verify, "RefuseLogin": policy.Verify, "LoginHolder": policy.Verify, "KeyHolder": policy.KeyEnrol,
 		"EnrolKey": policy.KeyEnrol, "RefuseKey": policy.KeyEnrol, "EnrolSoft": policy.TokenEnrol, "ConfirmSoft": policy.TokenConfirm,
 		"Invite": policy.InviteAdd, "Invitations": policy.InviteList, "SetGroups": policy.UserGroups, "UserGroups": policy.UserShow,
-		"PutDocument": policy.FIDORules, "Allow": policy.FIDOShow, "Statement": policy.Verify,
+		"PutDocument": policy.FIDORules, "May": policy.FIDORules, "Allow": policy.FIDOShow, "Statement": policy.Verify,
 	}
 	for _, scope := range []policy.Scope{policy.ScopeAdmin, policy.ScopeHelpdesk, policy.ScopeVerify, policy.ScopeRead} {
 		for name, action := range actions {

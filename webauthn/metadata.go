@@ -148,7 +148,7 @@ func (s *Service) ImportMetadata(ctx context.Context, p tokens.Principal, blob [
 	sum := sha256.Sum256(blob)
 	detail := []audit.Field{{Name: "sha256", Value: hex.EncodeToString(sum[:])}, {Name: "bytes", Value: strconv.Itoa(len(blob))}}
 	// To prove a blob is work, which is done for nobody else.
-	if err := s.core.May(ctx, p, actImport); err != nil {
+	if err := s.core.May(ctx, p, actImport, ""); err != nil {
 		return MetadataInfo{}, err
 	}
 	now := s.cfg.Now()
