@@ -33,7 +33,7 @@ With --realm the key may act in that realm only. The scopes are
 
   admin     everything
   helpdesk  users and tokens
-  verify    check codes, and nothing else
+  verify    check codes and keys, and nothing else
   read      look at everything, change nothing`,
 		Example: "  watchword key add portal --scope verify --out portal.key\n  watchword key add audit --scope read --expires 2027-01-01 --realm default",
 		Args:    cobra.ExactArgs(1),
