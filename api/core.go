@@ -141,6 +141,7 @@ type FIDO interface {
 // Models are the models of FIDO keys that the metadata knows.
 type Models interface {
 	Metadata(ctx context.Context, p tokens.Principal) (webauthn.MetadataInfo, error)
+	MayImportMetadata(ctx context.Context, p tokens.Principal) error
 	ImportMetadata(ctx context.Context, p tokens.Principal, blob []byte) (webauthn.MetadataInfo, error)
 	Models(ctx context.Context, p tokens.Principal, q webauthn.ModelQuery) ([]webauthn.Model, error)
 	Concerns(ctx context.Context, p tokens.Principal) ([]webauthn.Concern, error)

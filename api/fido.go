@@ -26,10 +26,14 @@ func (s *Server) ShowMetadata(c echo.Context) error {
 }
 
 // ImportMetadata is POST /v1/fido/metadata. One blob at a time is read: it can be
-// large, and who sends it is not known to be allowed to before the core has it.
+// large. Whoever may not import one is told before, and so keeps nobody waiting who
+// may.
 func (s *Server) ImportMetadata(c echo.Context) error {
 	keys, err := s.fido()
 	if err != nil {
+		return err
+	}
+	if err := keys.MayImportMetadata(c.Request().Context(), who(c)); err != nil {
 		return err
 	}
 	if !s.blobs.TryLock() {

@@ -211,6 +211,25 @@ func TestMetadataIsImportedOneAtATime(t *testing.T) {
 	}
 }
 
+// Nothing is read of the blob of whoever may not import it, so that nobody who may
+// has to wait for its end.
+func TestNoMetadataIsReadOfWhoMayNotImportIt(t *testing.T) {
+	core := &scripted{err: tokens.ErrForbidden}
+	s := newServer(t, core)
+	s.blobs.Lock()
+	defer s.blobs.Unlock()
+	body := &counted{r: zeros{}}
+	r := httptest.NewRequest("POST", "/v1/fido/metadata", body)
+	r.ContentLength = -1
+	r.Header.Set("Content-Type", "application/octet-stream")
+	r.Header.Set("Authorization", "Bearer "+testKey)
+	w := httptest.NewRecorder()
+	s.Handler().ServeHTTP(w, r)
+	if w.Code != 403 || body.n != 0 {
+		t.Errorf("%d after %d bytes", w.Code, body.n)
+	}
+}
+
 func TestModelsArePagedByTheirNames(t *testing.T) {
 	core := &scripted{rows: 1000}
 	h := newServer(t, core).Handler()

@@ -148,6 +148,10 @@ func (s scriptedFIDO) Metadata(_ context.Context, p tokens.Principal) (webauthn.
 	return webauthn.MetadataInfo{Number: 141, Issued: testTime, NextUpdate: testTime, Imported: testTime, Entries: 3, Age: "2 days", Unread: []string{"x"}}, s.asked(p, "", "", nil)
 }
 
+func (s scriptedFIDO) MayImportMetadata(_ context.Context, p tokens.Principal) error {
+	return s.asked(p, "", "", nil)
+}
+
 func (s scriptedFIDO) ImportMetadata(ctx context.Context, p tokens.Principal, blob []byte) (webauthn.MetadataInfo, error) {
 	info, _ := s.Metadata(ctx, p)
 	return info, s.asked(p, "", "", string(blob))

@@ -140,6 +140,12 @@ func (s *Service) usable(m *loadedMetadata, now time.Time) error {
 		tokens.ErrState, m.number, m.nextUpdate.Format(time.DateOnly), int(grace.Hours()/24))
 }
 
+// MayImportMetadata says whether p may import metadata, before anything of it is
+// read. It leaves nothing behind but the audit record of a refusal.
+func (s *Service) MayImportMetadata(ctx context.Context, p tokens.Principal) error {
+	return s.core.May(ctx, p, actImport, "")
+}
+
 // ImportMetadata takes a metadata blob into use on all nodes. ErrInvalid says why
 // one is refused: its signature or certificates are wrong, it expired, or its
 // number is lower than that of the one in use. The one in use may be imported
@@ -148,7 +154,7 @@ func (s *Service) ImportMetadata(ctx context.Context, p tokens.Principal, blob [
 	sum := sha256.Sum256(blob)
 	detail := []audit.Field{{Name: "sha256", Value: hex.EncodeToString(sum[:])}, {Name: "bytes", Value: strconv.Itoa(len(blob))}}
 	// To prove a blob is work, which is done for nobody else.
-	if err := s.core.May(ctx, p, actImport, ""); err != nil {
+	if err := s.MayImportMetadata(ctx, p); err != nil {
 		return MetadataInfo{}, err
 	}
 	now := s.cfg.Now()
