@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"errors"
 	"fmt"
+	"time"
 
 	"watchword/hsm"
 	"watchword/tokens/audit"
@@ -93,8 +94,13 @@ func (s *Service) refuse(ctx context.Context, p Principal, action policy.Action,
 	return why
 }
 
-// conflicts bounds how often a use case is tried again after someone else
-// changed the same user or token.
+// persistence bounds how long a use case is tried again after someone else changed
+// the same user or token. It is generous: while somebody tries codes on another node
+// as fast as they are answered, one try in twenty comes between, and it is just
+// then that a token must be lost at once.
+const persistence = 10 * time.Second
+
+// conflicts bounds the same for what is changed rarely.
 const conflicts = 50
 
 // change runs one use case on the subjects of refs: it authorises, loads, lets
@@ -106,7 +112,7 @@ func (s *Service) change(ctx context.Context, p Principal, action policy.Action,
 	if err := s.authorise(ctx, p, action, e); err != nil {
 		return err
 	}
-	for range conflicts {
+	for begin := time.Now(); time.Since(begin) < persistence && ctx.Err() == nil; {
 		before := s.cfg.Now()
 		view, err := s.db.Load(ctx, refs)
 		s.noteDatabase(err)
