@@ -418,7 +418,7 @@ type Ceremony struct {
 	// Options `{"publicKey": ...}` in the JSON form of WebAuthn Level 3, sections 5.4 and 5.5.
 	Options json.RawMessage `json:"options"`
 
-	// Session What finish needs.
+	// Session What finish needs. Keep it where the browser cannot exchange it for another ceremony's, in which less may be asked of the key.
 	Session string `json:"session"`
 }
 

@@ -114,6 +114,7 @@ type StatementClaims struct {
 	Subject  string         `json:"sub"` // see subjectOf
 	Realm    string         `json:"realm"`
 	Audience string         `json:"aud"`
+	Party    string         `json:"azp"` // who asked for it, as the audit names them. Whoever may verify can name any audience (OpenID Connect Core, section 2)
 	IssuedAt int64          `json:"iat"`
 	Expires  int64          `json:"exp"`
 	ID       string         `json:"jti"`
@@ -204,7 +205,7 @@ func (s *Service) Statement(ctx context.Context, p Principal, req StatementReque
 	if err != nil {
 		return "", s.refuse(ctx, p, policy.StatementGive, e, err)
 	}
-	c, err := s.claims(req, view.Subjects[0].User, t, &v, now)
+	c, err := s.claims(p, req, view.Subjects[0].User, t, &v, now)
 	if err != nil {
 		return "", err
 	}
@@ -250,7 +251,7 @@ func (s *Service) stated(ctx context.Context, sub *Subject, v *Verified, now tim
 }
 
 // claims are what is said of an accept.
-func (s *Service) claims(req StatementRequest, user *User, t *Token, v *Verified, now time.Time) (*StatementClaims, error) {
+func (s *Service) claims(p Principal, req StatementRequest, user *User, t *Token, v *Verified, now time.Time) (*StatementClaims, error) {
 	id := make([]byte, 16)
 	if _, err := io.ReadFull(s.cfg.Rand, id); err != nil {
 		return nil, fmt.Errorf("%w: random bytes: %w", ErrUnavailable, err)
@@ -263,7 +264,7 @@ func (s *Service) claims(req StatementRequest, user *User, t *Token, v *Verified
 	c := &StatementClaims{
 		Issuer: s.cfg.Issuer, Subject: subjectOf(user.Realm, user.Key), Realm: user.Realm, Audience: req.Audience,
 		IssuedAt: now.Unix(), Expires: now.Add(req.TTL).Unix(), ID: base64.RawURLEncoding.EncodeToString(id),
-		AuthTime: at, Methods: v.Methods, Nonce: req.Nonce,
+		AuthTime: at, Methods: v.Methods, Nonce: req.Nonce, Party: p.Actor(),
 		Token: StatementToken{Serial: t.Serial, Type: t.Type, Model: t.Model},
 	}
 	if len(c.Methods) == 0 {

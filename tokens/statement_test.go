@@ -268,7 +268,7 @@ func TestAStatementSaysWhatWasVerified(t *testing.T) {
 		}
 		delete(got, "jti")
 		for name, value := range map[string]any{
-			"iss": "https://otp.example.com", "sub": "alice", "realm": "default", "aud": audience, "nonce": asked.Nonce,
+			"iss": "https://otp.example.com", "sub": "alice", "realm": "default", "aud": audience, "azp": "client:localhost", "nonce": asked.Nonce,
 			"iat": at.Unix(), "exp": at.Unix() + 90, "auth_time": at.Unix(),
 		} {
 			want[name] = value
