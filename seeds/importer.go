@@ -121,6 +121,7 @@ func (im *Importer) Import(ctx context.Context, p tokens.Principal, o Options, r
 	if err := im.core.MayImport(ctx, p, intent); err != nil {
 		return nil, err
 	}
+	defer beThrifty()()
 	open := OpenOptions{Now: im.now(), PGPKey: o.PGPKey, PGPSigner: o.PGPSigner, Choices: o.Choices, AllowExpired: o.Partial, AllowRSA15: o.AllowRSA15, Transported: im.core.Transports()}
 	defer func() { clear(open.Key); clear(open.Password) }()
 	open.vault = im.vault(ctx, p, o.Realm)
