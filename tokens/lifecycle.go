@@ -23,9 +23,6 @@ func (s *Service) Assign(ctx context.Context, p Principal, realm, serial, user s
 		return Token{}, err
 	}
 	var out Token
-	if ValidSerial(serial) != nil {
-		return Token{}, errNoToken
-	}
 	refs := []Ref{{Realm: realm, Serial: serial}, {Realm: realm, User: key}}
 	err = s.change(ctx, p, policy.TokenAssign, audit.Event{Realm: realm, User: key, Serial: serial}, refs,
 		func(found []*Subject, c *Change, e *audit.Event) error {
@@ -142,9 +139,6 @@ func (s *Service) move(ctx context.Context, p Principal, action policy.Action, r
 	}
 	if len(reason) > 500 {
 		return Token{}, fmt.Errorf("%w: the reason is longer than 500 bytes", ErrInvalid)
-	}
-	if ValidSerial(serial) != nil {
-		return Token{}, errNoToken
 	}
 	var out Token
 	event := audit.Event{Realm: realm, Serial: serial}

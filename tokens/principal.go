@@ -2,8 +2,6 @@ package tokens
 
 import (
 	"crypto/sha256"
-	"fmt"
-
 	"watchword/tokens/policy"
 )
 
@@ -60,7 +58,7 @@ func (p Principal) realm(asked string) (string, error) {
 // cannot be a serial is no token's, and never reaches database or audit.
 func (p Principal) token(realm, serial string) (string, error) {
 	if ValidSerial(serial) != nil {
-		return "", fmt.Errorf("%w: no token with this serial", ErrNotFound)
+		return "", errNoToken
 	}
 	return p.realm(realm)
 }

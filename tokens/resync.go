@@ -19,9 +19,6 @@ func (s *Service) Resync(ctx context.Context, p Principal, realm, serial, code1,
 		return Token{}, err
 	}
 	var out Token
-	if ValidSerial(serial) != nil {
-		return Token{}, errNoToken
-	}
 	err = s.change(ctx, p, policy.TokenResync, audit.Event{Realm: realm, Serial: serial}, []Ref{{Realm: realm, Serial: serial}},
 		func(found []*Subject, c *Change, e *audit.Event) error {
 			sub, t, err := tokenOf(found[0], serial)

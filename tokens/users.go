@@ -129,9 +129,6 @@ func (s *Service) UnlockOwner(ctx context.Context, p Principal, realm, serial st
 		return UserEntry{}, err
 	}
 	var out UserEntry
-	if ValidSerial(serial) != nil {
-		return UserEntry{}, errNoToken
-	}
 	err = s.change(ctx, p, policy.UserUnlock, audit.Event{Realm: realm, Serial: serial}, []Ref{{Realm: realm, Serial: serial}},
 		func(found []*Subject, c *Change, e *audit.Event) error {
 			sub, _, err := tokenOf(found[0], serial)
