@@ -156,15 +156,10 @@ func fidoView(v *Token, t *tokens.Token) {
 	if k == nil {
 		return
 	}
-	model := aaguid(k.AAGUID)
+	model := tokens.FormatAAGUID(k.AAGUID)
 	v.Counter, v.RpId, v.Aaguid, v.Attestation, v.Format = &t.Last, &k.RPID, &model, &k.Attestation, &k.Format
 	v.Discoverable, v.UserVerified, v.Synced = &k.Discoverable, &k.UserVerified, &k.Synced
 	if len(k.Transports) > 0 {
 		v.Transports = &k.Transports
 	}
-}
-
-// aaguid writes an AAGUID as people know it.
-func aaguid(id [16]byte) string {
-	return fmt.Sprintf("%x-%x-%x-%x-%x", id[:4], id[4:6], id[6:8], id[8:10], id[10:])
 }

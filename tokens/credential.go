@@ -54,6 +54,12 @@ func CredentialKey(rpID string, id []byte) string {
 	return string(h.Sum(nil))
 }
 
+// FormatAAGUID writes an AAGUID as FIDO metadata does: 8-4-4-4-12 hex digits.
+func FormatAAGUID(id [16]byte) string {
+	h := hex.EncodeToString(id[:])
+	return strings.Join([]string{h[:8], h[8:12], h[12:16], h[16:20], h[20:]}, "-")
+}
+
 // CredentialSerial is the serial of a FIDO token whose attestation supplies
 // none: F- and 16 hex digits of SHA-256 of its credential id.
 func CredentialSerial(id []byte) string {

@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -273,8 +272,7 @@ func (s *Service) claims(p Principal, req StatementRequest, user *User, t *Token
 	if k := t.Credential; t.Type == FIDO && k != nil {
 		c.Token.Attestation = k.Attestation
 		if k.AAGUID != [16]byte{} {
-			h := hex.EncodeToString(k.AAGUID[:])
-			c.Token.AAGUID = h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+			c.Token.AAGUID = FormatAAGUID(k.AAGUID)
 		}
 		c.Context = contextPhishingResistant
 		if slices.Contains(c.Methods, "hwk") {

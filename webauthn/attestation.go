@@ -15,6 +15,8 @@ import (
 	"github.com/fxamacker/cbor/v2"
 	"github.com/go-webauthn/webauthn/metadata"
 	"github.com/go-webauthn/webauthn/protocol"
+
+	"watchword/tokens"
 )
 
 // What an attestation proved (section 6.5.4), as tokens.Credential has it.
@@ -232,7 +234,7 @@ func (s *statement) read() error {
 		// U2F's own certificates may name the model that speaks FIDO2 too.
 	case there && string(named) != string(s.auth.AttData.AAGUID):
 		return refuse(reasonAttestation, "the attestation certificate is for another model (AAGUID %s) than the authenticator says it is (%s)",
-			hex.EncodeToString(named), formatAAGUID([16]byte(s.auth.AttData.AAGUID)))
+			hex.EncodeToString(named), tokens.FormatAAGUID([16]byte(s.auth.AttData.AAGUID)))
 	}
 	number, there, err := octets(leaf, oidSerialNumber, "serial number")
 	if err != nil {

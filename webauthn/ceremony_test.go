@@ -341,8 +341,8 @@ func TestAManipulatedRegistrationIsRefusedWithItsReason(t *testing.T) {
 		{"a TPM's chain that ends nowhere", softkey.Options{Vendor: stranger, Format: softkey.TPM}, softkey.Faults{}, reasonAttestation, "leads to no root that is trusted"},
 		{"self attestation where basic is required", self, softkey.Faults{}, reasonModel, "self where the rules require basic"},
 		{"no attestation where basic is required", softkey.Options{Vendor: vendor, Format: softkey.None}, softkey.Faults{}, reasonModel, "none where the rules require basic"},
-		{"a model in no metadata", softkey.Options{Vendor: vendor, AAGUID: formatAAGUID(mdsAAGUID(9))}, softkey.Faults{}, reasonAttestation, "in no metadata"},
-		{"a zero AAGUID", softkey.Options{Vendor: vendor, AAGUID: formatAAGUID([16]byte{})}, softkey.Faults{}, reasonAttestation, "all zeros"},
+		{"a model in no metadata", softkey.Options{Vendor: vendor, AAGUID: tokens.FormatAAGUID(mdsAAGUID(9))}, softkey.Faults{}, reasonAttestation, "in no metadata"},
+		{"a zero AAGUID", softkey.Options{Vendor: vendor, AAGUID: tokens.FormatAAGUID([16]byte{})}, softkey.Faults{}, reasonAttestation, "all zeros"},
 		{"a U2F key", softkey.Options{Vendor: vendor, Format: softkey.U2F}, softkey.Faults{}, reasonAttestation, "all zeros"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -716,7 +716,7 @@ func TestEnterpriseAttestationGivesTheTokenItsSerial(t *testing.T) {
 	}
 	// Who vouches for nothing names no serial.
 	h.govern(RuleSet{Default: Rules{RequiredAttestation: "self", AllowUnknown: true}})
-	k = newKey(t, softkey.Options{Serial: "SN-0012345", AAGUID: formatAAGUID(mdsAAGUID(7))})
+	k = newKey(t, softkey.Options{Serial: "SN-0012345", AAGUID: tokens.FormatAAGUID(mdsAAGUID(7))})
 	if token := h.mustRegister(k, "bob"); token.Serial != tokens.CredentialSerial(token.Credential.ID) || token.Credential.Attestation != "self" {
 		t.Errorf("a key that nobody vouches for: %s, %+v", token.Serial, token.Credential)
 	}

@@ -21,6 +21,8 @@ import (
 
 	"watchword/hsm/hsmtest"
 	"watchword/hsm/pkcs11"
+
+	"watchword/tokens"
 )
 
 // mdsNow is when the tests of the metadata take place.
@@ -145,7 +147,7 @@ func mdsEntry(id [16]byte, name string, root *x509.Certificate, statuses ...stri
 	for _, s := range statuses {
 		reports = append(reports, map[string]any{"status": s, "effectiveDate": "2026-01-01"})
 	}
-	text := formatAAGUID(id)
+	text := tokens.FormatAAGUID(id)
 	st := map[string]any{
 		"aaguid": text, "description": name, "protocolFamily": "fido2", "schema": 3, "authenticatorVersion": 5,
 		"attestationTypes": []string{"basic_full"}, "authenticationAlgorithms": []string{"secp256r1_ecdsa_sha256_raw"},

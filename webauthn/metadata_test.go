@@ -190,7 +190,7 @@ func TestImportedMetadataIsTheSameOnEveryNode(t *testing.T) {
 			!slices.Equal(facts.algorithms, []int64{-7}) || !slices.Equal(facts.formats, []string{"packed"}) {
 			t.Errorf("%s node knows %+v, %v, %v", name, facts, known, err)
 		}
-		if m := facts.entry; !slices.Equal(m.Verification, []string{"passcode_external", "presence_internal"}) || !slices.Equal(m.Transports, []string{"usb", "nfc"}) || m.AAGUID != formatAAGUID(mdsAAGUID(1)) {
+		if m := facts.entry; !slices.Equal(m.Verification, []string{"passcode_external", "presence_internal"}) || !slices.Equal(m.Transports, []string{"usb", "nfc"}) || m.AAGUID != tokens.FormatAAGUID(mdsAAGUID(1)) {
 			t.Errorf("%s node's model is %+v", name, m)
 		}
 		facts, known, err = node.lookup(t.Context(), [16]byte{}, mdsKeyID(old.cert))

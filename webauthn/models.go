@@ -128,7 +128,7 @@ func (x *modelIndex) add(e *blobEntry, typed *json.UnmarshalTypeError) error {
 		if id, ok = parseAAGUID(e.AAGUID); !ok {
 			x.unread = append(x.unread, fmt.Sprintf("%s: its AAGUID %s is none", printable(k.Name), printable(e.AAGUID)))
 		} else if id != [16]byte{} {
-			k.AAGUID = formatAAGUID(id)
+			k.AAGUID = tokens.FormatAAGUID(id)
 		}
 	}
 	for _, key := range e.Attesters {
@@ -188,7 +188,7 @@ func (k *knownModel) note(format string, args ...any) {
 func (k *knownModel) fill(e *blobEntry, certs map[string]*x509.Certificate) {
 	st := &e.Statement
 	for _, other := range []string{st.AAGUID, st.Info.AAGUID} {
-		if id, ok := parseAAGUID(other); other != "" && (!ok || id != [16]byte{} && formatAAGUID(id) != k.AAGUID) {
+		if id, ok := parseAAGUID(other); other != "" && (!ok || id != [16]byte{} && tokens.FormatAAGUID(id) != k.AAGUID) {
 			k.note("within it another AAGUID (%s) is named", printable(other))
 		}
 	}

@@ -39,7 +39,7 @@ func TestAModelWhoseEntryIsNotUnderstoodCannotBeEnrolled(t *testing.T) {
 		}, "no date"},
 		"a report that is empty": {func(e map[string]any) { e["statusReports"] = []any{map[string]any{}} }, "says nothing"},
 		"a root that is none":    {func(e map[string]any) { statement(e)["attestationRootCertificates"] = []string{"AAAA"} }, "root certificate 1"},
-		"another AAGUID within":  {func(e map[string]any) { statement(e)["aaguid"] = formatAAGUID(mdsAAGUID(3)) }, "another AAGUID"},
+		"another AAGUID within":  {func(e map[string]any) { statement(e)["aaguid"] = tokens.FormatAAGUID(mdsAAGUID(3)) }, "another AAGUID"},
 		"another within that":    {func(e map[string]any) { statement(e)["authenticatorGetInfo"] = map[string]any{"aaguid": "00"} }, "another AAGUID"},
 		"a report's certificate": {func(e map[string]any) {
 			e["statusReports"] = []any{map[string]any{"status": "REVOKED", "certificate": "?"}}
@@ -132,13 +132,13 @@ func TestModelsAreFoundByNameAndAAGUIDAndPage(t *testing.T) {
 	if got := ask(ModelQuery{Q: "kEY 7"}); !slices.Equal(got, []string{"Key 7"}) {
 		t.Errorf("by name: %v", got)
 	}
-	if got := ask(ModelQuery{AAGUID: strings.ToUpper(formatAAGUID(mdsAAGUID(2)))}); !slices.Equal(got, []string{"Key 7"}) {
+	if got := ask(ModelQuery{AAGUID: strings.ToUpper(tokens.FormatAAGUID(mdsAAGUID(2)))}); !slices.Equal(got, []string{"Key 7"}) {
 		t.Errorf("by AAGUID: %v", got)
 	}
 	if got := ask(ModelQuery{AAGUID: mdsKeyID(token.cert)}); !slices.Equal(got, []string{"Älterer Key"}) {
 		t.Errorf("by attestation key: %v", got)
 	}
-	if got := ask(ModelQuery{AAGUID: formatAAGUID(mdsAAGUID(99))}); len(got) != 0 {
+	if got := ask(ModelQuery{AAGUID: tokens.FormatAAGUID(mdsAAGUID(99))}); len(got) != 0 {
 		t.Errorf("by an AAGUID that is not there: %v", got)
 	}
 	var all []string

@@ -256,7 +256,7 @@ func (s *Service) admit(ctx context.Context, holder *tokens.KeyHolder, st *state
 		}
 	}
 	note("format", st.format)
-	note("aaguid", formatAAGUID(st.aaguid))
+	note("aaguid", tokens.FormatAAGUID(st.aaguid))
 	attester := ""
 	if st.aaguid == [16]byte{} {
 		attester = st.keyID

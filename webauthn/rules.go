@@ -137,7 +137,7 @@ func (rs *RuleSet) judge(realm string, groups []string, c *candidate, synced boo
 	}
 	counting, prohibited := rs.of(realm, groups)
 	if named(prohibited, c.aaguid) {
-		say("the rules prohibit this model (AAGUID %s)", formatAAGUID(c.aaguid))
+		say("the rules prohibit this model (AAGUID %s)", tokens.FormatAAGUID(c.aaguid))
 	}
 	for i := range counting {
 		counting[i].judge(c, synced, say)
@@ -151,10 +151,10 @@ func (r *Rules) judge(c *candidate, synced bool, say func(string, ...any)) {
 		say("the authenticator does not say what model it is (its AAGUID is all zeros), and the rules do not allow that")
 	}
 	if len(r.PermittedAAGUIDs) > 0 && !named(r.PermittedAAGUIDs, c.aaguid) {
-		say("the model (AAGUID %s) is none of those that the rules permit", formatAAGUID(c.aaguid))
+		say("the model (AAGUID %s) is none of those that the rules permit", tokens.FormatAAGUID(c.aaguid))
 	}
 	if c.model == nil && !c.vouched && !r.AllowUnknown {
-		say("the model (AAGUID %s) is in no metadata, and no own root vouches for it", formatAAGUID(c.aaguid))
+		say("the model (AAGUID %s) is in no metadata, and no own root vouches for it", tokens.FormatAAGUID(c.aaguid))
 	}
 	need := attestationRanks[r.RequiredAttestation]
 	if len(r.PermittedAAGUIDs) > 0 || r.LeastCertification != "" {
@@ -199,7 +199,7 @@ func (r *Rules) check(where string) error {
 			if !ok {
 				return fmt.Errorf("%w: %s: %s is no AAGUID; one has 32 hex digits", tokens.ErrInvalid, where, printable(s))
 			}
-			list[i] = formatAAGUID(id)
+			list[i] = tokens.FormatAAGUID(id)
 		}
 	}
 	if level(r.LeastCertification) < 0 {

@@ -50,14 +50,14 @@ func TestRulesSayWhyAModelIsNotAllowed(t *testing.T) {
 		"zero":                           {c: with(func(c *candidate) { c.aaguid = zero }), say: "all zeros"},
 		"zero where all is unknown":      {r: Rules{RequiredAttestation: "none", AllowUnknown: true}, c: candidate{attestation: attestedNone}, say: "all zeros"},
 		"zero and allowed":               {r: Rules{AllowZeroAAGUID: true}, c: with(func(c *candidate) { c.aaguid = zero })},
-		"zero against a list":            {r: Rules{AllowZeroAAGUID: true, PermittedAAGUIDs: []string{formatAAGUID(one)}}, c: with(func(c *candidate) { c.aaguid = zero }), say: "none of those that the rules permit"},
-		"zero in the list":               {r: Rules{AllowZeroAAGUID: true, PermittedAAGUIDs: []string{formatAAGUID(zero)}}, c: with(func(c *candidate) { c.aaguid = zero })},
-		"zero in the list, not allowed":  {r: Rules{PermittedAAGUIDs: []string{formatAAGUID(zero)}}, c: with(func(c *candidate) { c.aaguid = zero }), say: "all zeros"},
-		"permitted":                      {r: Rules{PermittedAAGUIDs: []string{formatAAGUID(two), formatAAGUID(one)}}, c: proven},
-		"not permitted":                  {r: Rules{PermittedAAGUIDs: []string{formatAAGUID(two)}}, c: proven, say: "none of those that the rules permit"},
-		"permitted by its own word":      {r: Rules{PermittedAAGUIDs: []string{formatAAGUID(one)}, RequiredAttestation: "none"}, c: with(func(c *candidate) { c.attestation = attestedSelf }), say: "self where the rules require basic"},
-		"prohibited":                     {r: Rules{ProhibitedAAGUIDs: []string{strings.ToUpper(formatAAGUID(one))}}, c: proven, say: "prohibit this model"},
-		"prohibited and permitted":       {r: Rules{PermittedAAGUIDs: []string{formatAAGUID(one)}, ProhibitedAAGUIDs: []string{formatAAGUID(one)}}, c: proven, say: "prohibit this model"},
+		"zero against a list":            {r: Rules{AllowZeroAAGUID: true, PermittedAAGUIDs: []string{tokens.FormatAAGUID(one)}}, c: with(func(c *candidate) { c.aaguid = zero }), say: "none of those that the rules permit"},
+		"zero in the list":               {r: Rules{AllowZeroAAGUID: true, PermittedAAGUIDs: []string{tokens.FormatAAGUID(zero)}}, c: with(func(c *candidate) { c.aaguid = zero })},
+		"zero in the list, not allowed":  {r: Rules{PermittedAAGUIDs: []string{tokens.FormatAAGUID(zero)}}, c: with(func(c *candidate) { c.aaguid = zero }), say: "all zeros"},
+		"permitted":                      {r: Rules{PermittedAAGUIDs: []string{tokens.FormatAAGUID(two), tokens.FormatAAGUID(one)}}, c: proven},
+		"not permitted":                  {r: Rules{PermittedAAGUIDs: []string{tokens.FormatAAGUID(two)}}, c: proven, say: "none of those that the rules permit"},
+		"permitted by its own word":      {r: Rules{PermittedAAGUIDs: []string{tokens.FormatAAGUID(one)}, RequiredAttestation: "none"}, c: with(func(c *candidate) { c.attestation = attestedSelf }), say: "self where the rules require basic"},
+		"prohibited":                     {r: Rules{ProhibitedAAGUIDs: []string{strings.ToUpper(tokens.FormatAAGUID(one))}}, c: proven, say: "prohibit this model"},
+		"prohibited and permitted":       {r: Rules{PermittedAAGUIDs: []string{tokens.FormatAAGUID(one)}, ProhibitedAAGUIDs: []string{tokens.FormatAAGUID(one)}}, c: proven, say: "prohibit this model"},
 		"certified":                      {r: Rules{LeastCertification: "FIDO_CERTIFIED_L1"}, c: proven},
 		"certified before there were L":  {r: Rules{LeastCertification: "FIDO_CERTIFIED"}, c: proven},
 		"certified to less":              {r: Rules{LeastCertification: "FIDO_CERTIFIED_L1plus"}, c: proven, say: "FIDO_CERTIFIED_L1 where the rules require FIDO_CERTIFIED_L1plus"},
@@ -78,8 +78,8 @@ func TestRulesSayWhyAModelIsNotAllowed(t *testing.T) {
 }
 
 func TestWhichRulesCountForWhom(t *testing.T) {
-	one := formatAAGUID(mdsAAGUID(1))
-	two := formatAAGUID(mdsAAGUID(2))
+	one := tokens.FormatAAGUID(mdsAAGUID(1))
+	two := tokens.FormatAAGUID(mdsAAGUID(2))
 	all := Rules{}
 	rs := RuleSet{
 		Default: Rules{PermittedAAGUIDs: []string{one}},
@@ -125,7 +125,7 @@ func TestWhichRulesCountForWhom(t *testing.T) {
 }
 
 func drawRules(t *rapid.T) Rules {
-	ids := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{formatAAGUID([16]byte{}), formatAAGUID(mdsAAGUID(1)), formatAAGUID(mdsAAGUID(2))}), 0, 3, rapid.ID[string])
+	ids := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{tokens.FormatAAGUID([16]byte{}), tokens.FormatAAGUID(mdsAAGUID(1)), tokens.FormatAAGUID(mdsAAGUID(2))}), 0, 3, rapid.ID[string])
 	r := Rules{
 		PermittedAAGUIDs: ids.Draw(t, "permitted"), ProhibitedAAGUIDs: ids.Draw(t, "prohibited"),
 		LeastCertification:  rapid.SampledFrom(append([]string{""}, levels...)).Draw(t, "least"),
@@ -191,7 +191,7 @@ func TestAnotherGroupNeverAllowsMore(t *testing.T) {
 
 func TestRulesThatCannotBeMeantAreRefused(t *testing.T) {
 	h := newKeyHouse(t)
-	one := formatAAGUID(mdsAAGUID(1))
+	one := tokens.FormatAAGUID(mdsAAGUID(1))
 	for name, rs := range map[string]RuleSet{
 		"no AAGUID":              {Default: Rules{PermittedAAGUIDs: []string{"YubiKey"}}},
 		"part of an AAGUID":      {Default: Rules{ProhibitedAAGUIDs: []string{one[:35]}}},
@@ -232,7 +232,7 @@ func TestRulesThatCannotBeMeantAreRefused(t *testing.T) {
 func TestRulesAreForEveryNodeAndReplacedByVersion(t *testing.T) {
 	h := newKeyHouse(t)
 	one := mdsAAGUID(1)
-	rs := RuleSet{Realms: map[string]RealmRules{"Works": {Groups: map[string]Rules{"Board": {PermittedAAGUIDs: []string{strings.ToUpper(strings.ReplaceAll(formatAAGUID(one), "-", ""))}}}}}}
+	rs := RuleSet{Realms: map[string]RealmRules{"Works": {Groups: map[string]Rules{"Board": {PermittedAAGUIDs: []string{strings.ToUpper(strings.ReplaceAll(tokens.FormatAAGUID(one), "-", ""))}}}}}}
 	if err := h.SetRules(t.Context(), h.admin, rs, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +240,7 @@ func TestRulesAreForEveryNodeAndReplacedByVersion(t *testing.T) {
 		t.Error("the caller's rules were changed")
 	}
 	got, version, err := h.other.Rules(t.Context(), h.admin)
-	if err != nil || version != 1 || !slices.Equal(got.Realms["works"].Groups["board"].PermittedAAGUIDs, []string{formatAAGUID(one)}) {
+	if err != nil || version != 1 || !slices.Equal(got.Realms["works"].Groups["board"].PermittedAAGUIDs, []string{tokens.FormatAAGUID(one)}) {
 		t.Errorf("%+v, version %d, %v", got, version, err)
 	}
 	for _, expect := range []int64{0, 2} {
@@ -270,7 +270,7 @@ func TestRulesAlteredInTheDatabaseAllowNothing(t *testing.T) {
 		if _, _, err := h.rules(t.Context()); !errors.Is(err, tokens.ErrTampered) {
 			t.Errorf("forged rules: %v", err)
 		}
-		if v, err := h.Allowed(t.Context(), h.admin, "", nil, formatAAGUID(mdsAAGUID(1))); err == nil && v.Allowed {
+		if v, err := h.Allowed(t.Context(), h.admin, "", nil, tokens.FormatAAGUID(mdsAAGUID(1))); err == nil && v.Allowed {
 			t.Error("a model is allowed by forged rules")
 		}
 	}
@@ -291,7 +291,7 @@ func TestWhatAllowedSaysIsWhatHappens(t *testing.T) {
 	}
 	keys := make([]*softkey.Key, 5)
 	for i := range keys {
-		o := softkey.Options{Vendor: vendor, AAGUID: formatAAGUID(mdsAAGUID(i))}
+		o := softkey.Options{Vendor: vendor, AAGUID: tokens.FormatAAGUID(mdsAAGUID(i))}
 		if i == 2 {
 			o.Format = softkey.Self
 		}
@@ -443,7 +443,7 @@ func TestAU2FKeyIsFoundByItsAttestationKey(t *testing.T) {
 		t.Errorf("%+v, %+v", token, token.Credential)
 	}
 	// Another format by the same attestation key, as far as it goes, is not U2F.
-	packed := newKey(t, softkey.Options{Vendor: k.Vendor(), AAGUID: formatAAGUID([16]byte{})})
+	packed := newKey(t, softkey.Options{Vendor: k.Vendor(), AAGUID: tokens.FormatAAGUID([16]byte{})})
 	packed.Misbehave(&softkey.Faults{Leaf: func(c *x509.Certificate) { c.ExtraExtensions = nil }})
 	_, raw = h.answered(packed, "bob")
 	if a, err = parseAnswer(raw, kindRegister); err != nil {
@@ -489,11 +489,11 @@ func TestAKnownModelsChainMustHold(t *testing.T) {
 	if _, err := h.register(impostor, "alice"); !errors.Is(err, tokens.ErrInvalid) || !strings.Contains(err.Error(), "leads to no root") {
 		t.Errorf("an impostor with an own root: %v", err)
 	}
-	own := newKey(t, softkey.Options{Vendor: impostor.Vendor(), AAGUID: formatAAGUID(mdsAAGUID(9))})
+	own := newKey(t, softkey.Options{Vendor: impostor.Vendor(), AAGUID: tokens.FormatAAGUID(mdsAAGUID(9))})
 	if token := h.mustRegister(own, "alice"); token.Credential.Attestation != "basic" || token.Model != "" {
 		t.Errorf("a model of an own root: %+v", token)
 	}
-	unknown := newKey(t, softkey.Options{AAGUID: formatAAGUID(mdsAAGUID(9))})
+	unknown := newKey(t, softkey.Options{AAGUID: tokens.FormatAAGUID(mdsAAGUID(9))})
 	if token := h.mustRegister(unknown, "bob"); token.Credential.Attestation != "self" {
 		t.Errorf("a model of nobody: %+v", token.Credential)
 	}
@@ -552,7 +552,7 @@ func TestLevelsAreGrantedWithdrawnAndEnd(t *testing.T) {
 func TestAAGUIDsAreReadInEitherForm(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		id := [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id"))
-		text := formatAAGUID(id)
+		text := tokens.FormatAAGUID(id)
 		for _, form := range []string{text, strings.ToUpper(text), strings.ReplaceAll(text, "-", "")} {
 			if got, ok := parseAAGUID(form); !ok || got != id {
 				t.Fatalf("%s is read as %x", form, got)
@@ -562,7 +562,7 @@ func TestAAGUIDsAreReadInEitherForm(t *testing.T) {
 			t.Fatal("a part is read")
 		}
 	})
-	for _, bad := range []string{"", "-", strings.Repeat("-", 36), fmt.Sprintf("{%s}", formatAAGUID([16]byte{})), strings.Repeat("0", 36)} {
+	for _, bad := range []string{"", "-", strings.Repeat("-", 36), fmt.Sprintf("{%s}", tokens.FormatAAGUID([16]byte{})), strings.Repeat("0", 36)} {
 		if _, ok := parseAAGUID(bad); ok {
 			t.Errorf("%q is read", bad)
 		}

@@ -4,7 +4,6 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -134,12 +133,6 @@ func certification(reports []StatusReport, now time.Time) string {
 		}
 	}
 	return best
-}
-
-// formatAAGUID writes an AAGUID as the metadata does.
-func formatAAGUID(id [16]byte) string {
-	h := hex.EncodeToString(id[:])
-	return strings.Join([]string{h[:8], h[8:12], h[12:16], h[16:20], h[20:]}, "-")
 }
 
 // parseAAGUID reads an AAGUID with or without dashes, in either case.
