@@ -258,14 +258,22 @@ const firstAttempts = 8
 
 // first makes the first generation. Errors that pass by themselves are waited
 // out: SoftHSM answers so while another process, such as a second node on the
-// same token, logs in and writes the token's file. A PIN is never tried twice.
+// same token, logs in and writes the token's file. If it reads that file half
+// written when it is initialised, it has no such token until it is initialised
+// again. A PIN is never tried twice.
 func (k *Keystore) first() (g *generation, err error) {
 	for attempt := 1; ; attempt++ {
 		k.m.inside.Lock()
 		g, err = k.build(nil)
+		missing := errors.Is(err, errNoToken)
+		if missing && k.m.users == 1 && attempt < firstAttempts {
+			if failed := k.m.reset(); failed != nil {
+				err = failed
+			}
+		}
 		k.m.inside.Unlock()
 		if attempt == firstAttempts || errors.Is(err, hsm.ErrPIN) ||
-			!isRV(err, pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_TOKEN_NOT_RECOGNIZED) {
+			!missing && !isRV(err, pkcs11.CKR_GENERAL_ERROR, pkcs11.CKR_TOKEN_NOT_RECOGNIZED) {
 			return g, err
 		}
 		k.log.Warn("hsm: not open yet; trying again", "cause", err, "attempt", attempt)

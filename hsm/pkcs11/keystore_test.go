@@ -249,8 +249,37 @@ func TestModulePointedElsewhereIsRefused(t *testing.T) {
 	}
 }
 
+// TestATokenThatIsBeingWrittenIsWaitedFor: SoftHSM writes a token's file anew at
+// every login, and a process that starts at that moment sees no such token.
+func TestATokenThatIsBeingWrittenIsWaitedFor(t *testing.T) {
+	config := hsmtest.Token(t)
+	config.Logger = hsmtest.Quiet()
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(os.Getenv("SOFTHSM2_CONF")), "*", "*", "token.object"))
+	if err != nil || len(files) != 1 {
+		t.Fatalf("the files of the tokens: %q, %v", files, err)
+	}
+	whole, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(files[0], 8); err != nil {
+		t.Fatal(err)
+	}
+	written := make(chan error, 1)
+	time.AfterFunc(150*time.Millisecond, func() { written <- os.WriteFile(files[0], whole, 0o600) })
+	k, err := pkcs11.Open(t.Context(), config)
+	if err := <-written; err != nil {
+		t.Fatal(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Close()
+}
+
 func TestOpenSaysWhatIsWrong(t *testing.T) {
 	good := hsmtest.Token(t)
+	good.Logger = hsmtest.Quiet()
 	notAModule := filepath.Join(t.TempDir(), "text.so")
 	if err := os.WriteFile(notAModule, []byte("text"), 0o600); err != nil {
 		t.Fatal(err)

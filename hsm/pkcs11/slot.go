@@ -51,9 +51,11 @@ func (k *Keystore) findSlot() (uint, error) {
 	if what == "" {
 		what = c.Serial
 	}
-	err = fmt.Errorf("PKCS#11 module %s has no token %q; it has %s", k.m.path, what, strings.Join(append(seen, "no other"), ", "))
+	err = fmt.Errorf("PKCS#11 module %s has %w %q; it has %s", k.m.path, errNoToken, what, strings.Join(append(seen, "no other"), ", "))
 	return 0, errors.Join(err, failed)
 }
+
+var errNoToken = errors.New("no token")
 
 // Token says which token a Keystore uses, and how, for logs and for people.
 type Token struct {
