@@ -64,7 +64,7 @@ type Store interface {
 type Change struct {
 	NewUsers  []NewUser
 	NewTokens []*Token // that were enrolled rather than imported: Batch is zero. An owned one goes with a StandingWrite. ID is set by Commit
-	Users     []User   // rows that changed (State, PIN), by ID; each goes with a StandingWrite
+	Users     []User   // rows that changed (State, PIN, PINDue), by ID; each goes with a StandingWrite
 	Standings []StandingWrite
 	Tokens    []TokenWrite
 	Motions   []MotionWrite
@@ -72,6 +72,8 @@ type Change struct {
 	Keys      []KeyWrite      // each raises the generation
 	Documents []DocumentWrite // each raises the generation; ErrConflict if the version had moved
 	Groups    []GroupsWrite
+	Profiles  []ProfileWrite // each goes with the user's StandingWrite
+	Notes     []NoteWrite
 	Invites   []InvitationWrite
 	Spends    []Spend // each can be spent once, whatever else this or any other change holds
 	Publish   []Batch // staging batches that become visible, by ID, with their final counts and what Batcher.Grant noted
@@ -86,7 +88,8 @@ type Change struct {
 	Made func()
 }
 
-// NewUser is a user to insert, with version 1. ID is set by Commit.
+// NewUser is a user to insert, with profile and version 1. ID is set by Commit.
+// ErrExists where the name, or the external id, is taken.
 type NewUser struct {
 	User *User
 }
@@ -100,11 +103,12 @@ type StandingWrite struct {
 }
 
 // TokenWrite replaces a token's lifecycle columns (State, OwnerID, Wrapped,
-// Binding) if its own version is still Expect; the version becomes Expect+1.
-// It leaves Last, Drift and UsedAt as they are.
+// Binding, Expires, Passcodes) if its own version is still Expect; the version
+// becomes Expect+1. It leaves Last, Drift and UsedAt as they are.
 type TokenWrite struct {
-	Token  Token
-	Expect int64
+	Token    Token
+	Expect   int64
+	Assigned *time.Time // when the owner got it, zero for none; nil: leave that
 }
 
 // MotionWrite moves a token forward. A Last below the stored one is refused
@@ -135,9 +139,10 @@ func (e *ConflictError) Unwrap() error { return ErrConflict }
 
 // Directory answers what is listed and searched, and what nodes cache.
 type Directory interface {
-	// Users lists in order of realm and key, tokens of a staging batch never show.
+	// Users lists in order of realm and key, with profiles; tokens of a staging batch
+	// never show.
 	Users(ctx context.Context, q UserQuery) ([]UserEntry, error)
-	// Tokens lists in order of ID, with hints.
+	// Tokens lists in order of ID, with what only listings have.
 	Tokens(ctx context.Context, q TokenQuery) ([]Token, error)
 	// Batches lists the published ones, newest first.
 	Batches(ctx context.Context, q BatchQuery) ([]Batch, error)
@@ -152,9 +157,12 @@ type Directory interface {
 type UserQuery struct {
 	Realm string // exact
 	Key   string // exact, folded
-	Q     string // part of the name, case-insensitive
+	Q     string // part of the name, case-insensitive; the beginning of it, if it has fewer than three characters
 	After int64  // ID of the last row of the page before
 	Limit int
+
+	External string // exact
+	Group    string // folded: who belongs to it
 }
 
 // UserEntry is a user as listed.
@@ -171,7 +179,8 @@ type TokenQuery struct {
 	Owner  string // exact, folded
 	State  State
 	Type   Type
-	Q      string // part of the serial or of the owner's key, case-insensitive
+	Q      string // part of the serial or of the owner's key, case-insensitive; their beginning, if it has fewer than three characters
+	Tag    string // exact
 	Batch  int64
 	After  int64
 	Limit  int

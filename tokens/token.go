@@ -19,6 +19,12 @@ const (
 	YubicoOTP Type = "yubico" // a YubiKey's own codes, encrypted by AES
 )
 
+// The types of tokens that are written down: passcodes.
+const (
+	Recovery  Type = "recovery"  // a sheet of codes, each good once
+	Temporary Type = "temporary" // one code in the place of a lost token, good for a while and for some uses
+)
+
 // State is where a token stands in its life.
 type State string
 
@@ -54,6 +60,14 @@ type Token struct {
 	Hint      string // whom the vendor's file names; only listings have it, and nothing is decided by it
 	Batch     int64  // the import that it came with; zero if it was enrolled
 	Created   time.Time
+	Expires   time.Time // from then on nothing of it is accepted; zero: never. It is bound
+
+	Assigned time.Time // when its owner got it; only listings have it
+	Note     string    // of the helpdesk's; only listings have it
+	Tags     []string  // sorted; only listings have them
+
+	Passcodes [][]byte // Recovery, Temporary: the MAC of each code, 32 bytes, see passcodeMessage; none once revoked
+	Uses      int      // Temporary: how often its code is good in all; else zero
 
 	Credential *Credential // FIDO; nil for any other
 
@@ -68,7 +82,7 @@ type Token struct {
 // Motion is the part of a token that an accept moves. It never moves back.
 type Motion struct {
 	Version int64 // the token's own; changes are conditional on it while it has no owner
-	Last    int64 // TOTP: last time step accepted, -1 if none; FIDO: last signature counter; else the next factor expected: HOTP's counter, YubicoOTP's session<<8|use
+	Last    int64 // TOTP: last time step accepted, -1 if none; FIDO: last signature counter; else the next factor expected: HOTP's counter, YubicoOTP's session<<8|use; Recovery: a bit for each code that was used; Temporary: how often it was used
 	Drift   int   // TOTP: steps that the token's clock is ahead of ours; else zero
 	UsedAt  int64 // time of the last accept, Unix seconds; zero if never
 }

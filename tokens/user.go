@@ -35,7 +35,10 @@ type User struct {
 	State   UserState
 	PINSalt []byte // 16 random bytes; empty if the user has no PIN
 	PINMAC  []byte // HMAC under the HSM's PIN key; empty if the user has no PIN
+	PINDue  bool   // the PIN must be changed by its user before anything is accepted
 	Created time.Time
+
+	Profile Profile // only listings have it
 }
 
 // HasPIN says whether a code must be preceded by a PIN.

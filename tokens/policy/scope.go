@@ -69,6 +69,24 @@ const (
 	InviteList    Action = "invitation.list"
 	InviteDelete  Action = "invitation.delete"
 	UserGroups    Action = "user.groups"
+	UserEdit      Action = "user.edit" // the profile
+	UserImport    Action = "user.import"
+	UserExport    Action = "user.export"
+	UserPINChange Action = "user.pin.change" // by the user, with a code
+	TokenActivate Action = "token.activate"  // two codes of a token that was pending
+	TokenExpire   Action = "token.expire"    // when it is to expire
+	TokenNote     Action = "token.note"      // note and tags
+	TokenReplace  Action = "token.replace"
+	TokenBulk     Action = "token.bulk" // a selection; each act has a record of its own
+	TokenDrift    Action = "token.drift"
+	TokenStory    Action = "token.story"
+	UserStory     Action = "user.story"
+	RecoveryAdd   Action = "recovery.add"  // a sheet of recovery codes was made
+	TemporaryAdd  Action = "temporary.add" // a temporary passcode was made
+	ReportShow    Action = "report.show"
+	RealmList     Action = "realm.list"
+	RealmShow     Action = "realm.show" // its rules
+	RealmRules    Action = "realm.rules.put"
 	FIDOShow      Action = "fido.show"
 	FIDOImport    Action = "fido.mds.import"
 	FIDORules     Action = "fido.rules.put"
@@ -95,6 +113,8 @@ var reads = map[Action]bool{
 	UserShow: true, UserList: true, UserWhy: true, TokenShow: true, TokenList: true,
 	ImportList: true, ImportShow: true, ClientList: true, KeyList: true, AuditList: true, AuditVerify: true,
 	InviteList: true, FIDOShow: true, StatementList: true,
+	UserExport: true, TokenDrift: true, TokenStory: true, UserStory: true, ReportShow: true,
+	RealmList: true, RealmShow: true,
 }
 
 var helpdesk = map[Action]bool{
@@ -106,9 +126,12 @@ var helpdesk = map[Action]bool{
 	ImportList: true, ImportShow: true, AuditList: true,
 	KeyEnrol: true, TokenEnrol: true, TokenConfirm: true, InviteAdd: true, InviteList: true, InviteDelete: true,
 	UserGroups: true, FIDOShow: true,
+	UserEdit: true, TokenActivate: true, TokenExpire: true, TokenNote: true, TokenReplace: true, TokenBulk: true,
+	TokenDrift: true, TokenStory: true, UserStory: true, RecoveryAdd: true, TemporaryAdd: true,
+	ReportShow: true, RealmShow: true,
 }
 
-var invited = map[Action]bool{KeyEnrol: true, TokenEnrol: true, TokenConfirm: true}
+var invited = map[Action]bool{KeyEnrol: true, TokenEnrol: true, TokenConfirm: true, TokenActivate: true}
 
 // Request is one question: may this principal do this here?
 type Request struct {
@@ -136,7 +159,7 @@ func Decide(r Request) Decision {
 	case ScopeHelpdesk:
 		ok = helpdesk[r.Action]
 	case ScopeVerify:
-		ok = r.Action == Verify || r.Action == StatementCheck
+		ok = r.Action == Verify || r.Action == UserPINChange || r.Action == StatementCheck
 	case ScopeRead:
 		ok = reads[r.Action]
 	case ScopeInvite:
