@@ -128,7 +128,7 @@ var helpdesk = map[Action]bool{
 	UserGroups: true, FIDOShow: true,
 	UserEdit: true, TokenActivate: true, TokenExpire: true, TokenNote: true, TokenReplace: true, TokenBulk: true,
 	TokenDrift: true, TokenStory: true, UserStory: true, RecoveryAdd: true, TemporaryAdd: true,
-	ReportShow: true, RealmShow: true,
+	ReportShow: true, RealmList: true, RealmShow: true,
 }
 
 var invited = map[Action]bool{KeyEnrol: true, TokenEnrol: true, TokenConfirm: true, TokenActivate: true}

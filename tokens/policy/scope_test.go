@@ -27,6 +27,10 @@ var everything = map[Action]string{
 	InviteAdd: "ah", InviteList: "ahr", InviteDelete: "ah",
 	UserGroups: "ah", FIDOShow: "ahr", FIDOImport: "a", FIDORules: "a",
 	StatementCheck: "av", StatementRotate: "a", StatementList: "ar", StatementGive: "a", StatementDestroy: "a",
+	UserEdit: "ah", UserImport: "a", UserExport: "ar", UserPINChange: "av", UserStory: "ahr",
+	TokenActivate: "ahi", TokenExpire: "ah", TokenNote: "ah", TokenReplace: "ah", TokenBulk: "ah", TokenDrift: "ahr", TokenStory: "ahr",
+	RecoveryAdd: "ah", TemporaryAdd: "ah", ReportShow: "ahr",
+	RealmList: "ahr", RealmShow: "ahr", RealmRules: "a",
 	ServerStart: "a", ServerStop: "a", Checkpoint: "a",
 }
 
