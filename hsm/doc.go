@@ -44,6 +44,10 @@
 // An HSM that cannot pad it inside gives it to the server for a moment, if that
 // was allowed, or refuses it; the answer says which way it took.
 //
+// A seed that the HSM makes itself, for an app that somebody enrols (see
+// Generator), is wrapped there too and leaves it once, for its owner to see; it is
+// wiped as soon as it was shown.
+//
 // # What this protects from
 //
 // Memory disclosure, core dumps, backups, stolen disks and a copied database:

@@ -24,6 +24,7 @@ type Custody interface {
 	hsm.Signer
 	hsm.Decrypter
 	hsm.StatementKeys
+	hsm.Generator
 }
 
 // Config is what a Service is made of. Only Database and Custody are required.

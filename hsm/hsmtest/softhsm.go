@@ -26,6 +26,7 @@ type Keystore interface {
 	hsm.Provisioner
 	hsm.Decrypter
 	hsm.StatementKeys
+	hsm.Generator
 }
 
 // softhsm is the folder of this process's SoftHSM tokens. A module is

@@ -167,6 +167,22 @@ func (c conn) wrapObject(mechanism uint, kek, object handle, out []byte) ([]byte
 	return out[:n:n], nil
 }
 
+// generate makes a generic secret of n random bytes, as a session key that can be
+// read and wrapped.
+func (c conn) generate(n int) (handle, error) {
+	c.tick()
+	c.m.made.Add(1)
+	var object handle
+	err := rv("C_GenerateKey", C.ck_generate(c.m.fn, c.session(), C.ck_ulong(n), &object))
+	return object, err
+}
+
+// random fills out with random bytes of the module's.
+func (c conn) random(out []byte) error {
+	c.tick()
+	return rv("C_GenerateRandom", C.ck_random(c.m.fn, c.session(), ptr(out), C.ck_ulong(len(out))))
+}
+
 // valueLen is object's CKA_VALUE_LEN; SoftHSM 2.6 says 0 of a key that was
 // unwrapped.
 func (c conn) valueLen(object handle) (int, error) {

@@ -58,9 +58,11 @@ enum {
 	fn_digest_final = 41,
 	fn_sign_init = 42,
 	fn_sign = 43,
+	fn_generate_key = 58,
 	fn_wrap_key = 60,
 	fn_unwrap_key = 61,
 	fn_derive_key = 62,
+	fn_generate_random = 64,
 };
 
 enum {
@@ -85,6 +87,7 @@ enum {
 	ckk_aes = 0x1F,
 	ckm_rsa_pkcs = 0x1,
 	ckm_rsa_pkcs_oaep = 0x9,
+	ckm_generic_secret_key_gen = 0x350,
 	ckm_concatenate_base_and_data = 0x362,
 	ckm_aes_ecb = 0x1081,
 	ckm_aes_gcm = 0x1087,
@@ -101,6 +104,8 @@ typedef ck_ulong (*destroy_fn)(ck_ulong, ck_ulong);
 typedef ck_ulong (*wrap_fn)(ck_ulong, ck_mechanism *, ck_ulong, ck_ulong, unsigned char *, ck_ulong *);
 typedef ck_ulong (*unwrap_fn)(ck_ulong, ck_mechanism *, ck_ulong, const unsigned char *, ck_ulong,
 	ck_attribute *, ck_ulong, ck_ulong *);
+typedef ck_ulong (*generate_fn)(ck_ulong, ck_mechanism *, ck_attribute *, ck_ulong, ck_ulong *);
+typedef ck_ulong (*random_fn)(ck_ulong, unsigned char *, ck_ulong);
 typedef ck_ulong (*derive_fn)(ck_ulong, ck_mechanism *, ck_ulong, ck_attribute *, ck_ulong, ck_ulong *);
 typedef ck_ulong (*attribute_fn)(ck_ulong, ck_ulong, ck_attribute *, ck_ulong);
 typedef ck_ulong (*digest_init_fn)(ck_ulong, ck_mechanism *);
@@ -303,6 +308,35 @@ ck_ulong ck_wrap_object(ck_functions *p, ck_ulong session, ck_ulong mechanism, c
 {
 	ck_mechanism m = { mechanism, NULL, 0 };
 	return ((wrap_fn)p->fn[fn_wrap_key])(session, &m, kek, object, out, outlen);
+}
+
+ck_ulong ck_generate(ck_functions *p, ck_ulong session, ck_ulong len, ck_ulong *object)
+{
+	/* Not sensitive, because its value is read once; private all the same:
+	 * SoftHSM keeps only private objects encrypted in its memory. */
+	ck_attribute t[] = {
+		ULONG(cka_class, secret_key),
+		ULONG(cka_key_type, generic_secret),
+		{ cka_value_len, &len, sizeof len },
+		BOOL(cka_token, no),
+		BOOL(cka_private, yes),
+		BOOL(cka_sensitive, no),
+		BOOL(cka_extractable, yes),
+		BOOL(cka_sign, yes),
+		BOOL(cka_verify, no),
+		BOOL(cka_encrypt, no),
+		BOOL(cka_decrypt, no),
+		BOOL(cka_wrap, no),
+		BOOL(cka_unwrap, no),
+		BOOL(cka_derive, yes),
+	};
+	ck_mechanism m = { ckm_generic_secret_key_gen, NULL, 0 };
+	return ((generate_fn)p->fn[fn_generate_key])(session, &m, t, COUNT(t), object);
+}
+
+ck_ulong ck_random(ck_functions *p, ck_ulong session, unsigned char *out, ck_ulong len)
+{
+	return ((random_fn)p->fn[fn_generate_random])(session, out, len);
 }
 
 ck_ulong ck_value_len(ck_functions *p, ck_ulong session, ck_ulong object, ck_ulong *len)

@@ -60,6 +60,13 @@ ck_ulong ck_concatenate(ck_functions *p, ck_ulong session, ck_ulong object,
 ck_ulong ck_wrap_object(ck_functions *p, ck_ulong session, ck_ulong mechanism, ck_ulong kek,
 	ck_ulong object, unsigned char *out, ck_ulong *outlen);
 
+/* C_GenerateKey of len random bytes as a generic secret: a session key that can be
+ * read, wrapped, derived from and can sign. */
+ck_ulong ck_generate(ck_functions *p, ck_ulong session, ck_ulong len, ck_ulong *object);
+
+/* C_GenerateRandom. */
+ck_ulong ck_random(ck_functions *p, ck_ulong session, unsigned char *out, ck_ulong len);
+
 /* CKA_VALUE_LEN, and CKA_VALUE, of an object. */
 ck_ulong ck_value_len(ck_functions *p, ck_ulong session, ck_ulong object, ck_ulong *len);
 ck_ulong ck_value(ck_functions *p, ck_ulong session, ck_ulong object, unsigned char *out, ck_ulong *outlen);

@@ -91,3 +91,45 @@ func (k *Keystore) Records() []hsm.KeyRecord {
 	defer k.mu.Unlock()
 	return slices.Clone(k.records)
 }
+
+// Made generates an object as Generate does, reads boolean attributes of it and
+// destroys it.
+func (k *Keystore) Made(t testing.TB, attributes ...uint) []bool {
+	t.Helper()
+	var got []bool
+	_, err := k.do(t.Context(), k.gen.Load(), func(c conn, _ *generation) error {
+		object, err := c.generate(20)
+		if err != nil {
+			return err
+		}
+		for _, a := range attributes {
+			v, err := c.m.p11.GetAttributeValue(c.h, pkcs11.ObjectHandle(object), []*pkcs11.Attribute{pkcs11.NewAttribute(a, nil)})
+			if err != nil {
+				return err
+			}
+			got = append(got, v[0].Value[0] != 0)
+		}
+		return c.destroy(object)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// TokenObjects counts the objects that stay in the token.
+func (k *Keystore) TokenObjects(t testing.TB) int {
+	t.Helper()
+	k.m.inside.Lock()
+	defer k.m.inside.Unlock()
+	g := k.gen.Load()
+	if err := k.m.p11.FindObjectsInit(g.anchor.h, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_TOKEN, true)}); err != nil {
+		t.Fatal(err)
+	}
+	defer k.m.p11.FindObjectsFinal(g.anchor.h)
+	found, _, err := k.m.p11.FindObjects(g.anchor.h, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(found)
+}

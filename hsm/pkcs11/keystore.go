@@ -127,9 +127,9 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// A Keystore is an hsm.Keystore, hsm.Decrypter, hsm.Sealer, hsm.Signer,
-// hsm.Provisioner, hsm.StatementKeys, hsm.Transporter and hsm.PGPHolder on a PKCS#11
-// token.
+// A Keystore is an hsm.Keystore, hsm.Decrypter, hsm.Generator, hsm.Sealer,
+// hsm.Signer, hsm.Provisioner, hsm.StatementKeys, hsm.Transporter and hsm.PGPHolder on
+// a PKCS#11 token.
 type Keystore struct {
 	config Config
 	log    *slog.Logger

@@ -18,6 +18,10 @@ package pkcs11
 #cgo nocallback ck_concatenate
 #cgo noescape ck_wrap_object
 #cgo nocallback ck_wrap_object
+#cgo noescape ck_generate
+#cgo nocallback ck_generate
+#cgo noescape ck_random
+#cgo nocallback ck_random
 #cgo noescape ck_value_len
 #cgo nocallback ck_value_len
 #cgo noescape ck_value

@@ -257,7 +257,7 @@ func (r *rewrapping) open(c conn, g *generation, t *transportKey, in rsaWrap, it
 		if !r.plausible(item, n) {
 			return w, "", hsm.ErrTransport
 		}
-		if w, err = r.inside(c, g, object, item.Hash, n); err == nil || isLost(err) {
+		if w, err = wrapInside(c, g, object, item.Hash, n); err == nil || isLost(err) {
 			return w, hsm.PathHSM, err
 		}
 	}
@@ -317,9 +317,9 @@ func dropped(c conn, object handle, err error) error {
 	return err
 }
 
-// inside wraps a seed of n bytes that is in the HSM, padded if the HSM can pad
+// wrapInside wraps a seed of n bytes that is in the HSM, padded if the HSM can pad
 // it, and proves that what comes of it computes the same HMAC.
-func (r *rewrapping) inside(c conn, g *generation, object handle, hash hsm.Hash, n int) (w hsm.Wrapped, err error) {
+func wrapInside(c conn, g *generation, object handle, hash hsm.Hash, n int) (w hsm.Wrapped, err error) {
 	seed := object
 	if pad := paddedLen(hash, n) - n; pad > 0 && n < hash.BlockSize() {
 		// It is tried whether or not the module lists it: softokn has it and does
@@ -382,7 +382,7 @@ func sameMAC(c conn, hash hsm.Hash, a, b handle) (bool, error) {
 	return bytes.Equal(macs[:hash.Size()], macs[hash.Size():]), nil
 }
 
-// outside does what inside cannot, through this process's memory.
+// outside does what wrapInside cannot, through this process's memory.
 func (r *rewrapping) outside(c conn, g *generation, t *transportKey, in rsaWrap, item *hsm.Transported) (w hsm.Wrapped, err error) {
 	room := make([]byte, t.public.Size())
 	defer clear(room)

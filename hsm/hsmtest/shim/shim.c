@@ -209,10 +209,22 @@ static ulong_t forward(int fn, ulong_t *a)
 	}
 }
 
-static int wants_alone(int fn)
+/* Whether C_GenerateKey's template asks for a token object; only such an object
+ * appears in the searches of others. */
+static int makes_token_object(ulong_t *a)
+{
+	enum { CKA_TOKEN = 1 };
+	struct { ulong_t type; void *value; ulong_t len; } *t = (void *)a[2];
+	for (ulong_t i = 0; i < a[3]; i++)
+		if (t[i].type == CKA_TOKEN && t[i].len == 1)
+			return *(unsigned char *)t[i].value;
+	return 0;
+}
+
+static int wants_alone(int fn, ulong_t *a)
 {
 	return fn == fn_initialize || fn == fn_finalize || fn == fn_open_session || fn == fn_close_session ||
-		fn == fn_close_all || fn == fn_generate || fn == fn_generate_pair;
+		fn == fn_close_all || (fn == fn_generate && makes_token_object(a)) || fn == fn_generate_pair;
 }
 
 /* Translates the numbers, forwards, and translates back. */
@@ -273,7 +285,7 @@ static ulong_t translate(int fn, ulong_t *a)
 static ulong_t call(int fn, ulong_t *a)
 {
 	ulong_t session = specs[fn][0] == 's' ? a[0] : 0;
-	int single = wants_alone(fn);
+	int single = wants_alone(fn, a);
 	int others = atomic_fetch_add(&inside, 1);
 	if (single ? others > 0 : atomic_load(&alone) > 0)
 		note("violation %s beside %lu other calls\n", names[fn], (ulong_t)others);
