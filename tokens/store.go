@@ -47,9 +47,9 @@ type Store interface {
 	// nil only when it is durable. It wraps ErrChainMoved when a record does not
 	// continue its chain, whatever else is wrong; ErrConflict, as
 	// *ConflictError, when a version had moved; ErrSpent when something was used
-	// before, as *SpentError where it is a Spend; ErrExists when a name, serial or
-	// credential is taken; ErrState when a batch to publish is no longer staging;
-	// ErrNotFound when there is nothing to delete; ErrInvalid when the change
+	// before, as *SpentError where it is a Spend; ErrExists when a name, external id,
+	// serial or credential is taken; ErrState when a batch to publish is no longer staging;
+	// ErrNotFound when there is nothing to delete, or to note on; ErrInvalid when the change
 	// contradicts itself: without a record, a user or token in it twice, a user
 	// or an owned token without the user's StandingWrite, a text that is not
 	// UTF-8 or holds a NUL. In all of these nothing was changed. After any other
@@ -63,7 +63,7 @@ type Store interface {
 // Change is a set of writes that happen together, with their audit records.
 type Change struct {
 	NewUsers  []NewUser
-	NewTokens []*Token // that were enrolled rather than imported: Batch is zero. An owned one goes with a StandingWrite. ID is set by Commit
+	NewTokens []*Token // that were enrolled rather than imported: Batch is zero. An owned one goes with a StandingWrite, and was Assigned when it was Created, unless it says otherwise. ID is set by Commit
 	Users     []User   // rows that changed (State, PIN, PINDue), by ID; each goes with a StandingWrite
 	Standings []StandingWrite
 	Tokens    []TokenWrite
@@ -103,12 +103,12 @@ type StandingWrite struct {
 }
 
 // TokenWrite replaces a token's lifecycle columns (State, OwnerID, Wrapped,
-// Binding, Expires, Passcodes) if its own version is still Expect; the version
+// Binding, Expires, Passcodes, Uses) if its own version is still Expect; the version
 // becomes Expect+1. It leaves Last, Drift and UsedAt as they are.
 type TokenWrite struct {
 	Token    Token
 	Expect   int64
-	Assigned *time.Time // when the owner got it, zero for none; nil: leave that
+	Assigned *time.Time // when the owner got it; nil: leave that. There is none without an owner
 }
 
 // MotionWrite moves a token forward. A Last below the stored one is refused

@@ -51,12 +51,17 @@ func (p *plan) apply(e engine, s *session) error {
 			return err
 		}
 	}
+	for _, w := range p.notes { // so that undoing an import leaves what somebody has noted on
+		if err := begin(s, w.TokenID); err != nil {
+			return err
+		}
+	}
 	if err := e.core(s, p); err != nil {
 		return err
 	}
 	for _, step := range []func(*session) error{
-		p.writeTokens, p.writeUnowned, p.writeUsers, p.writeClients, p.writeKeys, p.writeDocuments, p.writeGroups,
-		p.writeInvites, p.publish, p.insertTokens, p.insertUsers,
+		p.writeTokens, p.writeUnowned, p.writeNotes, p.writeUsers, p.writeProfiles, p.writeClients, p.writeKeys,
+		p.writeDocuments, p.writeGroups, p.writeInvites, p.publish, p.insertTokens, p.insertUsers,
 	} {
 		if err := step(s); err != nil {
 			return err
@@ -91,9 +96,10 @@ func (p *plan) writeTokens(s *session) error {
 		}
 		t := &w.Token
 		_, err = s.exec(`UPDATE tokens SET state = ?, owner_id = ?, mechanism = ?, kek = ?, hash = ?, seed_len = ?,
-			blob = ?, binding = ? WHERE id = ?`,
+			blob = ?, binding = ?, expires = ?, passcodes = ?, uses = ?, assigned = coalesce(?, assigned) WHERE id = ?`,
 			string(t.State), nullID(t.OwnerID), t.Wrapped.Mechanism, int64(t.Wrapped.KEK), int64(t.Wrapped.Hash),
-			int64(t.Wrapped.SeedLen), nullBytes(t.Wrapped.Blob), nullBytes(t.Binding), t.ID)
+			int64(t.Wrapped.SeedLen), nullBytes(t.Wrapped.Blob), nullBytes(t.Binding), micros(t.Expires),
+			encodePasscodes(t), int64(t.Uses), assigned(w), t.ID)
 		if orphan(err) {
 			return refused("token %d is to belong to user %d, whom there is not", t.ID, t.OwnerID)
 		}
@@ -126,6 +132,18 @@ func (p *plan) ownerMoves(s *session, t *tokens.Token) error {
 	return nil
 }
 
+// assigned is the time to store with a token: nil leaves what there is. What
+// nobody holds was handed over at no time.
+func assigned(w tokens.TokenWrite) any {
+	switch {
+	case w.Token.OwnerID == 0:
+		return int64(0)
+	case w.Assigned == nil:
+		return nil
+	}
+	return micros(*w.Assigned)
+}
+
 func (p *plan) writeUnowned(s *session) error {
 	var behind []int64
 	for _, w := range p.unowned {
@@ -154,8 +172,8 @@ func (p *plan) writeUnowned(s *session) error {
 func (p *plan) writeUsers(s *session) error {
 	for i := range p.Users {
 		u := &p.Users[i]
-		_, err := s.exec(`UPDATE users SET state = ?, pin_salt = ?, pin_mac = ? WHERE id = ?`,
-			string(u.State), nullBytes(u.PINSalt), nullBytes(u.PINMAC), u.ID)
+		_, err := s.exec(`UPDATE users SET state = ?, pin_salt = ?, pin_mac = ?, pin_due = ? WHERE id = ?`,
+			string(u.State), nullBytes(u.PINSalt), nullBytes(u.PINMAC), u.PINDue, u.ID)
 		if err != nil {
 			return err
 		}
@@ -167,9 +185,13 @@ func (p *plan) insertUsers(s *session) error {
 	for _, w := range p.NewUsers {
 		u := w.User
 		var id int64
-		err := s.one(`INSERT INTO users (realm, key, name, state, pin_salt, pin_mac, created)
-			VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING id`,
-			[]any{u.Realm, u.Key, u.Name, string(u.State), nullBytes(u.PINSalt), nullBytes(u.PINMAC), micros(u.Created)}, &id)
+		err := s.one(`INSERT INTO users (realm, key, name, state, pin_salt, pin_mac, pin_due, created, display, mail, external, attributes)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id`,
+			[]any{u.Realm, u.Key, u.Name, string(u.State), nullBytes(u.PINSalt), nullBytes(u.PINMAC), u.PINDue, micros(u.Created),
+				u.Profile.Display, u.Profile.Mail, u.Profile.External, encodeAttributes(u.Profile.Attributes)}, &id)
+		if takenExternal(err) {
+			return externalTaken(&u.Profile)
+		}
 		if taken(err) {
 			return fmt.Errorf("%w: there is a user %q in realm %q", tokens.ErrExists, u.Name, u.Realm)
 		}

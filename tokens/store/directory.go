@@ -96,12 +96,14 @@ func (db *DB) Users(ctx context.Context, q tokens.UserQuery) ([]tokens.UserEntry
 		if q.After != 0 {
 			f.where("(u.realm, u.key) > (SELECT realm, key FROM users WHERE id = ?)", q.After)
 		}
-		rows, err := s.query(`SELECT `+userColumns+`, `+standingColumns+`,
+		rows, err := s.query(`SELECT `+userColumns+`, `+profileColumns+`, `+standingColumns+`,
 			(SELECT count(*) FROM tokens t WHERE t.owner_id = u.id AND t.state <> 'revoked')
 			FROM users u JOIN standings s ON s.user_id = u.id`+f.String()+`
 			ORDER BY u.realm, u.key LIMIT ?`, append(f.args, limited(q.Limit))...)
-		users, err = list(rows, err, userWidth+standingWidth+1, func(f *fields) tokens.UserEntry {
-			return tokens.UserEntry{User: f.user(), Standing: f.standing(), Tokens: int(f.int())}
+		users, err = list(rows, err, userWidth+profileWidth+standingWidth+1, func(f *fields) tokens.UserEntry {
+			u := f.user()
+			u.Profile = f.profile()
+			return tokens.UserEntry{User: u, Standing: f.standing(), Tokens: int(f.int())}
 		})
 		return err
 	})
@@ -139,14 +141,14 @@ func (db *DB) Tokens(ctx context.Context, q tokens.TokenQuery) ([]tokens.Token, 
 			f.where("t.batch = ?", q.Batch)
 		}
 		f.where("t.id > ?", q.After)
-		rows, err := s.query(`SELECT `+tokenColumns+`, t.hint
+		rows, err := s.query(`SELECT `+tokenColumns+`, `+s.listedColumns()+`
 			FROM tokens t JOIN batches b ON b.id = t.batch
 			LEFT JOIN users o ON o.id = t.owner_id
 			LEFT JOIN motions m ON m.token_id = t.id`+f.String()+`
 			ORDER BY t.id LIMIT ?`, append(f.args, limited(q.Limit))...)
-		found, err = list(rows, err, tokenWidth+1, func(f *fields) tokens.Token {
+		found, err = list(rows, err, tokenWidth+listedWidth, func(f *fields) tokens.Token {
 			t := f.token()
-			t.Hint = f.str()
+			f.listed(&t)
 			return t
 		})
 		return err

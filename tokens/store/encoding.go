@@ -224,16 +224,16 @@ func (f *fields) digest() (d [32]byte) {
 
 // userColumns and standingColumns are what user and standing read.
 const (
-	userColumns     = `u.id, u.realm, u.name, u.key, u.state, u.pin_salt, u.pin_mac, u.created`
+	userColumns     = `u.id, u.realm, u.name, u.key, u.state, u.pin_salt, u.pin_mac, u.pin_due, u.created`
 	standingColumns = `s.version, s.failures, s.locked, s.throttle`
-	userWidth       = 8
+	userWidth       = 9
 	standingWidth   = 4
 )
 
 func (f *fields) user() tokens.User {
 	return tokens.User{
 		ID: f.int(), Realm: f.str(), Name: f.str(), Key: f.str(), State: tokens.UserState(f.str()),
-		PINSalt: f.bytes(), PINMAC: f.bytes(), Created: f.time(),
+		PINSalt: f.bytes(), PINMAC: f.bytes(), PINDue: f.bool(), Created: f.time(),
 	}
 }
 
@@ -254,8 +254,9 @@ const (
 	ownedColumns = tokenBefore + `u.key` + tokenAfter
 	tokenBefore  = `t.id, t.realm, t.serial, t.type, t.algorithm, t.digits, t.period, t.state, t.owner_id, `
 	tokenAfter   = `, t.model, t.batch, t.created, t.mechanism, t.kek, t.hash, t.seed_len, t.blob, t.binding, t.public_id, t.private_mac, t.credential,
+		t.expires, t.passcodes, t.uses,
 		coalesce(m.version, 1), coalesce(m.last, t.last0), coalesce(m.drift, t.drift0), coalesce(m.used_at, 0)`
-	tokenWidth = 26
+	tokenWidth = 29
 )
 
 func (f *fields) token() tokens.Token {
@@ -267,6 +268,7 @@ func (f *fields) token() tokens.Token {
 			Mechanism: f.str(), KEK: uint32(f.int()), Hash: hsm.Hash(f.int()), SeedLen: uint16(f.int()), Blob: f.bytes(),
 		},
 		Binding: f.bytes(), PublicID: f.str(), PrivateMAC: f.bytes(), Credential: f.credential(),
+		Expires: f.time(), Passcodes: f.passcodes(), Uses: int(f.int()),
 		Motion: tokens.Motion{Version: f.int(), Last: f.int(), Drift: int(f.int()), UsedAt: f.int()},
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"watchword/tokens"
 )
@@ -20,6 +21,9 @@ func (p *plan) checkNewTokens() error {
 			return refused("new token %d is a FIDO token without a credential, or another with one", i)
 		case t.OwnerID != 0 && !p.moves(t.OwnerID):
 			return refused("new token %d is given without a standing of its owner", i)
+		}
+		if err := checkPasscodes(t); err != nil {
+			return err
 		}
 		if err := text(t.Realm, t.Serial, string(t.Type), string(t.State), t.Model, t.Hint, t.Wrapped.Mechanism, t.PublicID); err != nil {
 			return err
@@ -54,14 +58,15 @@ func (p *plan) insertTokens(s *session) error {
 			credential, key = t.Credential.Encode(), []byte(t.Credential.Key())
 		}
 		var id int64
-		err := s.one(`INSERT INTO tokens (`+stageColumns+`, owner_id, credential, credential_key)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+		err := s.one(`INSERT INTO tokens (`+stageColumns+`, owner_id, credential, credential_key, assigned, passcodes, uses)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT DO NOTHING RETURNING id`,
 			[]any{int64(0), t.Realm, t.Serial, string(t.Type), int64(t.Algorithm),
 				int64(t.Digits), int64(t.Period), string(t.State), t.Model, micros(t.Created), t.Wrapped.Mechanism,
 				int64(t.Wrapped.KEK), int64(t.Wrapped.Hash), int64(t.Wrapped.SeedLen), nullBytes(t.Wrapped.Blob),
 				nullBytes(t.Binding), t.Last, int64(t.Drift), t.Hint, nullText(t.PublicID), nullBytes(t.PrivateMAC),
-				nullID(t.OwnerID), nullBytes(credential), nullBytes(key)}, &id)
+				micros(t.Expires), nullID(t.OwnerID), nullBytes(credential), nullBytes(key), micros(handedOver(t)),
+				encodePasscodes(t), int64(t.Uses)}, &id)
 		if errors.Is(err, sql.ErrNoRows) {
 			return occupied(s, t)
 		}
@@ -75,6 +80,18 @@ func (p *plan) insertTokens(s *session) error {
 		p.tokenIDs = append(p.tokenIDs, id)
 	}
 	return nil
+}
+
+// handedOver is when the owner of a new token got it: as it was made, if nothing
+// else is said.
+func handedOver(t *tokens.Token) time.Time {
+	switch {
+	case t.OwnerID == 0:
+		return time.Time{}
+	case t.Assigned.IsZero():
+		return t.Created
+	}
+	return t.Assigned
 }
 
 // occupied says what of a token, which could not be inserted, is taken.

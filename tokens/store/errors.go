@@ -96,6 +96,16 @@ func taken(err error) bool {
 	return false
 }
 
+// takenExternal says whether err is a violation of what makes external ids unique.
+func takenExternal(err error) bool {
+	var p *pq.Error
+	if errors.As(err, &p) {
+		return p.Code == "23505" && p.Constraint == "users_external"
+	}
+	var s sqlite3.Error // which names the columns, and no values
+	return errors.As(err, &s) && s.ExtendedCode == sqlite3.ErrConstraintUnique && strings.Contains(s.Error(), "users.external")
+}
+
 // orphan says whether err is a reference to a row that does not exist.
 func orphan(err error) bool {
 	var p *pq.Error

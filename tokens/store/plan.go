@@ -19,6 +19,7 @@ type plan struct {
 	unowned   []tokens.MotionWrite   // of others, by token
 	tokens    []tokens.TokenWrite    // by token
 	links     []link                 // by chain
+	notes     []tokens.NoteWrite     // by token
 	spends    []tokens.Spend         // by hash
 
 	userIDs, tokenIDs []int64 // of what was inserted
@@ -33,7 +34,7 @@ type link struct {
 // hot says whether the change holds nothing but what a batch of attempts does.
 func (p *plan) hot() bool {
 	return len(p.NewUsers)+len(p.NewTokens)+len(p.Users)+len(p.Tokens)+len(p.Clients)+len(p.Keys)+len(p.Documents)+
-		len(p.Groups)+len(p.Invites)+len(p.Publish)+len(p.unowned) == 0
+		len(p.Groups)+len(p.Profiles)+len(p.Notes)+len(p.Invites)+len(p.Publish)+len(p.unowned) == 0
 }
 
 func refused(format string, args ...any) error {
@@ -74,6 +75,9 @@ func makePlan(c *tokens.Change) (*plan, error) {
 		if err := text(n.User.Realm, n.User.Key, n.User.Name); err != nil {
 			return nil, err
 		}
+		if err := checkProfile(&n.User.Profile); err != nil {
+			return nil, err
+		}
 	}
 
 	byToken := func(a, b tokens.TokenWrite) int { return cmp.Compare(a.Token.ID, b.Token.ID) }
@@ -87,8 +91,11 @@ func makePlan(c *tokens.Change) (*plan, error) {
 		case i > 0 && w.Token.ID == p.tokens[i-1].Token.ID:
 			return nil, refused("token %d is written twice", w.Token.ID)
 		}
+		if err := checkPasscodes(&w.Token); err != nil {
+			return nil, err
+		}
 	}
-	for _, check := range []func() error{p.splitMotions, p.checkNewTokens, p.sortSpends, p.checkCabinet} {
+	for _, check := range []func() error{p.splitMotions, p.checkNewTokens, p.checkProfiles, p.sortNotes, p.sortSpends, p.checkCabinet} {
 		if err := check(); err != nil {
 			return nil, err
 		}

@@ -34,6 +34,9 @@ func (db *DB) Stage(ctx context.Context, batch int64, list []tokens.Token) ([]bo
 		if t.OwnerID != 0 || t.State != tokens.Imported {
 			return nil, fmt.Errorf("%w: token %q cannot be staged in state %s or with an owner", tokens.ErrInvalid, t.Serial, t.State)
 		}
+		if len(t.Passcodes) > 0 || t.Uses != 0 {
+			return nil, fmt.Errorf("%w: token %q cannot be staged: passcodes are enrolled", tokens.ErrInvalid, t.Serial)
+		}
 		if err := text(t.Realm, t.Serial, t.Model, t.Hint, string(t.Type), t.Wrapped.Mechanism); err != nil {
 			return nil, err
 		}
@@ -74,7 +77,7 @@ func again(ctx context.Context, f func() error) error {
 }
 
 const stageColumns = `batch, realm, serial, type, algorithm, digits, period, state, model, created, mechanism, kek,
-	hash, seed_len, blob, binding, last0, drift0, hint, public_id, private_mac`
+	hash, seed_len, blob, binding, last0, drift0, hint, public_id, private_mac, expires`
 
 // stagedIn is the batch that a token is in, as long as that is not published.
 const stagedIn = `coalesce((SELECT b.id FROM batches b WHERE b.id = t.batch AND b.state <> 'published'), 0)`

@@ -7,7 +7,7 @@ import (
 var stageTokens = `INSERT INTO tokens (` + stageColumns + `)
 	SELECT $1::bigint, * FROM unnest($2::text[], $3::text[], $4::text[], $5::int[], $6::int[], $7::int[], $8::text[], $9::text[],
 		$10::bigint[], $11::text[], $12::bigint[], $13::int[], $14::int[], $15::bytea[], $16::bytea[], $17::bigint[],
-		$18::int[], $19::text[], $20::text[], $21::bytea[])
+		$18::int[], $19::text[], $20::text[], $21::bytea[], $22::bigint[])
 	ON CONFLICT (realm, serial) DO NOTHING RETURNING realm, serial`
 
 func stagePostgres(s *session, batch int64, staged []tokens.Token) ([]bool, error) {
@@ -37,7 +37,8 @@ func stagePostgres(s *session, batch int64, staged []tokens.Token) ([]bool, erro
 		func(i int) any { return int64(staged[i].Drift) },
 		func(i int) any { return staged[i].Hint },
 		func(i int) any { return nullText(staged[i].PublicID) },
-		func(i int) any { return nullBytes(staged[i].PrivateMAC) })
+		func(i int) any { return nullBytes(staged[i].PrivateMAC) },
+		func(i int) any { return micros(staged[i].Expires) })
 
 	type place struct{ realm, serial string }
 	rows, err := s.query(stageTokens, a.values...)

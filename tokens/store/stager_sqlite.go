@@ -7,7 +7,7 @@ import (
 )
 
 const stageToken = `INSERT INTO tokens (` + stageColumns + `)
-	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 	ON CONFLICT (realm, serial) DO NOTHING`
 
 func stageSQLite(s *session, batch int64, list []tokens.Token) ([]bool, error) {
@@ -20,7 +20,7 @@ func stageSQLite(s *session, batch int64, list []tokens.Token) ([]bool, error) {
 			created[i], err = c.changed(stageToken, batch, t.Realm, t.Serial, string(t.Type), int64(t.Algorithm),
 				int64(t.Digits), int64(t.Period), string(t.State), t.Model, micros(t.Created), t.Wrapped.Mechanism,
 				int64(t.Wrapped.KEK), int64(t.Wrapped.Hash), int64(t.Wrapped.SeedLen), nullBytes(t.Wrapped.Blob),
-				nullBytes(t.Binding), t.Last, int64(t.Drift), t.Hint, nullText(t.PublicID), nullBytes(t.PrivateMAC))
+				nullBytes(t.Binding), t.Last, int64(t.Drift), t.Hint, nullText(t.PublicID), nullBytes(t.PrivateMAC), micros(t.Expires))
 			if err != nil {
 				return err
 			}

@@ -131,9 +131,21 @@ func flatten(all [][]byte, w any) [][]byte {
 	case *tokens.User:
 		texts(w.Realm, w.Name, w.Key)
 		all = append(all, w.PINSalt, w.PINMAC)
+		all = flatten(all, &w.Profile)
+	case *tokens.Profile:
+		texts(w.Display, w.Mail, w.External)
+		for name, value := range w.Attributes {
+			texts(name, value)
+		}
+	case *tokens.NoteWrite:
+		if w.Note != nil {
+			texts(*w.Note)
+		}
+		texts(w.Add...)
 	case *tokens.Token:
-		texts(w.Realm, w.Serial, w.Model, w.Owner, w.Wrapped.Mechanism, w.PublicID)
+		texts(w.Realm, w.Serial, w.Model, w.Hint, w.Owner, w.Wrapped.Mechanism, w.PublicID)
 		all = append(all, w.Wrapped.Blob, w.Binding, w.PrivateMAC)
+		all = append(all, w.Passcodes...)
 		if w.Credential != nil {
 			all = append(all, w.Credential.Encode())
 		}
@@ -195,6 +207,12 @@ func (m *Memory) leaks(c *tokens.Change) bool {
 	}
 	for i := range c.Groups {
 		w = append(w, &c.Groups[i])
+	}
+	for i := range c.Profiles {
+		w = append(w, &c.Profiles[i].Profile)
+	}
+	for i := range c.Notes {
+		w = append(w, &c.Notes[i])
 	}
 	for i := range c.Clients {
 		w = append(w, &c.Clients[i].Client)

@@ -54,6 +54,8 @@ type Memory struct {
 	documents   map[string]tokens.Document
 	invitations map[string]tokens.Invitation
 	groups      map[int64][]string
+	externals   map[name]int64 // by realm and external id: whose it is
+	noted       map[int64]bool // tokens that somebody noted something on
 }
 
 type person struct {
@@ -95,6 +97,8 @@ func NewMemory(t testing.TB) *Memory {
 		documents:   make(map[string]tokens.Document),
 		invitations: make(map[string]tokens.Invitation),
 		groups:      make(map[int64][]string),
+		externals:   make(map[name]int64),
+		noted:       make(map[int64]bool),
 	}
 }
 
@@ -153,6 +157,7 @@ func (m *Memory) subject(known map[int64]*tokens.Subject, p *person) *tokens.Sub
 		return s
 	}
 	u := cloneUser(&p.User)
+	u.Profile = tokens.Profile{}
 	s := &tokens.Subject{User: &u, Standing: cloneStanding(p.Standing)}
 	for _, t := range m.held(p.ID) {
 		s.Tokens = append(s.Tokens, loaded(t))
@@ -246,7 +251,7 @@ func (m *Memory) SetDurability(warnings []string, sync bool) {
 
 func cloneUser(u *tokens.User) tokens.User {
 	c := *u
-	c.PINSalt, c.PINMAC = bytesOrNil(u.PINSalt), bytesOrNil(u.PINMAC)
+	c.PINSalt, c.PINMAC, c.Profile = bytesOrNil(u.PINSalt), bytesOrNil(u.PINMAC), cloneProfile(u.Profile)
 	return c
 }
 
@@ -261,14 +266,15 @@ func cloneStanding(s tokens.Standing) tokens.Standing {
 func cloneToken(t *tokens.Token) tokens.Token {
 	c := *t
 	c.Wrapped.Blob, c.Binding, c.PrivateMAC = bytesOrNil(t.Wrapped.Blob), bytesOrNil(t.Binding), bytesOrNil(t.PrivateMAC)
-	c.Credential = cloneCredential(t.Credential)
+	c.Credential, c.Passcodes = cloneCredential(t.Credential), clonePasscodes(t)
+	c.Tags = append([]string(nil), t.Tags...)
 	return c
 }
 
 // loaded is a token as Load answers it.
 func loaded(t *tokens.Token) tokens.Token {
 	c := cloneToken(t)
-	c.Hint = ""
+	c.Hint, c.Assigned, c.Note, c.Tags = "", time.Time{}, "", nil
 	return c
 }
 

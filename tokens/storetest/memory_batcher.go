@@ -96,7 +96,7 @@ func (m *Memory) handOut(b *batch) {
 	for i := range b.newcomers {
 		u := cloneUser(&b.newcomers[i])
 		u.State, u.Created = tokens.UserEnabled, stored(u.Created)
-		u.PINSalt, u.PINMAC = nil, nil
+		u.PINSalt, u.PINMAC, u.PINDue, u.Profile = nil, nil, false, tokens.Profile{}
 		m.users[u.ID] = &person{User: u, Standing: tokens.Standing{Version: 1}}
 		m.names[name{u.Realm, u.Key}] = m.users[u.ID]
 	}
@@ -104,6 +104,7 @@ func (m *Memory) handOut(b *batch) {
 		g := &b.grants[i]
 		t := m.bySerial(g.Realm, g.Serial)
 		t.State, t.OwnerID, t.Owner, t.Binding = tokens.Active, g.OwnerID, m.users[g.OwnerID].Key, bytesOrNil(g.Binding)
+		t.Assigned = b.Published
 		t.Version++
 		if m.holds[g.OwnerID] == nil {
 			m.holds[g.OwnerID] = make(map[int64]bool)
@@ -114,8 +115,10 @@ func (m *Memory) handOut(b *batch) {
 }
 
 // pristine says whether a token is as it came: any change raises its version, but
-// the moves of an owned one.
-func pristine(t *tokens.Token) bool { return t.State == tokens.Imported && t.Version == 1 }
+// the moves of an owned one, and notes.
+func (m *Memory) pristine(t *tokens.Token) bool {
+	return t.State == tokens.Imported && t.Version == 1 && !m.noted[t.ID]
+}
 
 // Tally implements tokens.Batcher.
 func (m *Memory) Tally(_ context.Context, id int64) (tokens.Tally, error) {
@@ -132,7 +135,7 @@ func (m *Memory) Tally(_ context.Context, id int64) (tokens.Tally, error) {
 		}
 		tally.States[t.State]++
 		models[t.Model]++
-		if pristine(t) {
+		if m.pristine(t) {
 			tally.Fresh++
 		}
 	}
@@ -164,7 +167,7 @@ func (m *Memory) Remove(_ context.Context, id, after int64, limit int, at time.T
 			continue
 		}
 		looked, last = looked+1, token
-		if pristine(t) {
+		if m.pristine(t) {
 			delete(m.tokens, token)
 			delete(m.serials, name{t.Realm, t.Serial})
 			n++

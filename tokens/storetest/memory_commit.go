@@ -43,9 +43,10 @@ func (m *Memory) Commit(ctx context.Context, c *tokens.Change) error {
 		m.accuse("a plaintext seed is in a commit")
 	}
 	for _, check := range []func(*tokens.Change) error{
-		m.checkSense, m.senseOfNewTokens, m.senseOfCabinet,
-		m.checkChains, m.checkStandings, m.checkOwned, m.checkSpends, m.checkTokens, m.checkUnowned,
+		m.checkSense, m.senseOfNewTokens, m.senseOfProfiles, m.senseOfCabinet,
+		m.checkChains, m.checkStandings, m.checkOwned, m.checkSpends, m.checkTokens, m.checkUnowned, m.checkNotes,
 		m.checkClients, m.checkKeys, m.checkDocuments, m.checkInvites, m.checkPublish, m.checkNewTokens, m.checkNewUsers,
+		m.checkExternals,
 	} {
 		if err := check(c); err != nil {
 			return err
@@ -129,6 +130,9 @@ func (m *Memory) checkSense(c *tokens.Change) error {
 	for _, w := range c.Tokens {
 		if w.Expect < 1 || twice(3, w.Token.ID) {
 			return m.nonsense("token %d without a version, or twice", w.Token.ID)
+		}
+		if !m.sensiblePasscodes(&w.Token) {
+			return m.nonsense("token %s with passcodes that are not MACs, or not its to have", w.Token.Serial)
 		}
 	}
 	for _, w := range c.Motions {
@@ -376,13 +380,20 @@ func (m *Memory) apply(c *tokens.Change) {
 	for i := range c.Users {
 		u := cloneUser(&c.Users[i])
 		p := m.users[u.ID]
-		p.State, p.PINSalt, p.PINMAC = u.State, u.PINSalt, u.PINMAC
+		p.State, p.PINSalt, p.PINMAC, p.PINDue = u.State, u.PINSalt, u.PINMAC, u.PINDue
 	}
 	for i := range c.Tokens {
 		n := cloneToken(&c.Tokens[i].Token)
 		t := m.tokens[n.ID]
 		delete(m.holds[t.OwnerID], t.ID)
 		t.State, t.OwnerID, t.Wrapped, t.Binding = n.State, n.OwnerID, n.Wrapped, n.Binding
+		t.Expires, t.Passcodes, t.Uses = stored(n.Expires), n.Passcodes, n.Uses
+		if at := c.Tokens[i].Assigned; at != nil {
+			t.Assigned = stored(*at)
+		}
+		if t.OwnerID == 0 {
+			t.Assigned = time.Time{}
+		}
 		t.Owner = ""
 		if p := m.users[n.OwnerID]; p != nil {
 			t.Owner = p.Key
@@ -434,12 +445,14 @@ func (m *Memory) apply(c *tokens.Change) {
 		t.ID = m.insertToken(cloneToken(t))
 	}
 	m.applyCabinet(c)
+	m.applyProfiles(c)
 	for _, w := range c.NewUsers {
 		w.User.ID = m.id()
 		u := cloneUser(w.User)
 		u.Created = stored(u.Created)
 		m.users[u.ID] = &person{User: u, Standing: tokens.Standing{Version: 1}}
 		m.names[name{u.Realm, u.Key}] = m.users[u.ID]
+		m.keepExternal(&u)
 	}
 	for _, r := range c.Records {
 		r = cloneRecord(r)

@@ -147,6 +147,9 @@ func (m *Memory) Stage(_ context.Context, id int64, list []tokens.Token) ([]bool
 		if t.OwnerID != 0 || t.State != tokens.Imported {
 			return nil, m.nonsense("token %s staged in state %s or with an owner", t.Serial, t.State)
 		}
+		if len(t.Passcodes) > 0 || t.Uses != 0 {
+			return nil, m.nonsense("token %s staged with passcodes, which are enrolled", t.Serial)
+		}
 		if !clean(t.Realm, t.Serial, t.Model, t.Hint, t.Wrapped.Mechanism, t.PublicID) {
 			return nil, m.nonsense("a token with a text that is not UTF-8")
 		}
@@ -164,6 +167,7 @@ func (m *Memory) Stage(_ context.Context, id int64, list []tokens.Token) ([]bool
 		t := cloneToken(&list[i])
 		t.ID, t.Batch, t.Owner, t.Created = m.id(), id, "", stored(t.Created)
 		t.Version, t.UsedAt = 1, 0
+		t.Expires, t.Assigned, t.Note, t.Tags = stored(t.Expires), time.Time{}, "", nil
 		m.tokens[t.ID] = &t
 		m.serials[name{t.Realm, t.Serial}] = &t
 		created[i] = true

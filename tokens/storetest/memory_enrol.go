@@ -3,6 +3,7 @@ package storetest
 import (
 	"bytes"
 	"slices"
+	"time"
 
 	"watchword/tokens"
 )
@@ -44,6 +45,8 @@ func (m *Memory) senseOfNewTokens(c *tokens.Change) error {
 			return m.nonsense("new token %s, a FIDO token without a credential, or another with one", t.Serial)
 		case t.OwnerID != 0 && standingOf(c, t.OwnerID) == nil:
 			return m.nonsense("new token %s without a standing of its owner", t.Serial)
+		case !m.sensiblePasscodes(t):
+			return m.nonsense("new token %s with passcodes that are not MACs, or not its to have", t.Serial)
 		}
 	}
 	return nil
@@ -88,6 +91,13 @@ func (m *Memory) checkNewTokens(c *tokens.Change) error {
 // insertToken stores a token under a new ID. Its own version begins with 1.
 func (m *Memory) insertToken(t tokens.Token) int64 {
 	t.ID, t.Owner, t.Created, t.Version = m.id(), "", stored(t.Created), 1
+	t.Expires, t.Note, t.Tags = stored(t.Expires), "", nil
+	if t.Assigned = stored(t.Assigned); t.Assigned.IsZero() {
+		t.Assigned = t.Created
+	}
+	if t.OwnerID == 0 {
+		t.Assigned = time.Time{}
+	}
 	m.tokens[t.ID] = &t
 	m.serials[name{t.Realm, t.Serial}] = &t
 	if t.Credential != nil {

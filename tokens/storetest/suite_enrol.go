@@ -54,8 +54,9 @@ var enrolTests = []test{
 		plain.Credential = &tokens.Credential{ID: []byte{0}, RPID: "x", UserID: alice.ID, PublicKey: []byte{1}}
 		for _, want := range []tokens.Token{newKey("K1", &alice), plain} {
 			got := k.enrol(want)
-			want.ID, want.Version = got.ID, 1
+			want.ID, want.Version, want.Assigned = got.ID, 1, want.Created
 			k.same("the key as listed", got, want)
+			want.Assigned = time.Time{}
 			list := k.subject("alice").Tokens
 			k.same("the key in its owner's hand", list[len(list)-1], want)
 			for _, ref := range []tokens.Ref{byKey("default", &want), {Realm: "default", Serial: want.Serial}} {
@@ -68,10 +69,11 @@ var enrolTests = []test{
 		want := newToken("S1")
 		want.State, want.OwnerID, want.Owner, want.Hint = tokens.Pending, alice.ID, "alice", "a hint"
 		want.Last, want.Drift, want.UsedAt = 57, -2, 1_700_000_000
+		want.Assigned, want.Expires = want.Created.Add(-time.Hour), want.Created.Add(time.Hour)
 		got := k.enrol(want)
 		want.ID, want.Version = got.ID, 1
 		k.same("the token as listed", got, want)
-		want.Hint = ""
+		want.Hint, want.Assigned = "", time.Time{}
 		k.same("the token in its owner's hand", k.subject("alice").Tokens, []tokens.Token{want})
 	}},
 	{"AnEnrolledTokenLivesLikeOthers", func(k *kit) {

@@ -31,7 +31,7 @@ var loadTests = []test{
 	{"UserComesWithStandingAndAllColumns", func(k *kit) {
 		u := newUser("default", "Ünïcode Ärger 龍")
 		u.PINSalt, u.PINMAC = []byte("sixteen bytes..."), []byte{0, 1, 2, 0xFF}
-		u.State = tokens.UserDisabled
+		u.State, u.PINDue = tokens.UserDisabled, true
 		k.must(tokens.Change{NewUsers: []tokens.NewUser{{User: u}}})
 		s := k.subject(u.Key)
 		k.same("user", *s.User, *u)
@@ -44,6 +44,7 @@ var loadTests = []test{
 		k.user("alice")
 		want := newToken("HOTP-1")
 		want.Type, want.Period, want.Digits, want.Last, want.Drift = tokens.HOTP, 0, 8, 1<<40, -3
+		want.Expires = now().Add(time.Hour)
 		batch := k.begin()
 		k.stage(batch, want)
 		k.must(tokens.Change{Publish: []tokens.Batch{{ID: batch, Tokens: 1}}})
