@@ -296,7 +296,7 @@ func (v *verification) chain(ctx context.Context, chain int64) error {
 func consumed(r *audit.Record) (int64, bool) {
 	switch {
 	case r.Action == string(policy.Verify) && r.Outcome == "accept":
-	case (r.Action == string(policy.TokenResync) || r.Action == string(policy.TokenConfirm)) && r.Outcome == "ok":
+	case (r.Action == string(policy.TokenResync) || r.Action == string(policy.TokenConfirm) || r.Action == string(policy.TokenActivate)) && r.Outcome == "ok":
 	default:
 		return 0, false
 	}

@@ -109,6 +109,16 @@ const conflicts = 50
 func (s *Service) change(ctx context.Context, p Principal, action policy.Action, e audit.Event, refs []Ref,
 	decide func(found []*Subject, c *Change, e *audit.Event) error,
 ) error {
+	return s.changes(ctx, p, action, e, refs, func(found []*Subject, c *Change, e *audit.Event) ([]audit.Event, error) {
+		return nil, decide(found, c, e)
+	})
+}
+
+// changes is change for a use case that has more to tell the audit: decide answers
+// the records of what it does beside, which go with the change.
+func (s *Service) changes(ctx context.Context, p Principal, action policy.Action, e audit.Event, refs []Ref,
+	decide func(found []*Subject, c *Change, e *audit.Event) (beside []audit.Event, err error),
+) error {
 	if err := s.authorise(ctx, p, action, e); err != nil {
 		return err
 	}
@@ -122,17 +132,18 @@ func (s *Service) change(ctx context.Context, p Principal, action policy.Action,
 		s.noteClock(view.Clock, before)
 		var c Change
 		done := s.event(p, action, e)
-		refused := decide(view.Subjects, &c, &done)
+		beside, refused := decide(view.Subjects, &c, &done)
 		if refused != nil {
 			if errors.Is(refused, ErrUnavailable) {
 				return refused
 			}
+			beside = nil
 			done.Outcome = "refused"
 			if done.Reason == "" {
 				done.Reason = refusal(refused)
 			}
 		}
-		err = s.ledger.commit(ctx, &c, []audit.Event{done})
+		err = s.ledger.commit(ctx, &c, append([]audit.Event{done}, beside...))
 		if errors.Is(err, ErrConflict) {
 			continue
 		}

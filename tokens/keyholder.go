@@ -205,7 +205,7 @@ func (s *Service) EachKey(ctx context.Context, f func(*Token) error) error {
 // known of its model. One that is suspended already stays as it is.
 func (s *Service) SuspendKey(ctx context.Context, serial, realm, reason string) (Token, error) {
 	p := Principal{Kind: KindSystem, Scope: policy.ScopeSystem}
-	return s.move(ctx, p, policy.TokenSuspend, realm, serial, reason, func(t, next *Token) error {
+	return s.move(ctx, p, policy.TokenSuspend, realm, serial, reason, func(t, next *Token, _ string) error {
 		if t.Type != FIDO || t.State != Active && t.State != Suspended {
 			return fmt.Errorf("%w: token %s is no FIDO key that is active", ErrState, t.Serial)
 		}

@@ -143,6 +143,20 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 			}
 			return err
 		},
+		"Activate": func(p tokens.Principal) error {
+			_, err := h.Activate(ctx, p, "corp", corp.soft, "000000", "111111")
+			if errors.Is(err, tokens.ErrWrongCode) { // it was looked at
+				return nil
+			}
+			return err
+		},
+		"SetExpiry": func(p tokens.Principal) error {
+			return second(h.SetExpiry(ctx, p, "corp", "C1", start.AddDate(1, 0, 0)))
+		},
+		"Annotate": func(p tokens.Principal) error {
+			return second(h.Annotate(ctx, p, "corp", "C1", tokens.NoteEdit{Add: []string{"blue"}}))
+		},
+		"Replace": func(p tokens.Principal) error { return third(h.Replace(ctx, p, "corp", "C1", "C2", "broken")) },
 		"Invite": func(p tokens.Principal) error {
 			_, _, err := h.Invite(ctx, p, tokens.NewInvitation{Realm: "corp", User: "carol"})
 			return err
@@ -296,6 +310,7 @@ func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
 		"AddKey": policy.KeyAdd, "DeleteKey": policy.KeyDelete,
 		"VerifyKey": policy.Verify, "RefuseLogin": policy.Verify, "LoginHolder": policy.Verify, "KeyHolder": policy.KeyEnrol,
 		"EnrolKey": policy.KeyEnrol, "RefuseKey": policy.KeyEnrol, "EnrolSoft": policy.TokenEnrol, "ConfirmSoft": policy.TokenConfirm,
+		"Activate": policy.TokenActivate, "SetExpiry": policy.TokenExpire, "Annotate": policy.TokenNote, "Replace": policy.TokenReplace,
 		"Invite": policy.InviteAdd, "Invitations": policy.InviteList, "SetGroups": policy.UserGroups, "UserGroups": policy.UserShow,
 		"PutDocument": policy.FIDORules, "May": policy.FIDORules, "Allow": policy.FIDOShow, "Statement": policy.Verify,
 	}

@@ -3,6 +3,7 @@ package tokens
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"watchword/hsm"
 	"watchword/tokens/audit"
@@ -41,7 +42,7 @@ func (s *Service) Resync(ctx context.Context, p Principal, realm, serial, code1,
 			}
 			switch {
 			case t.State == Pending:
-				return fmt.Errorf("%w: token %s waits for its first code: confirm it", ErrState, serial)
+				return fmt.Errorf("%w: token %s waits for two codes: activate it with them", ErrState, serial)
 			case t.State == Lost || t.State == Revoked:
 				return fmt.Errorf("%w: token %s is %s", ErrState, serial, t.State)
 			case sub.User != nil && sub.Locked:
@@ -52,28 +53,10 @@ func (s *Service) Resync(ctx context.Context, p Principal, realm, serial, code1,
 			case t.Type == TOTP && s.skewed.Load():
 				return fmt.Errorf("%w: the clocks of server and database differ", ErrUnavailable)
 			}
-			first, second := parseCode(code1, t.Digits), parseCode(code2, t.Digits)
-			if first == noCode || second == noCode {
-				return fmt.Errorf("%w: token %s shows codes of %d digits", ErrInvalid, serial, t.Digits)
+			factor, ok, err := s.pair(ctx, t, pin, code1, code2, now)
+			if err != nil {
+				return err
 			}
-			factors := s.cfg.Windows.resyncFactors(t, now)
-			job := hsm.Job{Key: t.Sealed(pin), Factors: factors}
-			if len(factors) > 0 {
-				if err := s.custody.HMAC(ctx, []*hsm.Job{&job}); err != nil && job.Err == nil {
-					job.Err = err
-				}
-			}
-			if isTampered(job.Err) {
-				return fmt.Errorf("%w: token %s", ErrTampered, serial)
-			}
-			if job.Err != nil {
-				return translate(job.Err)
-			}
-			near := 0
-			if t.Type == TOTP && len(factors) > 0 {
-				near = int(step(now, t.Period) + int64(t.Drift) - int64(factors[0]))
-			}
-			at, ok := findPair(job.MACs, t.Digits, first, second, near)
 			if !ok {
 				if sub.User != nil {
 					w := sub.touch()
@@ -83,7 +66,7 @@ func (s *Service) Resync(ctx context.Context, p Principal, realm, serial, code1,
 				return fmt.Errorf("%w: no two consecutive codes of token %s; wait for the next code and enter two in a row", ErrWrongCode, serial)
 			}
 			next := *t
-			next.Motion = t.consume(factors[at+1], now)
+			next.Motion = t.consume(factor, now)
 			c.Motions = []MotionWrite{{TokenID: t.ID, UserID: t.OwnerID, Last: next.Last, Drift: next.Drift, UsedAt: next.UsedAt}}
 			if sub.User != nil {
 				w := sub.touch()
@@ -93,9 +76,50 @@ func (s *Service) Resync(ctx context.Context, p Principal, realm, serial, code1,
 				c.Tokens = []TokenWrite{{Token: next, Expect: t.Version}}
 			}
 			e.Detail = append(e.Detail[:len(e.Detail):len(e.Detail)],
-				audit.Field{Name: "factor", Value: itoa(int64(factors[at+1]))}, audit.Field{Name: "drift", Value: itoa(int64(next.Drift))})
+				audit.Field{Name: "factor", Value: itoa(int64(factor))}, audit.Field{Name: "drift", Value: itoa(int64(next.Drift))})
 			out = next
 			return nil
 		})
 	return out, err
+}
+
+// pair looks for two consecutive codes of a token that shows codes, in the windows of
+// a resynchronisation, and answers the moving factor of the second.
+func (s *Service) pair(ctx context.Context, t *Token, pinMAC []byte, code1, code2 string, now time.Time) (factor uint64, found bool, err error) {
+	first, second := parseCode(code1, t.Digits), parseCode(code2, t.Digits)
+	if first == noCode || second == noCode {
+		return 0, false, fmt.Errorf("%w: token %s shows codes of %d digits", ErrInvalid, t.Serial, t.Digits)
+	}
+	factors := s.cfg.Windows.resyncFactors(t, now)
+	macs, err := s.macs(ctx, t, pinMAC, factors)
+	if err != nil {
+		return 0, false, err
+	}
+	near := 0
+	if t.Type == TOTP && len(factors) > 0 {
+		near = int(step(now, t.Period) + int64(t.Drift) - int64(factors[0]))
+	}
+	at, found := findPair(macs, t.Digits, first, second, near)
+	if !found {
+		return 0, false, nil
+	}
+	return factors[at+1], true, nil
+}
+
+// macs are the HMACs of a token's moving factors, computed in the HSM.
+func (s *Service) macs(ctx context.Context, t *Token, pinMAC []byte, factors []uint64) ([][]byte, error) {
+	if len(factors) == 0 {
+		return nil, nil
+	}
+	job := hsm.Job{Key: t.Sealed(pinMAC), Factors: factors}
+	if err := s.custody.HMAC(ctx, []*hsm.Job{&job}); err != nil && job.Err == nil {
+		job.Err = err
+	}
+	switch {
+	case isTampered(job.Err):
+		return nil, fmt.Errorf("%w: token %s", ErrTampered, t.Serial)
+	case job.Err != nil:
+		return nil, translate(job.Err)
+	}
+	return job.MACs, nil
 }

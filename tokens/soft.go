@@ -217,17 +217,9 @@ func (s *Service) ConfirmSoft(ctx context.Context, p Principal, realm, serial, c
 // shows says whether a token shows a code now, and for which factor.
 func (s *Service) shows(ctx context.Context, t *Token, pinMAC []byte, code string, now time.Time) (factor uint64, right bool, err error) {
 	c := candidate{token: t, code: parseCode(code, t.Digits), factors: s.cfg.Windows.factors(nil, t, now)}
-	job := hsm.Job{Key: t.Sealed(pinMAC), Factors: c.factors}
-	if err := s.custody.HMAC(ctx, []*hsm.Job{&job}); err != nil && job.Err == nil {
-		job.Err = err
+	if c.macs, err = s.macs(ctx, t, pinMAC, c.factors); err != nil {
+		return 0, false, err
 	}
-	switch {
-	case isTampered(job.Err):
-		return 0, false, fmt.Errorf("%w: token %s", ErrTampered, t.Serial)
-	case job.Err != nil:
-		return 0, false, translate(job.Err)
-	}
-	c.macs = job.MACs
 	factor, right, _ = c.hit()
 	return factor, right, nil
 }

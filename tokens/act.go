@@ -1,0 +1,139 @@
+package tokens
+
+import (
+	"context"
+
+	"watchword/hsm"
+	"watchword/tokens/audit"
+	"watchword/tokens/policy"
+)
+
+// act is one thing that is done to a token: perform does it, and rehearse says what
+// it would do. Both run the same decide.
+type act struct {
+	action policy.Action
+	event  audit.Event // realm and serial, and what else the audit is told
+	refs   []Ref       // what decide is given; the token's first
+
+	// decide looks at what was loaded and fills in the rest of the deed. It may run
+	// several times, and changes nothing by itself.
+	decide func(ctx context.Context, d *deed) error
+}
+
+// deed is an act while it is decided, and what became of it.
+type deed struct {
+	principal Principal
+	found     []*Subject    // parallel to the act's refs
+	change    *Change       // what is to be written
+	event     *audit.Event  // its record
+	beside    []audit.Event // records of what it does to other tokens, in the same commit
+	token     Token         // as the act leaves it
+}
+
+// unchanged notes that what is asked for is so already.
+func (d *deed) unchanged(t *Token) {
+	d.event.Reason, d.token = string(ReasonUnchanged), *t
+}
+
+// same says whether the act changed nothing.
+func (d *deed) same() bool { return d.event.Reason == string(ReasonUnchanged) }
+
+// note adds to the act's record. The fields that were there belong to the act and
+// are copied: it may be decided again.
+func (d *deed) note(list ...audit.Field) {
+	had := d.event.Detail
+	d.event.Detail = append(had[:len(had):len(had)], list...)
+}
+
+// moves notes from which state to which a token went.
+func (d *deed) moves(from, to State) {
+	d.note(audit.Field{Name: "from", Value: string(from)}, audit.Field{Name: "to", Value: string(to)})
+}
+
+// perform authorises an act and does it, with its records. The deed's token has
+// what listings have, too.
+func (s *Service) perform(ctx context.Context, p Principal, a act) (deed, error) {
+	var d deed
+	err := s.changes(ctx, p, a.action, a.event, a.refs, func(found []*Subject, c *Change, e *audit.Event) ([]audit.Event, error) {
+		d = deed{principal: p, found: found, change: c, event: e}
+		err := a.decide(ctx, &d)
+		return d.beside, err
+	})
+	if err != nil {
+		return deed{event: d.event}, err
+	}
+	s.listing(ctx, &d.token)
+	return d, nil
+}
+
+// rehearse decides an act that was authorised, and writes nothing.
+func (s *Service) rehearse(ctx context.Context, p Principal, a act) (deed, error) {
+	view, err := s.current(ctx, p, a.refs)
+	if err != nil {
+		return deed{}, err
+	}
+	e := s.event(p, a.action, a.event)
+	d := deed{principal: p, found: view.Subjects, change: &Change{}, event: &e}
+	err = a.decide(ctx, &d)
+	return d, err
+}
+
+// listing fills in what only listings have. The act is done: where that cannot be
+// read any more, the answer goes without.
+func (s *Service) listing(ctx context.Context, t *Token) {
+	list, err := s.db.Tokens(ctx, TokenQuery{Realm: t.Realm, Serial: t.Serial, Limit: 1})
+	if err != nil || len(list) == 0 || list[0].ID != t.ID {
+		return
+	}
+	t.Hint, t.Note, t.Tags, t.Assigned = list[0].Hint, list[0].Note, list[0].Tags, list[0].Assigned
+}
+
+// revoked is the token's last form: it is nobody's, and nothing that makes or
+// proves codes is left of it.
+func (t *Token) revoked() Token {
+	next := *t
+	next.State, next.Owner, next.OwnerID = Revoked, "", 0
+	next.Wrapped = hsm.Wrapped{Mechanism: t.Wrapped.Mechanism, KEK: t.Wrapped.KEK, Hash: t.Wrapped.Hash}
+	next.Passcodes = nil
+	return next
+}
+
+// rebindOff is rebind for what turns a token off: that must work on an altered row
+// too. Its binding stays wrong then, so that nothing turns the token on again.
+func (s *Service) rebindOff(ctx context.Context, t *Token, pinMAC []byte, next *Token, nextPIN []byte) (tampered bool, err error) {
+	err = s.rebind(ctx, t, pinMAC, next, nextPIN)
+	if !isTampered(err) || !off(next.State) {
+		return false, err
+	}
+	next.Binding = t.Binding
+	if next.State == Revoked {
+		next.Binding = nil
+	}
+	return true, nil
+}
+
+// endTemporary revokes the temporary passcodes of a user, who has a token again
+// that works. It adds to the change, which holds the user's StandingWrite, and to
+// the records.
+func (s *Service) endTemporary(ctx context.Context, sub *Subject, d *deed, why string) error {
+	for i := range sub.Tokens {
+		t := &sub.Tokens[i]
+		if t.Type != Temporary || t.State == Revoked {
+			continue
+		}
+		next := t.revoked()
+		tampered, err := s.rebindOff(ctx, t, sub.User.PINMAC, &next, nil)
+		if err != nil {
+			return err
+		}
+		d.change.Tokens = append(d.change.Tokens, TokenWrite{Token: next, Expect: t.Version})
+		e := s.event(d.principal, policy.TokenRevoke, audit.Event{Realm: t.Realm, User: sub.User.Key, Serial: t.Serial, Detail: []audit.Field{
+			{Name: "reason", Value: why}, {Name: "from", Value: string(t.State)}, {Name: "to", Value: string(next.State)},
+		}})
+		if tampered {
+			e.Reason = string(ReasonTampered)
+		}
+		d.beside = append(d.beside, e)
+	}
+	return nil
+}
