@@ -92,6 +92,10 @@ func (i *Import) owners(ctx context.Context, list []*entry) error {
 			who.why = i.unfit(who, view.Subjects[k])
 		}
 	}
+	rules, err := i.s.rulesOf(ctx, i.in.Realm)
+	if err != nil {
+		return err
+	}
 	for k, e := range list {
 		if keys[k] == "" {
 			continue
@@ -100,8 +104,8 @@ func (i *Import) owners(ctx context.Context, list []*entry) error {
 		switch {
 		case who.why != "":
 			e.reject("%s", who.why)
-		case who.tokens == MaxTokensPerUser:
-			e.reject("the file has more than %d tokens for %s, the most a user can hold", MaxTokensPerUser, who.name)
+		case who.tokens >= rules.MaxTokens:
+			e.reject("the file has more than %d tokens for %s, the most a user can hold", rules.MaxTokens, who.name)
 		default:
 			who.tokens++
 			i.named++

@@ -13,8 +13,15 @@ import (
 // documents are the documents that this node has read since the registry was last
 // read anew. Each change to a document makes it be read anew.
 type documents struct {
-	mu   sync.Mutex
-	read map[string]*Document // nil: there is none
+	mu     sync.Mutex
+	read   map[string]*Document // nil: there is none
+	opened map[string]proven    // see SealedDocument
+}
+
+// proven is what a sealed document holds, or that it was altered.
+type proven struct {
+	data []byte
+	err  error
 }
 
 // Document answers a document that all nodes share, without a round trip if it
@@ -22,8 +29,12 @@ type documents struct {
 // behalf, and not to be changed. What another node has changed is noticed with
 // the next attempt or act, and after five seconds at the latest.
 func (s *Service) Document(ctx context.Context, name string) (Document, error) {
-	// Read after the registry was: it is never older than that says.
-	known := &s.reg.Load().documents
+	return s.document(ctx, &s.reg.Load().documents, name)
+}
+
+// document is Document as of one reading of the registry: it is read after that
+// was, and never older than that says.
+func (s *Service) document(ctx context.Context, known *documents, name string) (Document, error) {
 	known.mu.Lock()
 	defer known.mu.Unlock()
 	d, ok := known.read[name]

@@ -44,7 +44,7 @@ func (s *Service) EnrolKey(ctx context.Context, p Principal, n NewFIDO) (Token, 
 			if sub == nil {
 				return noUser(realm, n.User)
 			}
-			if err := sub.mayEnrol(); err != nil {
+			if err := s.mayEnrol(ctx, sub); err != nil {
 				return err
 			}
 			now := s.cfg.Now().UTC()

@@ -133,6 +133,7 @@ type editor struct {
 	subject   func(*tokens.Subject)
 	user      func(*tokens.User)
 	client    func(*tokens.Client)
+	document  func(*tokens.Document)
 	chain     func([]audit.Record) []audit.Record
 	made      []audit.Record // a chain that was made up
 	heads     func([]audit.Head) []audit.Head
@@ -200,7 +201,13 @@ func (d *editor) Load(ctx context.Context, refs []tokens.Ref) (tokens.View, erro
 
 func (d *editor) Document(ctx context.Context, name string) (tokens.Document, error) {
 	d.documents.Add(1)
-	return d.Memory.Document(ctx, name)
+	found, err := d.Memory.Document(ctx, name)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.document != nil && err == nil {
+		d.document(&found)
+	}
+	return found, err
 }
 
 func (d *editor) Registry(ctx context.Context) (tokens.Registry, error) {

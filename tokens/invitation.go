@@ -77,7 +77,7 @@ func (s *Service) Invite(ctx context.Context, p Principal, n NewInvitation) (Inv
 			if sub == nil {
 				return noUser(realm, n.User)
 			}
-			if err := sub.mayEnrol(); err != nil {
+			if err := s.mayEnrol(ctx, sub); err != nil {
 				return err
 			}
 			id, text, err := s.inviteCode()

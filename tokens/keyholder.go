@@ -50,7 +50,7 @@ func (s *Service) KeyHolder(ctx context.Context, p Principal, realm, user, rpID 
 	if sub == nil {
 		err = noUser(realm, user)
 	} else {
-		err = sub.mayEnrol()
+		err = s.mayEnrol(ctx, sub)
 	}
 	if err != nil {
 		return KeyHolder{}, s.refuse(ctx, p, policy.KeyEnrol, e, err)
@@ -67,12 +67,16 @@ func (s *Service) KeyHolder(ctx context.Context, p Principal, realm, user, rpID 
 }
 
 // mayEnrol says why a user can get no token more, or nil.
-func (s *Subject) mayEnrol() error {
+func (s *Service) mayEnrol(ctx context.Context, sub *Subject) error {
+	rules, err := s.rulesOf(ctx, sub.User.Realm)
 	switch {
-	case s.User.State != UserEnabled:
-		return fmt.Errorf("%w: user %s is disabled", ErrState, s.User.Name)
-	case len(s.Tokens) >= MaxTokensPerUser:
-		return fmt.Errorf("%w: %s holds %d tokens already, the most a user can; revoke one first", ErrState, s.User.Name, len(s.Tokens))
+	case err != nil:
+		return err
+	case sub.User.State != UserEnabled:
+		return fmt.Errorf("%w: user %s is disabled", ErrState, sub.User.Name)
+	}
+	if err := sub.mayHold(&rules, 1); err != nil {
+		return fmt.Errorf("%w; revoke one first", err)
 	}
 	return nil
 }

@@ -171,8 +171,18 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 			_, err := h.PutDocument(ctx, p, policy.FIDORules, "corp", tokens.DocumentWrite{Name: "fido.rules", Data: []byte("{}")}, nil)
 			return err
 		},
-		"May":   func(p tokens.Principal) error { return h.May(ctx, p, policy.FIDORules, "corp") },
-		"Allow": func(p tokens.Principal) error { return h.Allow(ctx, p, policy.FIDOShow, audit.Event{Realm: "corp"}) },
+		"PutSealed": func(p tokens.Principal) error {
+			_, err := h.PutSealed(ctx, p, policy.FIDORules, "corp", tokens.DocumentWrite{Name: "fido.rules", Data: []byte("{}")}, nil)
+			return err
+		},
+		"Rules": func(p tokens.Principal) error { _, err := h.Rules(ctx, p, "corp"); return err },
+		"SetRules": func(p tokens.Principal) error {
+			_, err := h.SetRules(ctx, p, "corp", -1, tokens.DefaultRules())
+			return err
+		},
+		"DropRules": func(p tokens.Principal) error { _, err := h.DropRules(ctx, p, "corp"); return err },
+		"May":       func(p tokens.Principal) error { return h.May(ctx, p, policy.FIDORules, "corp") },
+		"Allow":     func(p tokens.Principal) error { return h.Allow(ctx, p, policy.FIDOShow, audit.Event{Realm: "corp"}) },
 		"Statement": func(p tokens.Principal) error {
 			_, err := h.Statement(ctx, p, tokens.StatementRequest{Audience: "wiki"}, corp.verified)
 			return err
@@ -182,7 +192,7 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 
 // The use cases that name no realm: what they answer is looked at below.
 var withoutRealm = []string{
-	"Uninvite", "Batches", "ShowBatch", "Undo", "Clients", "Keys", "VerifyAudit", "CheckStatement", "StatementKeys", "RotateStatementKey",
+	"Uninvite", "Batches", "ShowBatch", "Undo", "Clients", "Keys", "VerifyAudit", "CheckStatement", "StatementKeys", "RotateStatementKey", "Realms",
 }
 
 func TestEveryUseCaseIsTried(t *testing.T) {
@@ -312,6 +322,7 @@ func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
 		"EnrolKey": policy.KeyEnrol, "RefuseKey": policy.KeyEnrol, "EnrolSoft": policy.TokenEnrol, "ConfirmSoft": policy.TokenConfirm,
 		"Activate": policy.TokenActivate, "SetExpiry": policy.TokenExpire, "Annotate": policy.TokenNote, "Replace": policy.TokenReplace,
 		"Invite": policy.InviteAdd, "Invitations": policy.InviteList, "SetGroups": policy.UserGroups, "UserGroups": policy.UserShow,
+		"PutSealed": policy.FIDORules, "Rules": policy.RealmShow, "SetRules": policy.RealmRules, "DropRules": policy.RealmRules,
 		"PutDocument": policy.FIDORules, "May": policy.FIDORules, "Allow": policy.FIDOShow, "Statement": policy.Verify,
 	}
 	for _, scope := range []policy.Scope{policy.ScopeAdmin, policy.ScopeHelpdesk, policy.ScopeVerify, policy.ScopeRead} {

@@ -1,6 +1,13 @@
 package tokens
 
-import "time"
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"watchword/tokens/audit"
+)
 
 // Rules are what a realm asks of its users and their tokens.
 type Rules struct {
@@ -38,7 +45,7 @@ type RecoveryRules struct {
 // TemporaryRules say what temporary passcodes there are.
 type TemporaryRules struct {
 	Allow bool          `json:"allow"`
-	Valid time.Duration `json:"-"`    // at most, and if nothing else is asked for
+	Valid time.Duration `json:"-"`    // at most, and if nothing else is asked for: 1 hour to 30 days, in whole hours; valid_hours in JSON
 	Uses  int           `json:"uses"` // at most, and if nothing else is asked for: 1 to 100
 }
 
@@ -51,4 +58,91 @@ func DefaultRules() Rules {
 		Recovery:   RecoveryRules{Allow: true, Codes: 10},
 		Temporary:  TemporaryRules{Valid: 24 * time.Hour, Uses: 5},
 	}
+}
+
+// The bounds of rules.
+const (
+	mostTokens   = 64
+	mostRecovery = 32
+	mostUses     = 100
+	longestValid = 30 * 24 * time.Hour
+)
+
+// temporaryRules is TemporaryRules in JSON.
+type temporaryRules struct {
+	Allow bool  `json:"allow"`
+	Hours int64 `json:"valid_hours"`
+	Uses  int   `json:"uses"`
+}
+
+// MarshalJSON writes Valid as valid_hours.
+func (t TemporaryRules) MarshalJSON() ([]byte, error) {
+	return json.Marshal(temporaryRules{Allow: t.Allow, Hours: int64(t.Valid / time.Hour), Uses: t.Uses})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote. What is left out stays as it is;
+// members that there are not are refused.
+func (t *TemporaryRules) UnmarshalJSON(data []byte) error {
+	in := temporaryRules{Allow: t.Allow, Hours: int64(t.Valid / time.Hour), Uses: t.Uses}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&in); err != nil {
+		return err
+	}
+	if in.Hours < 0 || in.Hours > int64(longestValid/time.Hour) { // and so it does not overflow
+		return fmt.Errorf("%w: temporary.valid_hours is %d; 1 to %d are possible", ErrInvalid, in.Hours, longestValid/time.Hour)
+	}
+	*t = TemporaryRules{Allow: in.Allow, Valid: time.Duration(in.Hours) * time.Hour, Uses: in.Uses}
+	return nil
+}
+
+// check says what is wrong with rules, or nil.
+func (r *Rules) check() error {
+	between := func(name string, n, least, most int) error {
+		if n < least || n > most {
+			return fmt.Errorf("%w: %s is %d; %d to %d are possible", ErrInvalid, name, n, least, most)
+		}
+		return nil
+	}
+	for _, err := range []error{
+		between("max_tokens", r.MaxTokens, 1, mostTokens),
+		between("pin.min", r.PIN.Min, minPIN, maxPIN),
+		between("pin.max", r.PIN.Max, r.PIN.Min, maxPIN),
+		between("recovery.codes", r.Recovery.Codes, 1, mostRecovery),
+		between("temporary.uses", r.Temporary.Uses, 1, mostUses),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	if v := r.Temporary.Valid; v < time.Hour || v > longestValid || v%time.Hour != 0 {
+		return fmt.Errorf("%w: temporary.valid_hours is %g; whole hours from 1 to %d are possible", ErrInvalid, v.Hours(), longestValid/time.Hour)
+	}
+	if r.Activation != ActivateAtOnce && r.Activation != ActivateByCode {
+		return fmt.Errorf("%w: activation %q; it is %s or %s", ErrInvalid, r.Activation, ActivateAtOnce, ActivateByCode)
+	}
+	return nil
+}
+
+// settings are the rules one by one, as the audit names them.
+func (r *Rules) settings() []audit.Field {
+	text := func(name string, v any) audit.Field { return audit.Field{Name: name, Value: fmt.Sprint(v)} }
+	return []audit.Field{
+		text("max_tokens", r.MaxTokens), text("activation", r.Activation),
+		text("pin.min", r.PIN.Min), text("pin.max", r.PIN.Max), text("pin.sequences", r.PIN.Sequences), text("pin.change", r.PIN.Change),
+		text("recovery.allow", r.Recovery.Allow), text("recovery.codes", r.Recovery.Codes),
+		text("temporary.allow", r.Temporary.Allow), text("temporary.valid_hours", int64(r.Temporary.Valid/time.Hour)), text("temporary.uses", r.Temporary.Uses),
+	}
+}
+
+// changes says what is other in next, for the audit: "8 -> 12".
+func (r *Rules) changes(next *Rules) []audit.Field {
+	var list []audit.Field
+	after := next.settings()
+	for i, was := range r.settings() {
+		if was.Value != after[i].Value {
+			list = append(list, audit.Field{Name: was.Name, Value: was.Value + " -> " + after[i].Value})
+		}
+	}
+	return list
 }

@@ -64,7 +64,7 @@ func (s *Service) EnrolSoft(ctx context.Context, p Principal, n NewSoft) (_ Toke
 					waiting = t
 				}
 			}
-			if err := sub.mayEnrol(); err != nil && (waiting == nil || sub.User.State != UserEnabled) {
+			if err := s.mayEnrol(ctx, sub); err != nil && (waiting == nil || sub.User.State != UserEnabled) {
 				return err
 			}
 			if wrapped == nil { // the seed is made once, also where the user is changed meanwhile

@@ -14,7 +14,8 @@ import (
 // DefaultRealm is the realm of whoever names none.
 const DefaultRealm = "default"
 
-// MaxTokensPerUser is how many tokens a user may hold at once.
+// MaxTokensPerUser is how many tokens a user may hold at once, where the realm's
+// rules do not say otherwise.
 const MaxTokensPerUser = 8
 
 // UserState says whether a user may be verified at all.

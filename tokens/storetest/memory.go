@@ -56,6 +56,7 @@ type Memory struct {
 	groups      map[int64][]string
 	externals   map[name]int64 // by realm and external id: whose it is
 	noted       map[int64]bool // tokens that somebody noted something on
+	most        int            // tokens that a user may hold
 }
 
 type person struct {
@@ -99,6 +100,7 @@ func NewMemory(t testing.TB) *Memory {
 		groups:      make(map[int64][]string),
 		externals:   make(map[name]int64),
 		noted:       make(map[int64]bool),
+		most:        tokens.MaxTokensPerUser,
 	}
 }
 
@@ -240,6 +242,14 @@ func (m *Memory) Durability(context.Context) ([]string, bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Clone(m.warnings), m.sync, nil
+}
+
+// SetMost is how many tokens a user may hold from now on: MaxTokensPerUser until it
+// is called. To give one more is an accusation.
+func (m *Memory) SetMost(tokens int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.most = tokens
 }
 
 // SetDurability is what Durability answers from now on.

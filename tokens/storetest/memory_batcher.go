@@ -84,8 +84,8 @@ func (m *Memory) checkGrants(c *tokens.Change, b *batch) error {
 		}
 	}
 	for user, more := range held {
-		if len(m.held(user))+more > tokens.MaxTokensPerUser {
-			m.accuse("user %d gets more than %d tokens", user, tokens.MaxTokensPerUser)
+		if len(m.held(user))+more > m.most {
+			m.accuse("user %d gets more than %d tokens", user, m.most)
 		}
 	}
 	return nil

@@ -271,8 +271,8 @@ func (m *Memory) checkTokens(c *tokens.Change) error {
 		return &tokens.ConflictError{TokenIDs: behind}
 	}
 	for user, more := range held {
-		if more > 0 && len(m.held(user))+more > tokens.MaxTokensPerUser {
-			m.accuse("user %d gets more than %d tokens", user, tokens.MaxTokensPerUser)
+		if more > 0 && len(m.held(user))+more > m.most {
+			m.accuse("user %d gets more than %d tokens", user, m.most)
 		}
 	}
 	return nil

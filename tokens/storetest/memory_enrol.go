@@ -81,8 +81,8 @@ func (m *Memory) checkNewTokens(c *tokens.Change) error {
 		}
 	}
 	for user, more := range held {
-		if more > 0 && len(m.held(user))+more > tokens.MaxTokensPerUser {
-			m.accuse("user %d gets more than %d tokens", user, tokens.MaxTokensPerUser)
+		if more > 0 && len(m.held(user))+more > m.most {
+			m.accuse("user %d gets more than %d tokens", user, m.most)
 		}
 	}
 	return nil
