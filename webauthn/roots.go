@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rsa"
 	"crypto/sha256"
-	"crypto/subtle"
 	"crypto/x509"
 	_ "embed" // roots.pem
 	"encoding/base64"
@@ -174,15 +173,9 @@ func (s *Service) SetRoots(ctx context.Context, p tokens.Principal, text []byte)
 	if err != nil {
 		return s.refuseDocument(ctx, p, actRules, err, detail[:1])
 	}
-	var sealed []byte
-	if len(certs) > 0 {
-		var plain []byte
-		for _, c := range certs {
-			plain = append(plain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
-		}
-		if sealed, err = s.sealDocument(ctx, rootsDocument, plain); err != nil {
-			return err
-		}
+	var plain []byte // nil: there are to be none
+	for _, c := range certs {
+		plain = append(plain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})...)
 	}
 	for range documentAttempts {
 		expect := int64(0)
@@ -192,11 +185,11 @@ func (s *Service) SetRoots(ctx context.Context, p tokens.Principal, text []byte)
 			expect = doc.Version
 		case !errors.Is(err, tokens.ErrNotFound):
 			return err
-		case sealed == nil: // none before, none now
+		case plain == nil: // none before, none now
 			return s.core.Allow(ctx, p, actRules, audit.Event{Detail: detail})
 		}
-		_, err = s.core.PutDocument(ctx, p, actRules, "", tokens.DocumentWrite{
-			Name: rootsDocument, Expect: expect, Updated: now, Data: sealed,
+		_, err = s.core.PutSealed(ctx, p, actRules, "", tokens.DocumentWrite{
+			Name: rootsDocument, Expect: expect, Updated: now, Data: plain,
 		}, detail)
 		if !moved(err) {
 			return err
@@ -226,24 +219,20 @@ func (s *Service) Roots(ctx context.Context, p tokens.Principal) ([]RootInfo, er
 // ownRoots are the own roots; nil if there are none. Nothing in them may be
 // changed.
 func (s *Service) ownRoots(ctx context.Context) ([]*x509.Certificate, error) {
-	doc, err := s.core.Document(ctx, rootsDocument)
-	if errors.Is(err, tokens.ErrNotFound) {
+	doc, err := s.core.SealedDocument(ctx, rootsDocument)
+	switch {
+	case errors.Is(err, tokens.ErrNotFound):
 		return nil, nil
-	}
-	if err != nil {
-		return nil, err
+	case err != nil && !errors.Is(err, tokens.ErrTampered):
+		return nil, err // the HSM's trouble is not the document's
 	}
 	s.meta.mu.Lock()
 	r := s.meta.roots
 	s.meta.mu.Unlock()
 	if r == nil || r.version != doc.Version {
 		r = &loadedRoots{version: doc.Version}
-		plain, err := s.unsealDocument(ctx, rootsDocument, doc.Data)
-		if errors.Is(err, tokens.ErrUnavailable) {
-			return nil, err // the HSM's trouble is not the document's
-		}
 		if err == nil {
-			r.certs, err = parseRoots(plain)
+			r.certs, err = parseRoots(doc.Data)
 		}
 		if err != nil {
 			r.err = fmt.Errorf("own roots: %w", err)
@@ -254,38 +243,6 @@ func (s *Service) ownRoots(ctx context.Context) ([]*x509.Certificate, error) {
 		s.meta.mu.Unlock()
 	}
 	return r.certs, r.err
-}
-
-// sealDocument puts a MAC under the HSM's binding key before a document that nobody
-// signed, so that whoever writes to the database cannot add to what is trusted.
-func (s *Service) sealDocument(ctx context.Context, name string, data []byte) ([]byte, error) {
-	mac, err := s.core.CeremonyMAC(ctx, sealedDocument(name, data))
-	if err != nil {
-		return nil, err
-	}
-	return append([]byte(hex.EncodeToString(mac[:])+"\n"), data...), nil
-}
-
-// unsealDocument is what was sealed; ErrTampered if it is not that.
-func (s *Service) unsealDocument(ctx context.Context, name string, data []byte) ([]byte, error) {
-	wrong := fmt.Errorf("%w (document %s)", tokens.ErrTampered, name)
-	const hexes = 2 * sha256.Size
-	if len(data) <= hexes || data[hexes] != '\n' {
-		return nil, wrong
-	}
-	mac, err := s.core.CeremonyMAC(ctx, sealedDocument(name, data[hexes+1:]))
-	if err != nil {
-		return nil, err
-	}
-	if subtle.ConstantTimeCompare([]byte(hex.EncodeToString(mac[:])), data[:hexes]) != 1 {
-		return nil, wrong
-	}
-	return data[hexes+1:], nil
-}
-
-// sealedDocument is what the MAC of a document is over. No ceremony's state begins so.
-func sealedDocument(name string, data []byte) []byte {
-	return append([]byte("watchword-document-1\x00"+name+"\x00"), data...)
 }
 
 // moved says whether a write of a document met another node's.

@@ -126,14 +126,17 @@ func TestRootsWrittenIntoTheDatabaseAreNotTrusted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	concerns, err := h.sealDocument(t.Context(), concernsDocument, mdsPEM(planted.cert))
+	if _, err := h.cores[0].PutSealed(t.Context(), system, actImport, "", tokens.DocumentWrite{Name: concernsDocument, Data: mdsPEM(planted.cert)}, nil); err != nil {
+		t.Fatal(err)
+	}
+	concerns, err := h.cores[0].Document(t.Context(), concernsDocument)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, data := range map[string][]byte{
 		"added to":                   append(bytes.Clone(doc.Data), mdsPEM(planted.cert)...),
 		"without a MAC":              mdsPEM(planted.cert),
-		"with another document's":    concerns,
+		"with another document's":    concerns.Data,
 		"with nothing but their MAC": doc.Data[:64],
 		"empty":                      {},
 	} {
@@ -158,5 +161,24 @@ func TestRootsWrittenIntoTheDatabaseAreNotTrusted(t *testing.T) {
 	}
 	if list, err := h.Roots(t.Context(), h.admin); err != nil || len(list) != 1 {
 		t.Errorf("after they were set anew: %+v, %v", list, err)
+	}
+}
+
+// The form of a sealed document has shipped: what was sealed is read for ever.
+func TestRootsThatWereSealedBeforeAreTrusted(t *testing.T) {
+	h := newMDSHouse(t)
+	own := mdsCert(t, nil, isCA)
+	plain := mdsPEM(own.cert)
+	mac, err := h.cores[0].CeremonyMAC(t.Context(), append([]byte("watchword-document-1\x00fido.roots\x00"), plain...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := append([]byte(hex.EncodeToString(mac[:])+"\n"), plain...)
+	if _, err := h.cores[0].PutDocument(t.Context(), system, actRules, "", tokens.DocumentWrite{Name: rootsDocument, Data: data}, nil); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(own.cert.Raw)
+	if list, err := h.Roots(t.Context(), h.admin); err != nil || len(list) != 1 || list[0].SHA256 != hex.EncodeToString(sum[:]) {
+		t.Errorf("they are %+v, %v", list, err)
 	}
 }

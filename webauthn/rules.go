@@ -277,18 +277,14 @@ func ParseRules(data []byte) (RuleSet, error) {
 
 // rules are the rules as they stand; version zero: nobody has made any.
 func (s *Service) rules(ctx context.Context) (RuleSet, int64, error) {
-	doc, err := s.core.Document(ctx, rulesDocument)
+	doc, err := s.core.SealedDocument(ctx, rulesDocument)
 	switch {
 	case errors.Is(err, tokens.ErrNotFound):
 		return RuleSet{}, 0, nil
 	case err != nil:
 		return RuleSet{}, 0, err
 	}
-	plain, err := s.unsealDocument(ctx, rulesDocument, doc.Data)
-	if err != nil {
-		return RuleSet{}, 0, err
-	}
-	rs, err := ParseRules(plain)
+	rs, err := ParseRules(doc.Data)
 	if err != nil {
 		// Rules that cannot be read allow nothing.
 		return RuleSet{}, 0, fmt.Errorf("%w: the FIDO rules in the database: %w", tokens.ErrTampered, err)
@@ -329,11 +325,8 @@ func (s *Service) SetRules(ctx context.Context, p tokens.Principal, rs RuleSet, 
 	if encoded, err = json.Marshal(rs); err != nil {
 		return fmt.Errorf("encode the rules: %w", err)
 	}
-	if encoded, err = s.sealDocument(ctx, rulesDocument, encoded); err != nil {
-		return err
-	}
 	detail := []audit.Field{{Name: "from_version", Value: strconv.FormatInt(expect, 10)}, {Name: "realms", Value: strconv.Itoa(len(rs.Realms))}}
-	_, err = s.core.PutDocument(ctx, p, actRules, "", tokens.DocumentWrite{Name: rulesDocument, Expect: expect, Data: encoded}, detail)
+	_, err = s.core.PutSealed(ctx, p, actRules, "", tokens.DocumentWrite{Name: rulesDocument, Expect: expect, Data: encoded}, detail)
 	return err
 }
 

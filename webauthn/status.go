@@ -295,10 +295,6 @@ func (s *Service) noteActs(ctx context.Context, m *loadedMetadata, now map[[2]st
 	if err != nil {
 		return err
 	}
-	sealed, err := s.sealDocument(ctx, concernsDocument, data)
-	if err != nil {
-		return err
-	}
 	detail := []audit.Field{{Name: "number", Value: strconv.FormatInt(m.number, 10)}, {Name: "concerned", Value: strconv.Itoa(len(list))}}
 	for i, one := range news {
 		if i == actAtOnce {
@@ -307,8 +303,8 @@ func (s *Service) noteActs(ctx context.Context, m *loadedMetadata, now map[[2]st
 		}
 		detail = append(detail, audit.Field{Name: "key", Value: one.Realm + "/" + one.Serial + " " + one.Status})
 	}
-	_, err = s.core.PutDocument(ctx, system, actImport, "", tokens.DocumentWrite{
-		Name: concernsDocument, Expect: version, Updated: s.cfg.Now(), Data: sealed,
+	_, err = s.core.PutSealed(ctx, system, actImport, "", tokens.DocumentWrite{
+		Name: concernsDocument, Expect: version, Updated: s.cfg.Now(), Data: data,
 	}, detail)
 	if moved(err) {
 		return nil // another node was first; what it did not see, the next walk does
@@ -333,20 +329,16 @@ func (s *Service) noteActs(ctx context.Context, m *loadedMetadata, now map[[2]st
 // actedOn reads what was done before. What cannot be believed is as nothing: at
 // worst something is done again.
 func (s *Service) actedOn(ctx context.Context) ([]actedOn, int64, error) {
-	doc, err := s.core.Document(ctx, concernsDocument)
-	if errors.Is(err, tokens.ErrNotFound) {
+	doc, err := s.core.SealedDocument(ctx, concernsDocument)
+	switch {
+	case errors.Is(err, tokens.ErrNotFound):
 		return nil, 0, nil
-	}
-	if err != nil {
+	case err != nil && !errors.Is(err, tokens.ErrTampered):
 		return nil, 0, err
 	}
 	var list []actedOn
-	data, err := s.unsealDocument(ctx, concernsDocument, doc.Data)
-	if errors.Is(err, tokens.ErrUnavailable) {
-		return nil, 0, err
-	}
 	if err == nil {
-		err = json.Unmarshal(data, &list)
+		err = json.Unmarshal(doc.Data, &list)
 	}
 	if err != nil {
 		s.log.Error("what was done about status reports is not readable; it is done anew", "reason", err)
