@@ -84,7 +84,8 @@ type problem struct {
 	Title  string          `json:"title"`
 	Status int             `json:"status"`
 	Detail string          `json:"detail"`
-	Report json.RawMessage `json:"-"` // all of it, where it has the members of an import's report too
+	Say    string          `json:"say"` // what to tell whoever called
+	Report json.RawMessage `json:"-"`   // all of it, where it has the members of an import's report too
 }
 
 // refusal is an error that the server answered.
@@ -100,6 +101,28 @@ const maxAnswer = 64 << 20
 
 // do sends a request and answers the body of a good answer.
 func (c *client) do(ctx context.Context, r call) ([]byte, error) {
+	stream, err := c.open(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	defer stream.Close()
+	body, err := io.ReadAll(io.LimitReader(stream, maxAnswer+1))
+	if err == nil && len(body) > maxAnswer {
+		err = errors.New("the answer is too long")
+	}
+	if err != nil {
+		return nil, brokeOff(r, err)
+	}
+	return body, nil
+}
+
+func brokeOff(r call, err error) error {
+	return &failure{What: r.what, Why: "the answer broke off: " + err.Error(), Do: "see what was done before trying again"}
+}
+
+// open sends a request and answers the body of a good answer as it comes, however
+// long it is. The caller closes it.
+func (c *client) open(ctx context.Context, r call) (io.ReadCloser, error) {
 	request, err := c.request(ctx, r)
 	if err != nil {
 		return nil, err
@@ -119,16 +142,13 @@ func (c *client) do(ctx context.Context, r call) ([]byte, error) {
 	if err != nil {
 		return nil, c.unreachable(r, err)
 	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer+1))
-	if err == nil && len(body) > maxAnswer {
-		err = errors.New("the answer is too long")
-	}
-	if err != nil {
-		return nil, &failure{What: r.what, Why: "the answer broke off: " + err.Error(), Do: "see what was done before trying again"}
-	}
 	if answer.StatusCode >= 200 && answer.StatusCode <= 299 {
-		return body, nil
+		return answer.Body, nil
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	if err != nil {
+		return nil, brokeOff(r, err)
 	}
 	return nil, c.refused(r, answer.StatusCode, body)
 }

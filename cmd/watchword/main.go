@@ -36,6 +36,9 @@ func run(args []string) int {
 		return exitNo
 	}
 	printError(err)
+	if refused := new(refusal); errors.As(err, &refused) {
+		_ = told(nil, refused.problem.Say)
+	}
 	if errors.Is(err, errPINRefused) {
 		return exitPIN
 	}
@@ -73,7 +76,7 @@ Exit codes: 0 done, 1 the answer is no (reject, not intact), 2 an error.`,
 		serveCommand(), configCommand(), versionCommand(), completionCommand(),
 		importCommand(c), userCommand(c), whyCommand(c), tokenCommand(c),
 		verifyCommand(c), statementCommand(c), auditCommand(c), clientCommand(c), keyCommand(c),
-		fidoCommand(c),
+		fidoCommand(c), realmCommand(c), reportCommand(c),
 		hsmCommand(),
 	)
 	root.CompletionOptions.DisableDefaultCmd = true

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,7 +23,9 @@ func tokenCommand(c *client) *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	token.AddCommand(
-		tokenList(c), tokenShow(c), tokenAssign(c), tokenResync(c), tokenUnlock(c),
+		tokenList(c), tokenShow(c), tokenStory(c), tokenDrift(c),
+		tokenNew(c), tokenAssign(c), tokenActivate(c), tokenReplace(c), tokenResync(c), tokenUnlock(c),
+		tokenExpire(c), tokenNote(c), tokenTag(c), tokenLost(c), tokenBulk(c),
 		tokenAct(c, act{
 			name: "unassign", short: "Take tokens back from their user",
 			long:    "The token can be handed to somebody else then. Codes that were used stay used.",
@@ -39,11 +42,6 @@ func tokenCommand(c *client) *cobra.Command {
 			example: "  watchword token resume 24680017 --reason 'found in the car'",
 		}),
 		tokenAct(c, act{
-			name: "lost", short: "Mark tokens as lost: nothing of them is accepted any more",
-			long:    "When this has answered, no code of the token is accepted any more, nor the key if\nit is one, on any node.",
-			example: "  watchword token lost 24680017 --reason 'stolen on the train'",
-		}),
-		tokenAct(c, act{
 			name: "revoke", short: "Revoke tokens for good: their seeds are destroyed",
 			long:    "There is no way back, and a FIDO key can never be enrolled again. On a terminal the serial is asked for once more, unless --yes is given.",
 			example: "  watchword token revoke 24680017 --yes", final: true,
@@ -53,15 +51,15 @@ func tokenCommand(c *client) *cobra.Command {
 }
 
 func tokenList(c *client) *cobra.Command {
-	var user, state, q string
+	var user, state, kind, q, tag string
 	var batch, limit int
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List tokens",
-		Example: "  watchword token list --state imported\n  watchword token list --user alice\n  watchword token list --q 2468 --limit 0 --json",
+		Example: "  watchword token list --state imported\n  watchword token list --user alice\n  watchword token list --q 2468 --limit 0 --json\n  watchword token list --tag contractor",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r := call{what: "list tokens", path: pathTo("tokens"), query: c.query("user", user, "state", state, "q", q)}
+			r := call{what: "list tokens", path: pathTo("tokens"), query: c.query("user", user, "state", state, "type", kind, "q", q, "tag", tag)}
 			if batch != 0 {
 				r.query.Set("batch", itoa(batch))
 			}
@@ -74,8 +72,10 @@ func tokenList(c *client) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&user, "user", "", "only this user's")
-	f.StringVar(&state, "state", "", "only in this state: imported, active, suspended, lost or revoked")
+	f.StringVar(&state, "state", "", "only in this state: imported, pending, active, suspended, lost or revoked")
+	f.StringVar(&kind, "type", "", "only of this type: totp, hotp, yubico, fido, recovery or temporary")
 	f.StringVar(&q, "q", "", "part of the serial or of the user's name")
+	f.StringVar(&tag, "tag", "", "only with this tag")
 	f.IntVar(&batch, "batch", 0, "only of this import (see watchword import list)")
 	limitFlag(cmd, &limit)
 	return cmd
@@ -91,6 +91,9 @@ func tokenTable(tokens []api.Token) *table {
 
 // kindOf is "totp sha1 6 30s", "yubico vvhvcccccccd", or "fido example.org".
 func kindOf(t *api.Token) string {
+	if t.Type == "recovery" || t.Type == "temporary" {
+		return string(t.Type) + map[bool]string{true: " codes", false: " passcode"}[t.Type == "recovery"]
+	}
 	if t.PublicId != nil {
 		return strings.TrimSpace(string(t.Type) + " " + clean(*t.PublicId))
 	}
@@ -126,17 +129,38 @@ func tokenShow(c *client) *cobra.Command {
 		Example: "  watchword token show 24680017",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			t, printed, err := get[api.Token](cmd, c, call{what: "show token " + args[0], path: pathTo("tokens", args[0]), query: c.query()})
+			t, printed, err := get[piece](cmd, c, call{what: "show token " + args[0], path: pathTo("tokens", args[0]), query: c.query()})
 			if err != nil || printed {
 				return err
 			}
-			table := tokenTable([]api.Token{t})
+			table := tokenTable([]api.Token{t.Token})
+			noteLife(table, &t)
 			if t.Hint != nil {
 				table.note("The file that it came with names " + *t.Hint + ".")
 			}
-			noteKey(table, &t)
+			noteKey(table, &t.Token)
 			return table.print(cmd.OutOrStdout())
 		},
+	}
+}
+
+// noteLife says what there is to say of any token, beside the table.
+func noteLife(table *table, t *piece) {
+	if t.Assigned != nil {
+		table.note("Assigned " + toMinuteOf(t.Assigned) + ".")
+	}
+	if t.Expires != nil {
+		verb := "Expires "
+		if !t.Expires.After(time.Now()) {
+			verb = "Expired "
+		}
+		table.note(verb + toMinuteOf(t.Expires) + ".")
+	}
+	if len(t.Tags) > 0 {
+		table.note("Tags: " + strings.Join(t.Tags, ", "))
+	}
+	if t.Note != "" {
+		table.note("Note: " + t.Note)
 	}
 }
 
@@ -261,20 +285,30 @@ func confirm(serial string) bool {
 
 // actOnToken does something to a token and says how it is then.
 func (c *client) actOnToken(cmd *cobra.Command, name, serial string, body any) error {
-	t, printed, err := get[api.Token](cmd, c, call{
+	t, printed, err := get[piece](cmd, c, call{
 		what: name + " token " + serial, method: http.MethodPost, path: pathTo("tokens", serial, name), query: c.query(), body: body,
 	})
 	if err != nil || printed {
 		return err
 	}
-	holder := "nobody holds it"
-	if t.User != "" {
-		holder = t.User + " holds it"
-	}
 	if name == "resync" {
-		return say(cmd, "Token %s is resynchronised (%s); %s.", t.Serial, movesOf(&t), holder)
+		err = say(cmd, "Token %s is resynchronised (%s); %s.", t.Serial, movesOf(&t.Token), holderOf(&t.Token))
+	} else {
+		err = sayToken(cmd, &t)
 	}
-	return say(cmd, "Token %s is %s; %s.", t.Serial, t.State, holder)
+	return told(err, t.Say)
+}
+
+// sayToken says how a token is now.
+func sayToken(cmd *cobra.Command, t *piece) error {
+	return say(cmd, "Token %s is %s; %s.", t.Serial, t.State, holderOf(&t.Token))
+}
+
+func holderOf(t *api.Token) string {
+	if t.User == "" {
+		return "nobody holds it"
+	}
+	return t.User + " holds it"
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }

@@ -2,8 +2,9 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
-	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -20,32 +21,15 @@ func userCommand(c *client) *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	user.AddCommand(
-		userAdd(c), userList(c), userShow(c), userPIN(c), userGroups(c),
+		userAdd(c), userEdit(c), userList(c), userShow(c), userImport(c), userExport(c),
+		userPIN(c), userChangePIN(c), userGroups(c),
+		userRecovery(c), userTemporary(c), userStory(c),
 		userInvite(c), userInvitations(c), userUninvite(c),
 		userAct(c, "enable", "Let a disabled user be verified again", "%s is enabled."),
 		userAct(c, "disable", "Reject every code and key of a user", "%s is disabled: every code and key is rejected."),
 		userAct(c, "unlock", "Forget a user's failures: the lock and every waiting time end", "%s is unlocked."),
 	)
 	return c.flags(user)
-}
-
-func userAdd(c *client) *cobra.Command {
-	return &cobra.Command{
-		Use:     "add NAME",
-		Short:   "Add a user",
-		Example: "  watchword user add alice",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			u, printed, err := get[api.User](cmd, c, call{
-				what: "add user " + args[0], method: http.MethodPost, path: pathTo("users"), query: c.query(),
-				body: map[string]string{"name": args[0]},
-			})
-			if err != nil || printed {
-				return err
-			}
-			return say(cmd, "User %s is added; hand over a token with: watchword token assign SERIAL %s", u.Name, u.Name)
-		},
-	}
 }
 
 func userAct(c *client, act, short, sentence string) *cobra.Command {
@@ -55,40 +39,52 @@ func userAct(c *client, act, short, sentence string) *cobra.Command {
 		Example: "  watchword user " + act + " alice",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			u, printed, err := get[api.User](cmd, c, call{
+			u, printed, err := get[person](cmd, c, call{
 				what: act + " user " + args[0], method: http.MethodPost, path: pathTo("users", args[0], act), query: c.query(),
 			})
 			if err != nil || printed {
 				return err
 			}
-			return say(cmd, sentence, u.Name)
+			return told(say(cmd, sentence, u.Name), u.Say)
 		},
 	}
 }
 
 func userList(c *client) *cobra.Command {
-	var q string
+	var q, group, external string
 	var limit int
 	cmd := &cobra.Command{
 		Use:     "list",
 		Short:   "List users",
-		Example: "  watchword user list\n  watchword user list --q ali --json",
+		Example: "  watchword user list\n  watchword user list --q ali --json\n  watchword user list --group board\n  watchword user list --external-id 4711",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			users, printed, err := list[api.User](cmd, c, call{what: "list users", path: pathTo("users"), query: c.query("q", q)}, limit)
+			users, printed, err := list[person](cmd, c, call{
+				what: "list users", path: pathTo("users"), query: c.query("q", q, "group", group, "external_id", external),
+			}, limit)
 			if err != nil || printed {
 				return err
 			}
 			t := newTable("NAME", "REALM", "STATE", "PIN", "TOKENS", "FAILURES", "ADDED")
 			for _, u := range users {
-				t.add(u.Name, u.Realm, standing(&u), yesNo(u.HasPin), fmt.Sprint(u.TokenCount), fmt.Sprint(u.Failures), toMinute(u.Created))
+				t.add(u.Name, u.Realm, standing(&u.User), pinOf(&u), fmt.Sprint(u.TokenCount), fmt.Sprint(u.Failures), toMinute(u.Created))
 			}
 			return printList(cmd, t, "there is no such user")
 		},
 	}
 	cmd.Flags().StringVar(&q, "q", "", "part of the name")
+	cmd.Flags().StringVar(&group, "group", "", "only who is in this group")
+	cmd.Flags().StringVar(&external, "external-id", "", "only who has this id in the other directory")
 	limitFlag(cmd, &limit)
 	return cmd
+}
+
+// pinOf is "yes", "no", or "due" where it must be changed first.
+func pinOf(u *person) string {
+	if u.HasPin && u.PINDue {
+		return "due"
+	}
+	return yesNo(u.HasPin)
 }
 
 func limitFlag(cmd *cobra.Command, limit *int) {
@@ -110,13 +106,11 @@ func userShow(c *client) *cobra.Command {
 		Example: "  watchword user show alice",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			u, printed, err := get[api.User](cmd, c, call{what: "show user " + args[0], path: pathTo("users", args[0]), query: c.query()})
+			u, printed, err := get[person](cmd, c, call{what: "show user " + args[0], path: pathTo("users", args[0]), query: c.query()})
 			if err != nil || printed {
 				return err
 			}
-			err = say(cmd, "User %s of realm %s, added %s: %s, %s, %s since the last accept.",
-				u.Name, u.Realm, toMinute(u.Created), standing(&u), map[bool]string{true: "with a PIN", false: "without a PIN"}[u.HasPin], plural(u.Failures, "failure"))
-			if err != nil || u.Tokens == nil {
+			if err := sayUser(cmd, &u); err != nil || u.Tokens == nil {
 				return err
 			}
 			return printList(cmd, tokenTable(*u.Tokens), "the user holds no token; hand one over with: watchword token assign SERIAL "+u.Name)
@@ -124,64 +118,32 @@ func userShow(c *client) *cobra.Command {
 	}
 }
 
-func userPIN(c *client) *cobra.Command {
-	var file string
-	var remove bool
-	cmd := &cobra.Command{
-		Use:   "pin NAME",
-		Short: "Set or remove a user's PIN",
-		Long: `Sets the PIN, read from the terminal or from a file, never from the command line,
-where others could see it. From then on a code is the PIN followed by the OTP.`,
-		Example: "  watchword user pin alice\n  watchword user pin alice --pin-file pin.txt\n  watchword user pin alice --remove",
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			r := call{what: "set the PIN of " + args[0], method: http.MethodPut, path: pathTo("users", args[0], "pin"), query: c.query()}
-			sentence := "%s has a PIN: a code is the PIN followed by the OTP."
-			switch {
-			case remove && file != "":
-				return &failure{What: r.what, Why: "--pin-file and --remove exclude each other"}
-			case remove:
-				r.what, r.method, sentence = "remove the PIN of "+args[0], http.MethodDelete, "%s has no PIN: a code is the OTP alone."
-			default:
-				pin, err := readPIN(file)
-				if err != nil {
-					return &failure{What: r.what, Why: err.Error(), Do: "type it at the terminal, or name a file whose only line it is with --pin-file"}
-				}
-				r.body = map[string]string{"pin": pin}
-			}
-			u, printed, err := get[api.User](cmd, c, r)
-			if err != nil || printed {
-				return err
-			}
-			return say(cmd, sentence, u.Name)
-		},
+// sayUser says how a user stands, and who it is.
+func sayUser(cmd *cobra.Command, u *person) error {
+	pin := map[string]string{"yes": "with a PIN", "no": "without a PIN", "due": "with a PIN that must be changed first"}[pinOf(u)]
+	err := say(cmd, "User %s of realm %s, added %s: %s, %s, %s since the last accept.",
+		u.Name, u.Realm, toMinute(u.Created), standing(&u.User), pin, plural(u.Failures, "failure"))
+	line := func(name, value string) {
+		if err == nil && value != "" {
+			err = say(cmd, "%s: %s", name, value)
+		}
 	}
-	cmd.Flags().StringVar(&file, "pin-file", "", "file whose only line is the PIN")
-	cmd.Flags().BoolVar(&remove, "remove", false, "remove the PIN")
-	return cmd
+	line("Full name", u.Display)
+	line("Mail", u.Mail)
+	line("External id", u.ExternalID)
+	line("Groups", strings.Join(u.Groups, ", "))
+	for _, name := range slices.Sorted(maps.Keys(u.Attributes)) {
+		line("Attribute "+clean(name), u.Attributes[name])
+	}
+	return err
 }
 
-func readPIN(file string) (string, error) {
-	if file != "" {
-		return readLine(file)
+// told adds to an answer what to tell whoever called, which is no part of it.
+func told(err error, words string) error {
+	if err == nil && words != "" {
+		hint("tell them: %s", words)
 	}
-	if !onTerminal(os.Stdin) {
-		return "", fmt.Errorf("standard input is no terminal")
-	}
-	first, err := askSecret("New PIN: ")
-	if err != nil {
-		return "", err
-	}
-	second, err := askSecret("Again: ")
-	switch {
-	case err != nil:
-		return "", err
-	case len(first) == 0:
-		return "", fmt.Errorf("the PIN is empty")
-	case string(first) != string(second):
-		return "", fmt.Errorf("the two PINs differ")
-	}
-	return string(first), nil
+	return err
 }
 
 // say prints a sentence about what was done.
