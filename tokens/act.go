@@ -116,9 +116,15 @@ func (s *Service) rebindOff(ctx context.Context, t *Token, pinMAC []byte, next *
 // that works. It adds to the change, which holds the user's StandingWrite, and to
 // the records.
 func (s *Service) endTemporary(ctx context.Context, sub *Subject, d *deed, why string) error {
+	return s.endPasscodes(ctx, sub, d, Temporary, why)
+}
+
+// endPasscodes does the same with one kind of passcodes, but for those that the
+// change writes anyway.
+func (s *Service) endPasscodes(ctx context.Context, sub *Subject, d *deed, kind Type, why string) error {
 	for i := range sub.Tokens {
 		t := &sub.Tokens[i]
-		if t.Type != Temporary || t.State == Revoked {
+		if t.Type != kind || t.State == Revoked || d.change.writes(t.ID) {
 			continue
 		}
 		next := t.revoked()

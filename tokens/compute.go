@@ -21,7 +21,6 @@ type trial struct {
 	user     *User    // the subject's, or the decoy's
 	bar      Reason
 	cands    []candidate
-	decoyed  bool       // cands holds the decoy: the user has no token that shows codes, or there is no such user
 	answer   *keyAnswer // of a key, in the place of cands
 	unproven error      // why its row could not be looked at
 }
@@ -107,8 +106,7 @@ func (s *Service) round(batch []*pending, subjects []*Subject, rest []int, now t
 	return round, later
 }
 
-// judge gives the verdict on the trial. The decoy decides nothing, but a fault
-// while it was computed is a fault.
+// judge gives the verdict on the trial.
 func (t *trial) judge() verdict {
 	if t.answer != nil {
 		v := decideKey(t.user, t.bar, t.answer)
@@ -118,11 +116,7 @@ func (t *trial) judge() verdict {
 		return v
 	}
 	v := decide(t.user, t.bar, t.cands)
-	if !t.decoyed || v.err != nil {
-		return v
-	}
-	v = decide(t.user, t.bar, nil)
-	if t.subject == nil {
+	if t.subject == nil && v.err == nil {
 		v.reason = ReasonUnknownUser
 	}
 	return v
@@ -181,37 +175,45 @@ func (s *Service) compute(ctx context.Context, trials []trial, now time.Time) {
 }
 
 // computeCodes fills in what decide needs of codes: the MAC of each PIN that
-// was typed, the HMACs of each token's window, and what a Yubico OTP decrypts to.
+// was typed, the HMACs of each token's window, what a Yubico OTP decrypts to, and,
+// where what was typed ends like a passcode, the MACs of that.
 // An attempt that cannot be accepted anyway, or that is for an unknown user, costs
 // as much as a wrong code does: its windows are computed whole, its OTP is
 // decrypted.
 func (s *Service) computeCodes(ctx context.Context, trials []trial, now time.Time) {
 	jobs := make([]hsm.Job, 0, len(trials))
 	owners := make([]*candidate, 0, len(trials))
-	sealedFor := make([]*User, len(trials))
 	var pins pinBatch
+	var passes passBatch
 	for i := range trials {
 		t := &trials[i]
 		if t.key != nil {
 			continue
 		}
-		sealedFor[i] = t.user
 		if t.subject != nil {
 			t.cands = shown(t.subject.Tokens)
 		}
 		if len(t.cands) == 0 {
 			decoy := s.decoyFor(t.code)
-			t.cands, t.decoyed, sealedFor[i] = []candidate{{token: &decoy}}, true, &decoyUser
+			t.cands = []candidate{{token: &decoy, decoy: true}}
 		}
+		s.asPasscode(t)
 		for k := range t.cands {
 			c := &t.cands[k]
 			if c.token.Digits < 0 { // an altered row; compute goes no further with it
 				continue
 			}
+			c.expired = c.token.expired(now)
 			var pin string
-			if c.token.Type == YubicoOTP {
+			switch {
+			case c.pass != nil:
+				var p passText
+				pin, p, _ = splitPasscode(t.code)
+				passes.add(c, t.user.ID, &p, t.boundTo(c))
+				clear(p[:])
+			case c.token.Type == YubicoOTP:
 				pin, c.otp = splitOTP(t.code, c.token.PublicID)
-			} else {
+			default:
 				pin, c.code = split(t.code, c.token.Digits)
 			}
 			c.bare = pin == ""
@@ -222,6 +224,7 @@ func (s *Service) computeCodes(ctx context.Context, trials []trial, now time.Tim
 		}
 	}
 	pins.run(ctx, s.custody)
+	passes.run(ctx, s.custody)
 	var blocks blockBatch
 	for i := range trials {
 		t := &trials[i]
@@ -234,17 +237,20 @@ func (s *Service) computeCodes(ctx context.Context, trials []trial, now time.Tim
 				c.err = hsm.ErrTampered
 				continue
 			}
-			if c.token.Type == TOTP && s.skewed.Load() {
+			if (c.token.Type == TOTP || !c.token.Expires.IsZero()) && s.skewed.Load() {
 				c.err = fmt.Errorf("%w: the clocks of server and database differ", ErrUnavailable)
 				continue
 			}
+			if c.pass != nil {
+				continue
+			}
 			if c.otp != nil {
-				blocks.add(c, sealedFor[i].PINMAC)
+				blocks.add(c, t.boundTo(c))
 				continue
 			}
 			c.factors = s.cfg.Windows.factors(make([]uint64, 0, 12), c.token, now)
-			job := hsm.Job{Key: c.token.Sealed(sealedFor[i].PINMAC), Factors: c.factors}
-			if t.subject != nil && t.bar == "" && c.pinOK && c.token.State == Active {
+			job := hsm.Job{Key: c.token.Sealed(t.boundTo(c)), Factors: c.factors}
+			if t.subject != nil && t.bar == "" && c.pinOK && c.token.State == Active && !c.expired && !t.user.mustChangePIN() {
 				job.Stop = func(i int, mac []byte) bool {
 					return matches(mac, c.token.Digits, c.code) && c.token.fresh(c.factors[i])
 				}
@@ -274,12 +280,20 @@ func (s *Service) computeCodes(ctx context.Context, trials []trial, now time.Tim
 	}
 }
 
+// boundTo is the PIN MAC that the row of a candidate's token is bound to.
+func (t *trial) boundTo(c *candidate) []byte {
+	if c.decoy {
+		return decoyUser.PINMAC
+	}
+	return t.user.PINMAC
+}
+
 // shown are those of a user's tokens that codes can be held against: not keys, nor
-// what has not shown yet that it works.
+// what has not shown yet that it works, nor passcodes, which asPasscode adds.
 func shown(held []Token) []candidate {
 	list := make([]candidate, 0, len(held))
 	for k := range held {
-		if held[k].Type != FIDO && held[k].State != Pending {
+		if held[k].Type != FIDO && held[k].State != Pending && !held[k].passcode() {
 			list = append(list, candidate{token: &held[k]})
 		}
 	}

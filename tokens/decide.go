@@ -23,8 +23,12 @@ const (
 	ReasonDisabled      Reason = "user_disabled"
 	ReasonSuspended     Reason = "token_suspended" // the user has no active token
 	ReasonLost          Reason = "token_lost"
+	ReasonExpiredToken  Reason = "token_expired"
 	ReasonSuspendedUsed Reason = "suspended_token_used" // the code was that token's
 	ReasonLostUsed      Reason = "lost_token_used"
+	ReasonExpiredUsed   Reason = "expired_token_used"
+	ReasonUsedUp        Reason = "passcode_used_up" // a temporary passcode, after its last use
+	ReasonPINDue        Reason = "pin_change_due"   // all was right, but the PIN must be changed first
 	ReasonNoToken       Reason = "no_token"
 	ReasonUnknownUser   Reason = "unknown_user"
 	ReasonTampered      Reason = "tampered"
@@ -47,12 +51,15 @@ const (
 type candidate struct {
 	token   *Token
 	factors []uint64
-	macs    [][]byte // of the first len(macs) factors
+	macs    [][]byte  // of the first len(macs) factors
+	otp     *otp      // of a YubicoOTP token, in the place of macs and code
+	pass    *passcode // of a Recovery or Temporary token, likewise
+	err     error
 	code    uint32
-	otp     *otp // of a YubicoOTP token, in the place of macs and code
 	pinOK   bool // what was typed before the code is the user's PIN, or nothing if there is none
 	bare    bool // nothing was typed before the code
-	err     error
+	expired bool // the token is, by now
+	decoy   bool // it is no token of the user's, and costs what one does
 }
 
 // hit is the first fresh factor whose code was typed; replay says that none
@@ -61,6 +68,10 @@ func (c *candidate) hit() (factor uint64, fresh, replay bool) {
 	if c.otp != nil {
 		fresh = c.token.fresh(c.otp.factor)
 		return c.otp.factor, c.otp.right && fresh, c.otp.right && !fresh
+	}
+	if c.pass != nil {
+		fresh = c.token.fresh(c.pass.factor)
+		return c.pass.factor, c.pass.right && fresh, c.pass.right && !fresh
 	}
 	for i, mac := range c.macs {
 		if !matches(mac, c.token.Digits, c.code) {
@@ -109,7 +120,9 @@ func barred(user *User, s *Standing, t *Throttle, client string, now time.Time) 
 // that might have hidden a match there is no verdict.
 //
 // A rejection counts as a failure if what was typed was held against an active
-// token and was not a replay, whether or not there is a verdict. To an active
+// token and was not a replay, whether or not there is a verdict. It does not where
+// nothing but the age of the user's PIN was wrong: the code is not used up then. A
+// token that has expired is as good as a suspended one. To an active
 // token the code of a lost one is a guess like any other, and whoever found the
 // lost one has another in each time step.
 func decide(user *User, bar Reason, candidates []candidate) verdict {
@@ -124,6 +137,8 @@ func decide(user *User, bar Reason, candidates []candidate) verdict {
 	for i := range candidates {
 		c := &candidates[i]
 		switch {
+		case c.decoy && (c.err == nil || errors.Is(c.err, hsm.ErrTampered)):
+			continue
 		case errors.Is(c.err, hsm.ErrTampered):
 			rank(ReasonTampered, c.token)
 			continue
@@ -132,30 +147,31 @@ func decide(user *User, bar Reason, candidates []candidate) verdict {
 			continue
 		}
 		factor, fresh, replay := c.hit()
-		switch c.token.State {
-		case Active:
-		case Suspended, Lost:
-			used, idle := ReasonSuspendedUsed, ReasonSuspended
-			if c.token.State == Lost {
-				used, idle = ReasonLostUsed, ReasonLost
-			}
+		if used, idle := c.useless(); used != "" {
 			if (fresh || replay) && c.pinOK {
 				rank(used, c.token)
 			} else {
 				rank(idle, c.token)
 			}
 			continue
-		default:
+		}
+		if c.token.State != Active {
 			continue
 		}
 		guess = true
 		switch {
+		case fresh && c.pinOK && bar == "" && user.mustChangePIN():
+			return verdict{reason: ReasonPINDue, token: c.token}
 		case fresh && c.pinOK && bar == "":
 			return verdict{accept: true, reason: ReasonAccepted, token: c.token, factor: factor}
 		case fresh && c.pinOK: // right, but barred: known to the audit alone
 		case replay && c.pinOK:
 			replayed = true
-			rank(ReasonReplay, c.token)
+			if c.token.Type == Temporary {
+				rank(ReasonUsedUp, c.token)
+			} else {
+				rank(ReasonReplay, c.token)
+			}
 		case (fresh || replay) && user.HasPIN() && c.bare:
 			rank(ReasonNoPIN, c.token)
 		case (fresh || replay) && user.HasPIN():
@@ -177,16 +193,34 @@ func decide(user *User, bar Reason, candidates []candidate) verdict {
 	return v
 }
 
+// useless are the reasons for which nothing of a token is accepted: the one if its
+// code was typed, the other if not. They are empty where there are none, and of a
+// token that is not handed out.
+func (c *candidate) useless() (used, idle Reason) {
+	switch {
+	case c.token.State == Lost:
+		return ReasonLostUsed, ReasonLost
+	case c.token.State == Suspended:
+		return ReasonSuspendedUsed, ReasonSuspended
+	case c.token.State == Active && c.expired:
+		return ReasonExpiredUsed, ReasonExpiredToken
+	}
+	return "", ""
+}
+
 // order ranks the reasons of several tokens of one user: the highest is told.
 var order = map[Reason]int{
 	ReasonNoToken:       0,
 	ReasonLost:          1,
 	ReasonSuspended:     2,
-	ReasonWrongCode:     3,
-	ReasonTampered:      4,
-	ReasonSuspendedUsed: 5,
-	ReasonLostUsed:      6,
-	ReasonWrongPIN:      7,
-	ReasonNoPIN:         7,
-	ReasonReplay:        8,
+	ReasonExpiredToken:  3,
+	ReasonWrongCode:     4,
+	ReasonTampered:      5,
+	ReasonExpiredUsed:   6,
+	ReasonSuspendedUsed: 7,
+	ReasonLostUsed:      8,
+	ReasonWrongPIN:      9,
+	ReasonNoPIN:         9,
+	ReasonUsedUp:        10,
+	ReasonReplay:        10,
 }

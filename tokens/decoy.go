@@ -8,6 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
+	"time"
 
 	"watchword/hsm"
 )
@@ -21,6 +24,7 @@ var decoyUser = User{State: UserEnabled, PINSalt: make([]byte, 16)}
 // token's window. What still differs is what differs between users who are known:
 // an HOTP token costs more HMACs than a TOTP one, two tokens more than one, and
 // digits typed for a user with a YubiKey cost a decryption and not three HMACs.
+// What ends like a passcode is held against decoyPass beside.
 func (s *Service) decoyFor(typed string) Token {
 	if s.decoy2 != nil && looksOTP(typed) {
 		return *s.decoy2
@@ -60,7 +64,8 @@ func (s *Service) makeDecoys(ctx context.Context) error {
 	if s.decoy3, err = decoyKey(); err != nil {
 		return fmt.Errorf("the decoy's key: %w", err)
 	}
-	if err := s.bind(ctx, []*Token{&totp, &yubico, &s.decoy3}, nil); err != nil {
+	s.decoyPass = decoyPasscodes()
+	if err := s.bind(ctx, []*Token{&totp, &yubico, &s.decoy3, &s.decoyPass[0], &s.decoyPass[1]}, nil); err != nil {
 		return fmt.Errorf("bind the decoys: %w", err)
 	}
 	s.decoy = totp
@@ -102,4 +107,22 @@ func decoyKey() (Token, error) {
 		Realm: DefaultRealm, Serial: "decoy", Type: FIDO, State: Active, Owner: "decoy",
 		Credential: &Credential{PublicKey: public, Format: "packed", Attestation: "basic", Transports: []string{"nfc", "usb"}, UserVerified: true},
 	}, nil
+}
+
+// decoyPasscodes are a recovery sheet and a temporary passcode of which nobody has
+// any code: of the usual size, and with serials as long as real ones.
+func decoyPasscodes() (decoys [2]Token) {
+	rules := DefaultRules()
+	macs := make([]byte, macSize*(rules.Recovery.Codes+1))
+	rand.Read(macs) // it never fails
+	list := slices.Collect(slices.Chunk(macs, macSize))
+	none := strings.Repeat("0", 16)
+	decoys[0] = Token{
+		Realm: DefaultRealm, Serial: recoveryPrefix + none, Type: Recovery, State: Active, Owner: "decoy", Passcodes: list[1:],
+	}
+	decoys[1] = Token{
+		Realm: DefaultRealm, Serial: temporaryPrefix + none, Type: Temporary, State: Active, Owner: "decoy", Passcodes: list[:1],
+		Uses: rules.Temporary.Uses, Expires: time.Unix(1<<40, 0), // an expiry, as all have, that never comes
+	}
+	return decoys
 }

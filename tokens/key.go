@@ -147,10 +147,13 @@ func (s *Service) RefuseLogin(ctx context.Context, p Principal, realm, user stri
 	return s.ledger.commit(ctx, &Change{}, []audit.Event{e})
 }
 
+// fieldChallenge names the detail that every answer of a key has, and no code.
+const fieldChallenge = "challenge"
+
 // detail is what the audit holds of an answer beside what it holds of all
 // attempts.
 func (a *KeyAttempt) detail(v *verdict) []audit.Field {
-	list := []audit.Field{{Name: "challenge", Value: hex.EncodeToString(a.Spend.Hash[:16])}}
+	list := []audit.Field{{Name: fieldChallenge, Value: hex.EncodeToString(a.Spend.Hash[:16])}}
 	if v.accept {
 		list = append(list, audit.Field{Name: "user_verified", Value: strconv.FormatBool(v.verified)})
 		if v.factor > 0 { // many keys do not count

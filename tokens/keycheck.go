@@ -22,7 +22,8 @@ import (
 type keyAnswer struct {
 	token   *Token // the credential's; a decoy if the user has none such
 	known   bool   // it is no decoy
-	expired bool
+	expired bool   // the challenge
+	ended   bool   // the token has expired
 	replay  bool
 
 	// What follows is set unless the answer is expired or a replay.
@@ -67,6 +68,8 @@ func decideKey(owner *User, bar Reason, k *keyAnswer) verdict {
 		v.reason = ReasonLostUsed
 	case t.State != Active:
 		v.reason = ReasonUnknownCredential
+	case k.ended:
+		v.reason = ReasonExpiredUsed
 	case k.said.Synced != c.Synced:
 		v.reason = ReasonBackupChanged
 	case cloned(t.Last, k.said.SignCount):
@@ -116,6 +119,7 @@ func (b *keyBatch) add(s *Service, t *trial, now time.Time) {
 		decoy.Credential = &c
 		k.token = &decoy
 	}
+	k.ended = k.token.expired(now)
 	switch {
 	case s.skewed.Load(): // it might have expired, and be forgotten as spent
 		k.err = fmt.Errorf("%w: the clocks of server and database differ", ErrUnavailable)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"time"
 
 	"watchword/hsm"
 	"watchword/tokens/audit"
@@ -62,7 +63,7 @@ func (s *Service) KeyHolder(ctx context.Context, p Principal, realm, user, rpID 
 	if h.Handle, err = s.UserHandle(ctx, sub.User.ID); err != nil {
 		return KeyHolder{}, err
 	}
-	h.Credentials = sub.credentials(rpID, false)
+	h.Credentials = sub.credentials(rpID, false, s.cfg.Now())
 	return h, nil
 }
 
@@ -82,11 +83,11 @@ func (s *Service) mayEnrol(ctx context.Context, sub *Subject) error {
 }
 
 // credentials are a user's for a relying party.
-func (s *Subject) credentials(rpID string, active bool) []HeldKey {
+func (s *Subject) credentials(rpID string, active bool, now time.Time) []HeldKey {
 	var list []HeldKey
 	for i := range s.Tokens {
 		t := &s.Tokens[i]
-		if c := t.Credential; t.Type == FIDO && c != nil && c.RPID == rpID && (!active || t.State == Active) {
+		if c := t.Credential; t.Type == FIDO && c != nil && c.RPID == rpID && (!active || t.State == Active && !t.expired(now)) {
 			// In the order of those that are made up, which would show otherwise.
 			list = append(list, HeldKey{ID: c.ID, Transports: slices.Sorted(slices.Values(c.Transports))})
 		}
@@ -129,7 +130,7 @@ func (s *Service) LoginHolder(ctx context.Context, p Principal, realm, user, rpI
 	}
 	h := KeyHolder{Realm: realm, User: key}
 	if sub := view.Subjects[0]; sub != nil && sub.User != nil {
-		h.Credentials = sub.credentials(rpID, true)
+		h.Credentials = sub.credentials(rpID, true, s.cfg.Now())
 	}
 	if len(h.Credentials) == 0 {
 		h.Credentials = decoys

@@ -175,6 +175,9 @@ func resume(t, next *Token, reason string) error {
 	switch t.State {
 	case Active, Suspended:
 	case Lost:
+		if t.passcode() {
+			return fmt.Errorf("%w: token %s is a passcode that was lost, which somebody may have copied; make another one", ErrState, t.Serial)
+		}
 		if strings.TrimSpace(reason) == "" {
 			return fmt.Errorf("%w: token %s was lost; say in a reason how it came back", ErrInvalid, t.Serial)
 		}
@@ -188,7 +191,8 @@ func resume(t, next *Token, reason string) error {
 // MarkLost turns a token off because nobody knows who has it. No code of it is
 // accepted after MarkLost has returned.
 func (s *Service) MarkLost(ctx context.Context, p Principal, realm, serial, reason string) (Token, error) {
-	return s.move(ctx, p, policy.TokenLost, realm, serial, reason, lose)
+	t, _, _, err := s.Lose(ctx, p, realm, serial, reason, nil)
+	return t, err
 }
 
 func lose(t, next *Token, _ string) error {

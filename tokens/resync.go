@@ -37,6 +37,9 @@ func (s *Service) Resync(ctx context.Context, p Principal, realm, serial, code1,
 			if t.Type == YubicoOTP {
 				return fmt.Errorf("%w: token %s makes Yubico OTPs, which say their counters themselves: it needs no resynchronisation, the next code will do", ErrState, serial)
 			}
+			if t.passcode() {
+				return fmt.Errorf("%w: token %s is a passcode, which has neither a clock nor a counter: there is nothing to resynchronise", ErrState, serial)
+			}
 			if t.Type == FIDO {
 				return fmt.Errorf("%w: token %s is a FIDO key, which shows no codes: there is nothing to resynchronise", ErrState, serial)
 			}

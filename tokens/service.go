@@ -61,9 +61,10 @@ type Service struct {
 
 	engine     *engine
 	crowd      *crowd
-	decoy      Token  // what unknown users are held against
-	decoy2     *Token // the same where a Yubico OTP was typed; nil if the HSM decrypts none
-	decoy3     Token  // the same where a key answered
+	decoy      Token    // what unknown users are held against
+	decoy2     *Token   // the same where a Yubico OTP was typed; nil if the HSM decrypts none
+	decoy3     Token    // the same where a key answered
+	decoyPass  [2]Token // the same where a passcode was typed: a recovery sheet, a temporary one
 	skewed     atomic.Bool
 	dbDown     atomic.Bool // the last batch could not be read or committed
 	spent      spent

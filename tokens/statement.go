@@ -88,6 +88,10 @@ func (t *Token) methods(owner *User) []string {
 		return []string{"hwk", "user"}
 	case t.Type == FIDO:
 		return []string{"pop", "user"}
+	case t.Type == Temporary && owner != nil && owner.HasPIN(): // something known, twice
+		return []string{"pwd", "pin"}
+	case t.Type == Temporary:
+		return []string{"pwd"}
 	case owner != nil && owner.HasPIN():
 		return []string{"otp", "pin", "mfa"}
 	}

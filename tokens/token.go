@@ -88,10 +88,11 @@ type Motion struct {
 }
 
 // Row is the canonical encoding of the columns that the seed is bound to:
-// each preceded by its length. pinMAC is the owner's, empty if there is none. The
-// last two are a YubicoOTP token's alone; Type says whether they are there.
+// each preceded by its length. pinMAC is the owner's, empty if there is none. Type
+// says whether what is a YubicoOTP token's alone is there, or what is a passcode's;
+// the expiry is there if there is one, in Unix microseconds.
 func (t *Token) Row(pinMAC []byte) []byte {
-	b := make([]byte, 0, 160+len(pinMAC))
+	b := make([]byte, 0, 160+len(pinMAC)+40*len(t.Passcodes))
 	put := func(s string) {
 		b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
 		b = append(b, s...)
@@ -113,6 +114,18 @@ func (t *Token) Row(pinMAC []byte) []byte {
 	}
 	if t.Type == FIDO && t.Credential != nil {
 		put(string(t.Credential.Encode()))
+	}
+	if t.passcode() {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(t.Passcodes)))
+		for _, mac := range t.Passcodes {
+			b = binary.BigEndian.AppendUint32(b, uint32(len(mac)))
+			b = append(b, mac...)
+		}
+		b = binary.BigEndian.AppendUint64(b, uint64(t.Uses))
+	}
+	if !t.Expires.IsZero() {
+		put("expires")
+		b = binary.BigEndian.AppendUint64(b, uint64(t.Expires.UnixMicro()))
 	}
 	return b
 }
@@ -139,8 +152,13 @@ func (t *Token) Valid() error {
 			return err
 		}
 		return ValidSerial(t.Serial)
+	case t.passcode():
+		if err := t.validPasscodes(); err != nil {
+			return err
+		}
+		return ValidSerial(t.Serial)
 	case t.Type != TOTP && t.Type != HOTP:
-		return fmt.Errorf("%w: token type %q; it is totp, hotp, yubico or fido", ErrInvalid, t.Type)
+		return fmt.Errorf("%w: token type %q; it is totp, hotp, yubico, fido, recovery or temporary", ErrInvalid, t.Type)
 	case t.Algorithm.Size() == 0:
 		return fmt.Errorf("%w: unknown hash; it is sha1, sha256 or sha512", ErrInvalid)
 	case t.Digits < 6 || t.Digits > 8:

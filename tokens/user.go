@@ -45,6 +45,10 @@ type User struct {
 // HasPIN says whether a code must be preceded by a PIN.
 func (u *User) HasPIN() bool { return len(u.PINMAC) > 0 }
 
+// mustChangePIN says whether nothing that the user's PIN goes before is accepted
+// until the user has chosen another.
+func (u *User) mustChangePIN() bool { return u.PINDue && u.HasPIN() }
+
 // Standing is the part of a user that each attempt may move. Version is what
 // every change to the user or to one of the user's tokens is conditional on.
 type Standing struct {

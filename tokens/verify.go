@@ -138,6 +138,8 @@ func (x *pending) event(e *audit.Event, now time.Time, v *verdict) {
 	e.Detail[0] = audit.Field{Name: "transport", Value: x.transport}
 	if x.key != nil {
 		e.Detail = append(e.Detail, x.key.detail(v)...)
+	} else if v.accept && v.token.passcode() {
+		e.Detail = append(e.Detail, audit.Field{Name: fieldNumber, Value: itoa(int64(v.factor) + 1)})
 	} else if v.accept {
 		e.Detail = append(e.Detail, audit.Field{Name: "factor", Value: itoa(int64(v.factor))})
 	}

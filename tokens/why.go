@@ -3,6 +3,7 @@ package tokens
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"watchword/tokens/audit"
 	"watchword/tokens/policy"
@@ -63,18 +64,22 @@ func (s *Service) Why(ctx context.Context, p Principal, realm, name string, n in
 }
 
 var explanations = map[Reason]struct{ words, advice string }{
-	ReasonAccepted:      {"The code was right, or the key.", ""},
+	ReasonAccepted:      {"The code was right.", ""},
 	ReasonWrongCode:     {"The code was wrong, or lay outside the window.", "Ask for a new code. If codes of the right token stay wrong, resynchronise it: watchword token resync SERIAL CODE1 CODE2."},
 	ReasonWrongPIN:      {"The code was right, the PIN before it was wrong.", "Ask for the PIN again; if it is forgotten, set a new one: watchword user pin NAME."},
 	ReasonNoPIN:         {"The code was right, but the PIN before it was missing.", "The PIN goes first and the code right behind it, without a space."},
-	ReasonReplay:        {"This code was used before. (Of a key: this answer.)", "Wait for the next code, or sign in again. If it was used by somebody else, mark the token lost."},
+	ReasonReplay:        {"This code was used before.", "Wait for the next code, or take the sheet's next. If somebody else used it, mark the token lost."},
 	ReasonThrottled:     {"Too many failures: attempts are turned away for a while, right or wrong.", "Wait (15 minutes at most), or unlock: watchword user unlock NAME."},
 	ReasonLocked:        {"The user is locked after too many failures in a row.", "Find out who has been guessing, then unlock: watchword user unlock NAME."},
 	ReasonDisabled:      {"The user is disabled.", "Enable, if that is right: watchword user enable NAME."},
 	ReasonSuspended:     {"The user has no active token: it is suspended.", "Resume it, if that is right: watchword token resume SERIAL."},
 	ReasonLost:          {"The user has no active token: it was marked lost.", "Assign another one, or, if it was found: watchword token resume SERIAL --reason TEXT."},
-	ReasonSuspendedUsed: {"The code, or the key, was that of a suspended token.", "Resume it, if that is right: watchword token resume SERIAL."},
-	ReasonLostUsed:      {"The code, or the key, was that of a token marked lost.", "Somebody has it. If it is not its owner, revoke it: watchword token revoke SERIAL."},
+	ReasonExpiredToken:  {"The user has no active token: it has expired.", "Assign another one, or, if it should be good for longer, give it a later date: watchword token expire SERIAL."},
+	ReasonSuspendedUsed: {"The code was that of a suspended token.", "Resume it, if that is right: watchword token resume SERIAL."},
+	ReasonLostUsed:      {"The code was that of a token marked lost.", "Somebody has it. If it is not its owner, revoke it: watchword token revoke SERIAL."},
+	ReasonExpiredUsed:   {"The code was that of a token that has expired.", "Assign another one, or, if it should be good for longer, give it a later date: watchword token expire SERIAL."},
+	ReasonUsedUp:        {"The temporary passcode was right, but it was used as often as it may be.", "Make another one, if the user still has no token: watchword user temporary NAME."},
+	ReasonPINDue:        {"PIN and code were right, but the PIN must be changed before it is good for anything.", "The user changes it where you offer that (POST /v1/pin), with a code; or set another one: watchword user pin NAME."},
 	ReasonNoToken:       {"The user has no token that shows codes.", "Assign one: watchword token assign SERIAL NAME. If the user has a security key, it is no use where codes are asked for."},
 	ReasonUnknownUser:   {"There is no such user.", "Check the name and the realm; add the user: watchword user add NAME."},
 	ReasonTampered:      {"The token's row in the database was altered outside Watchword.", "Tell security. Restore the row from a backup, or revoke the token and assign another one."},
@@ -92,16 +97,35 @@ var explanations = map[Reason]struct{ words, advice string }{
 	ReasonWrongOrigin:       {"The page that asked for the key is none of this installation's.", "The user may have followed a link to a page that imitates yours: tell security. If the page is yours, add its origin to the settings."},
 }
 
+// keyExplanations are those that read otherwise where a FIDO key was used.
+var keyExplanations = map[Reason]struct{ words, advice string }{
+	ReasonAccepted:      {"The key was right.", ""},
+	ReasonReplay:        {"This answer of the key was used before.", "Sign in again. If somebody else used it, mark the token lost."},
+	ReasonSuspendedUsed: {"The key is suspended.", "Resume it, if that is right: watchword token resume SERIAL."},
+	ReasonLostUsed:      {"The key was marked lost.", "Somebody has it. If it is not its owner, revoke it: watchword token revoke SERIAL."},
+	ReasonExpiredUsed:   {"The key has expired.", "Enrol another one by an invitation (watchword user invite NAME), or, if it should be good for longer, give it a later date: watchword token expire SERIAL."},
+}
+
 func explain(r audit.Record) Explanation {
 	x := Explanation{Record: r}
-	if known, ok := explanations[Reason(r.Reason)]; ok {
-		x.Words, x.Advice = known.words, known.advice
-	}
+	known, ok := explanations[Reason(r.Reason)]
 	why := ""
 	for _, f := range r.Detail {
-		if f.Name == fieldWhy {
+		switch f.Name {
+		case fieldWhy:
 			why = f.Value
+		case fieldChallenge:
+			if of, is := keyExplanations[Reason(r.Reason)]; is {
+				known, ok = of, true
+			}
+		case fieldNumber:
+			if Reason(r.Reason) == ReasonAccepted {
+				known.words = passcodeWords(r.Serial, f.Value)
+			}
 		}
+	}
+	if ok {
+		x.Words, x.Advice = known.words, known.advice
 	}
 	if r.Action == string(policy.Verify) {
 		if x.Words == "" && why != "" {
@@ -120,6 +144,14 @@ func explain(r audit.Record) Explanation {
 	}
 	x.Words = words
 	return x
+}
+
+// passcodeWords is what is said of a passcode that was accepted.
+func passcodeWords(serial, number string) string {
+	if strings.HasPrefix(serial, temporaryPrefix) {
+		return fmt.Sprintf("The temporary passcode was right; it was use %s of it.", number)
+	}
+	return fmt.Sprintf("The recovery code was right; it was number %s of the sheet.", number)
 }
 
 // ShowToken answers one token.

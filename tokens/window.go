@@ -75,8 +75,13 @@ func around(buf []uint64, centre int64, reach int) []uint64 {
 
 // fresh says whether a moving factor was never consumed.
 func (t *Token) fresh(factor uint64) bool {
-	if t.Type == TOTP {
+	switch t.Type {
+	case TOTP:
 		return int64(factor) > t.Last
+	case Recovery:
+		return factor < maxPasscodes && t.Last>>factor&1 == 0
+	case Temporary:
+		return factor >= uint64(t.Last) && t.Last < int64(t.Uses)
 	}
 	return factor >= uint64(t.Last)
 }
@@ -89,6 +94,9 @@ func (t *Token) consume(factor uint64, now time.Time) Motion {
 	case TOTP:
 	case FIDO:
 		m.Last = int64(factor)
+		return m
+	case Recovery:
+		m.Last |= 1 << factor
 		return m
 	default:
 		m.Last = int64(factor) + 1

@@ -1,0 +1,293 @@
+package tokens
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"watchword/hsm"
+	"watchword/tokens/audit"
+	"watchword/tokens/policy"
+)
+
+// What begins the serials of passcodes; 16 hex digits follow.
+const (
+	recoveryPrefix  = "R-"
+	temporaryPrefix = "T-"
+)
+
+// fieldNumber names the detail that says which code of a recovery sheet was used, or
+// which use of a temporary passcode it was, from 1.
+const fieldNumber = "number"
+
+// TemporaryRequest says how long a temporary passcode is good, and how often. What
+// is zero is as the realm's rules say, which are also the most.
+type TemporaryRequest struct {
+	Valid time.Duration // a minute at least
+	Uses  int
+}
+
+// minTemporary is the shortest time for which a temporary passcode is good.
+const minTemporary = time.Minute
+
+// within fills in what is left to the rules, or says what they do not allow.
+func (r TemporaryRequest) within(rules TemporaryRules) (TemporaryRequest, error) {
+	if !rules.Allow {
+		return r, fmt.Errorf("%w: the realm's rules allow no temporary passcodes (temporary.allow)", ErrState)
+	}
+	if r.Valid == 0 {
+		r.Valid = rules.Valid
+	}
+	if r.Uses == 0 {
+		r.Uses = rules.Uses
+	}
+	switch {
+	case r.Valid < minTemporary || r.Valid > rules.Valid:
+		return r, fmt.Errorf("%w: a temporary passcode for %v; %v to %v are possible", ErrInvalid, r.Valid, minTemporary, rules.Valid)
+	case r.Uses < 1 || r.Uses > rules.Uses:
+		return r, fmt.Errorf("%w: a temporary passcode for %d uses; 1 to %d are possible", ErrInvalid, r.Uses, rules.Uses)
+	}
+	return r, nil
+}
+
+// IssueRecovery makes a recovery sheet for a user: as many codes as the realm's rules
+// say, each accepted once in the place of any other code, after the user's PIN if
+// there is one. A sheet that the user had is revoked by it. The codes, as
+// xxxx-xxxx-xxxx, are answered this once: what is stored is a MAC of each. The caller
+// wipes them.
+func (s *Service) IssueRecovery(ctx context.Context, p Principal, realm, user string) (Token, [][]byte, error) {
+	realm, key, err := p.names(realm, user)
+	if err != nil {
+		return Token{}, nil, err
+	}
+	d := draft{kind: Recovery}
+	defer d.wipe()
+	made, err := s.perform(ctx, p, act{
+		action: policy.RecoveryAdd, event: audit.Event{Realm: realm, User: key}, refs: []Ref{{Realm: realm, User: key}},
+		decide: func(ctx context.Context, now *deed) error {
+			sub := now.found[0]
+			if sub == nil {
+				return noUser(realm, user)
+			}
+			rules, err := s.rulesOf(ctx, realm)
+			if err != nil {
+				return err
+			}
+			if !rules.Recovery.Allow {
+				return fmt.Errorf("%w: the realm's rules allow no recovery codes (recovery.allow)", ErrState)
+			}
+			t, err := s.issue(ctx, sub, now, &d, rules.Recovery.Codes, nil)
+			if err != nil {
+				return err
+			}
+			now.token, now.event.Serial = *t, t.Serial
+			now.note(audit.Field{Name: "codes", Value: itoa(int64(len(t.Passcodes)))})
+			return nil
+		},
+	})
+	if err != nil {
+		return Token{}, nil, err
+	}
+	codes := make([][]byte, len(d.texts))
+	for i := range d.texts {
+		codes[i] = d.texts[i].shown()
+	}
+	return made.token, codes, nil
+}
+
+// IssueTemporary makes a temporary passcode for a user who has no token at hand. It
+// is accepted in the place of any other code, after the user's PIN if there is one,
+// as often and as long as was asked for. One that the user had is revoked by it. The
+// code, as xxxx-xxxx-xxxx, is answered this once: what is stored is its MAC. The
+// caller wipes it.
+func (s *Service) IssueTemporary(ctx context.Context, p Principal, realm, user string, r TemporaryRequest) (Token, []byte, error) {
+	realm, key, err := p.names(realm, user)
+	if err != nil {
+		return Token{}, nil, err
+	}
+	d := draft{kind: Temporary}
+	defer d.wipe()
+	made, err := s.perform(ctx, p, act{
+		action: policy.TemporaryAdd, event: audit.Event{Realm: realm, User: key}, refs: []Ref{{Realm: realm, User: key}},
+		decide: func(ctx context.Context, now *deed) error {
+			sub := now.found[0]
+			if sub == nil {
+				return noUser(realm, user)
+			}
+			t, err := s.issueTemporary(ctx, sub, now, &d, r)
+			if err != nil {
+				return err
+			}
+			now.token, now.event.Serial = *t, t.Serial
+			now.note(t.terms()...)
+			return nil
+		},
+	})
+	if err != nil {
+		return Token{}, nil, err
+	}
+	return made.token, d.texts[0].shown(), nil
+}
+
+// Lose turns a token off because nobody knows who has it, and with t makes a
+// temporary passcode for its owner in the same moment: both are done, or neither. No
+// code of the token is accepted after Lose has returned. Asked again, it makes
+// another passcode.
+func (s *Service) Lose(ctx context.Context, p Principal, realm, serial, reason string, t *TemporaryRequest) (Token, *Token, []byte, error) {
+	if t == nil {
+		lost, err := s.move(ctx, p, policy.TokenLost, realm, serial, reason, lose)
+		return lost, nil, nil, err
+	}
+	realm, err := p.token(realm, serial)
+	if err != nil {
+		return Token{}, nil, nil, err
+	}
+	if err := validReason(reason); err != nil {
+		return Token{}, nil, nil, err
+	}
+	if err := s.authorise(ctx, p, policy.TemporaryAdd, audit.Event{Realm: realm, Serial: serial}); err != nil {
+		return Token{}, nil, nil, err
+	}
+	d := draft{kind: Temporary}
+	defer d.wipe()
+	var temporary *Token
+	losing := s.moving(policy.TokenLost, realm, serial, reason, lose)
+	both := losing
+	both.decide = func(ctx context.Context, now *deed) error {
+		if err := losing.decide(ctx, now); err != nil {
+			return err
+		}
+		if err := s.standIn(ctx, now, &d, *t, &temporary); err != nil {
+			*now.change = Change{} // neither is done
+			return err
+		}
+		return nil
+	}
+	made, err := s.perform(ctx, p, both)
+	if err != nil {
+		return Token{}, nil, nil, err
+	}
+	return made.token, temporary, d.texts[0].shown(), nil
+}
+
+// standIn adds to the deed that loses a token that its owner gets a temporary passcode.
+func (s *Service) standIn(ctx context.Context, now *deed, d *draft, r TemporaryRequest, temporary **Token) error {
+	sub := now.found[0]
+	if sub.User == nil {
+		return fmt.Errorf("%w: token %s belongs to nobody who could get a temporary passcode", ErrState, now.token.Serial)
+	}
+	t, err := s.issueTemporary(ctx, sub, now, d, r)
+	if err != nil {
+		return err
+	}
+	now.beside = append(now.beside, s.event(now.principal, policy.TemporaryAdd, audit.Event{
+		Realm: t.Realm, User: t.Owner, Serial: t.Serial, Detail: t.terms(),
+	}))
+	*temporary = t
+	return nil
+}
+
+// draft is a passcode token while it is made. Its codes are made once, also where
+// the user is changed meanwhile.
+type draft struct {
+	kind   Type
+	serial string
+	texts  []passText
+	macs   [][]byte
+}
+
+func (d *draft) wipe() { clear(d.texts) }
+
+// make fills in the serial, so many codes and their MACs, unless they are there.
+func (d *draft) make(ctx context.Context, s *Service, userID int64, n int) error {
+	if len(d.macs) == n {
+		return nil
+	}
+	id := make([]byte, 8)
+	if _, err := io.ReadFull(s.cfg.Rand, id); err != nil {
+		return fmt.Errorf("%w: random bytes: %w", ErrUnavailable, err)
+	}
+	prefix := recoveryPrefix
+	if d.kind == Temporary {
+		prefix = temporaryPrefix
+	}
+	d.serial = prefix + hex.EncodeToString(id)
+	d.wipe()
+	d.texts, d.macs = make([]passText, n), nil
+	if err := newPasscodes(s.cfg.Rand, d.texts); err != nil {
+		return err
+	}
+	messages := make([][]byte, n)
+	for i := range d.texts {
+		messages[i] = passcodeMessage(userID, d.serial, &d.texts[i])
+	}
+	macs, err := s.custody.MAC(ctx, hsm.KeyPIN, messages...)
+	for _, m := range messages {
+		clear(m)
+	}
+	if err != nil {
+		return translate(err)
+	}
+	d.macs = macs
+	return nil
+}
+
+// issueTemporary adds a temporary passcode of sub's to a deed.
+func (s *Service) issueTemporary(ctx context.Context, sub *Subject, now *deed, d *draft, r TemporaryRequest) (*Token, error) {
+	rules, err := s.rulesOf(ctx, sub.User.Realm)
+	if err != nil {
+		return nil, err
+	}
+	if r, err = r.within(rules.Temporary); err != nil {
+		return nil, err
+	}
+	return s.issue(ctx, sub, now, d, 1, func(t *Token) {
+		t.Uses, t.Expires = r.Uses, t.Created.Add(r.Valid).Truncate(time.Microsecond)
+	})
+}
+
+// terms are what the audit says of a temporary passcode that was made.
+func (t *Token) terms() []audit.Field {
+	return []audit.Field{{Name: "uses", Value: itoa(int64(t.Uses))}, {Name: "expires", Value: expiryText(t.Expires)}}
+}
+
+// issue adds a passcode token of sub's to a deed, which takes the place of those of
+// its kind that the user has.
+func (s *Service) issue(ctx context.Context, sub *Subject, now *deed, d *draft, n int, edit func(*Token)) (*Token, error) {
+	if sub.User.State != UserEnabled {
+		return nil, fmt.Errorf("%w: user %s is disabled", ErrState, sub.User.Name)
+	}
+	if err := d.make(ctx, s, sub.User.ID, n); err != nil {
+		return nil, err
+	}
+	if err := s.endPasscodes(ctx, sub, now, d.kind, "replaced by "+d.serial); err != nil {
+		return nil, err
+	}
+	at := s.cfg.Now().UTC().Truncate(time.Microsecond) // as databases keep it
+	t := &Token{
+		Realm: sub.User.Realm, Serial: d.serial, Type: d.kind, State: Active, OwnerID: sub.User.ID, Owner: sub.User.Key,
+		Model: passcodeModels[d.kind], Created: at, Assigned: at, Passcodes: d.macs, Motion: Motion{Version: 1},
+	}
+	if edit != nil {
+		edit(t)
+	}
+	if err := s.bind(ctx, []*Token{t}, sub.User.PINMAC); err != nil {
+		return nil, err
+	}
+	now.change.NewTokens = append(now.change.NewTokens, t)
+	if len(now.change.Standings) == 0 {
+		now.change.Standings = []StandingWrite{sub.touch()}
+	}
+	return t, nil
+}
+
+// passcodeModels is what listings show for a passcode's model.
+var passcodeModels = map[Type]string{Recovery: "recovery codes", Temporary: "temporary passcode"}
+
+// writes says whether the change has a TokenWrite for a token.
+func (c *Change) writes(tokenID int64) bool {
+	return slices.ContainsFunc(c.Tokens, func(w TokenWrite) bool { return w.Token.ID == tokenID })
+}
