@@ -127,19 +127,28 @@ func (s *Service) endPasscodes(ctx context.Context, sub *Subject, d *deed, kind 
 		if t.Type != kind || t.State == Revoked || d.change.writes(t.ID) {
 			continue
 		}
-		next := t.revoked()
-		tampered, err := s.rebindOff(ctx, t, sub.User.PINMAC, &next, nil)
-		if err != nil {
+		if err := s.revokeBeside(ctx, sub, t, d, why); err != nil {
 			return err
 		}
-		d.change.Tokens = append(d.change.Tokens, TokenWrite{Token: next, Expect: t.Version})
-		e := s.event(d.principal, policy.TokenRevoke, audit.Event{Realm: t.Realm, User: sub.User.Key, Serial: t.Serial, Detail: []audit.Field{
-			{Name: "reason", Value: why}, {Name: "from", Value: string(t.State)}, {Name: "to", Value: string(next.State)},
-		}})
-		if tampered {
-			e.Reason = string(ReasonTampered)
-		}
-		d.beside = append(d.beside, e)
 	}
+	return nil
+}
+
+// revokeBeside adds to the change of a deed, which holds the user's StandingWrite, that
+// one of the user's other tokens is revoked, and the record of it.
+func (s *Service) revokeBeside(ctx context.Context, sub *Subject, t *Token, d *deed, why string) error {
+	next := t.revoked()
+	tampered, err := s.rebindOff(ctx, t, sub.User.PINMAC, &next, nil)
+	if err != nil {
+		return err
+	}
+	d.change.Tokens = append(d.change.Tokens, TokenWrite{Token: next, Expect: t.Version})
+	e := s.event(d.principal, policy.TokenRevoke, audit.Event{Realm: t.Realm, User: sub.User.Key, Serial: t.Serial, Detail: []audit.Field{
+		{Name: "reason", Value: why}, {Name: "from", Value: string(t.State)}, {Name: "to", Value: string(next.State)},
+	}})
+	if tampered {
+		e.Reason = string(ReasonTampered)
+	}
+	d.beside = append(d.beside, e)
 	return nil
 }

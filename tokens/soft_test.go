@@ -2,6 +2,7 @@ package tokens_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/base32"
 	"errors"
 	"fmt"
@@ -23,27 +24,18 @@ func softDevice(t testing.TB, uri []byte) *device {
 		t.Fatal(err)
 	}
 	q := u.Query()
-	if u.Scheme != "otpauth" || u.Host != "totp" || q.Get("algorithm") != "SHA1" {
+	known := map[string]hsm.Hash{"SHA1": hsm.SHA1, "SHA256": hsm.SHA256, "SHA512": hsm.SHA512}
+	if u.Scheme != "otpauth" || u.Host != "totp" || known[q.Get("algorithm")] == 0 {
 		t.Fatalf("a key URI of %s, %s", u.Scheme, u.Host)
 	}
 	d := totp("")
+	d.Algorithm = known[q.Get("algorithm")]
 	if d.seed, err = base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(q.Get("secret")); err != nil {
 		t.Fatal(err)
 	}
 	d.Digits, _ = strconv.Atoi(q.Get("digits"))
 	d.Period, _ = strconv.Atoi(q.Get("period"))
 	return d
-}
-
-// dice are random bytes that the test knows.
-type dice struct{ n byte }
-
-func (d *dice) Read(b []byte) (int, error) {
-	for i := range b {
-		d.n = d.n*5 + 77
-		b[i] = d.n
-	}
-	return len(b), nil
 }
 
 func (h *house) soft(p tokens.Principal, user string) (tokens.Token, *device) {
@@ -194,50 +186,104 @@ func TestConfirmingIsThrottledLikeVerifying(t *testing.T) {
 }
 
 // The seed is in the URI and nowhere else: not in the database, the audit or the
-// log; and it is wiped where the core made it.
+// log; it is wiped where the HSM answered it; and no call answers it again.
 func TestTheSeedOfASoftwareTokenIsInItsURIOnly(t *testing.T) {
-	random := &watchedDice{}
-	h := newHouse(t, func(c *tokens.Config) { c.Rand = random })
-	h.user("alice")
-	random.keep = true
-	_, d := h.soft(h.admin, "alice")
-	seeds := 0
-	for _, b := range random.given {
-		if len(b) == 20 {
-			seeds++
-			if !bytes.Equal(b, make([]byte, 20)) {
-				t.Error("the seed is still in the buffer that it was made in")
+	for _, digest := range []hsm.Hash{hsm.SHA1, hsm.SHA256, hsm.SHA512} {
+		made := &watchedSeeds{}
+		h := newHouse(t, func(c *tokens.Config) { made.Custody, c.Custody = c.Custody, made })
+		h.user("alice")
+		token, uri, err := h.EnrolSoft(ctx, h.admin, tokens.NewSoft{User: "alice", Algorithm: digest, Digits: 8, Period: 60})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := softDevice(t, uri)
+		h.mem.Watch(d.seed)
+		if len(made.given) != 1 || len(made.given[0]) != digest.Size() || !bytes.Equal(made.given[0], make([]byte, digest.Size())) {
+			t.Errorf("%s: %d seeds were made, or the seed is still in the buffer that it came in", digest, len(made.given))
+		}
+		if len(d.seed) != digest.Size() || d.Digits != 8 || d.Period != 60 || d.Algorithm != digest || token.Algorithm != digest || token.Digits != 8 || token.Period != 60 {
+			t.Errorf("%s: the app read %d bytes, %d digits, %d s, %s; the token is %+v", digest, len(d.seed), d.Digits, d.Period, d.Algorithm, token)
+		}
+		got, err := h.Activate(ctx, h.admin, "", token.Serial, d.code(h, 0), d.code(h, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, held, err := h.ShowUser(ctx, h.admin, "", "alice")
+		if err != nil {
+			t.Fatal(err)
+		}
+		listed, err := h.Tokens(ctx, h.admin, tokens.TokenQuery{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		shown, err := h.ShowToken(ctx, h.admin, "", token.Serial)
+		if err != nil {
+			t.Fatal(err)
+		}
+		records, err := h.mem.Records(ctx, tokens.RecordQuery{Limit: 1000})
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := fmt.Sprintf("%+v %+v %+v %+v %+v %+v %s", token, got, held, listed, shown, records, h.log)
+		for _, text := range []string{
+			string(d.seed), base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(d.seed), fmt.Sprintf("%x", d.seed),
+			strings.Trim(fmt.Sprint(d.seed), "[]"),
+		} {
+			if strings.Contains(all, text) {
+				t.Errorf("%s: the seed shows up again", digest)
 			}
 		}
-	}
-	if seeds != 1 {
-		t.Errorf("%d buffers of 20 random bytes", seeds)
-	}
-	records, err := h.mem.Records(ctx, tokens.RecordQuery{Limit: 1000})
-	if err != nil {
-		t.Fatal(err)
-	}
-	all := fmt.Sprint(records, h.log.String())
-	for _, text := range []string{string(d.seed), base32.StdEncoding.EncodeToString(d.seed), fmt.Sprintf("%x", d.seed)} {
-		if strings.Contains(all, text) {
-			t.Error("the seed shows up in audit or log")
-		}
-	}
-	if got := h.token(d.Serial); got.Wrapped.Hash != hsm.SHA1 || bytes.Contains(got.Wrapped.Blob, d.seed) {
-		t.Error("the seed is not wrapped")
+		h.ends("alice", d.code(h, 2), false, tokens.ReasonWrongCode) // one step to each side is looked at
+		h.clock.forward(time.Minute)
+		h.ends("alice", d.code(h, 1), true, tokens.ReasonAccepted)
+		h.intact()
 	}
 }
 
-// watchedDice remembers the buffers that it filled.
-type watchedDice struct {
-	dice
-	keep  bool
+// watchedSeeds is an HSM that remembers the buffers of the seeds that it made.
+type watchedSeeds struct {
+	tokens.Custody
 	given [][]byte
 }
 
-func (w *watchedDice) Read(b []byte) (int, error) {
-	if w.keep {
-		w.given = append(w.given, b)
+func (w *watchedSeeds) Generate(ctx context.Context, hash hsm.Hash) (hsm.Wrapped, []byte, error) {
+	wrapped, seed, err := w.Custody.Generate(ctx, hash)
+	w.given = append(w.given, seed)
+	return wrapped, seed, err
+}
+
+func TestASoftwareTokenIsWhatAppsKnowUnlessAskedOtherwise(t *testing.T) {
+	h := newHouse(t)
+	h.user("alice")
+	for what, n := range map[string]tokens.NewSoft{
+		"AES":              {Algorithm: hsm.AES128},
+		"an unknown hash":  {Algorithm: 77},
+		"five digits":      {Digits: 5},
+		"nine digits":      {Digits: 9},
+		"a negative":       {Period: -30},
+		"45 seconds":       {Period: 45},
+		"no issuer's name": {Issuer: "a\x00b"},
+	} {
+		n.User = "alice"
+		if _, uri, err := h.EnrolSoft(ctx, h.admin, n); !errors.Is(err, tokens.ErrInvalid) || uri != nil {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
-	return w.dice.Read(b)
+	// Another kind of token takes the place of the one that waits.
+	first, _ := h.soft(h.admin, "alice")
+	next, uri, err := h.EnrolSoft(ctx, h.admin, tokens.NewSoft{User: "alice", Digits: 8})
+	if err != nil || next.Serial == first.Serial || next.Digits != 8 || next.Algorithm != hsm.SHA1 || next.Period != 30 {
+		t.Fatalf("%+v, %v", next, err)
+	}
+	if gone := h.token(first.Serial); gone.State != tokens.Revoked || len(gone.Wrapped.Blob) > 0 {
+		t.Errorf("the one that waited is %+v", gone)
+	}
+	if r := h.records("token.revoke", "ok"); len(r) != 1 || r[0].Serial != first.Serial || r[0].User != "alice" {
+		t.Errorf("its end is audited as %+v", r)
+	}
+	d := softDevice(t, uri)
+	h.mem.Watch(d.seed)
+	h.must(h.Activate(ctx, h.admin, "", next.Serial, d.code(h, -1), d.code(h, 0)))
+	h.ends("alice", d.code(h, 1), true, tokens.ReasonAccepted)
+	h.intact()
 }
