@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"context"
+	"errors"
 
 	"watchword/hsm"
 	"watchword/tokens/audit"
@@ -16,7 +17,8 @@ type act struct {
 	refs   []Ref       // what decide is given; the token's first
 
 	// decide looks at what was loaded and fills in the rest of the deed. It may run
-	// several times, and changes nothing by itself.
+	// several times, and changes nothing by itself. Of its change nothing is made if
+	// it fails, unless with ErrWrongCode: that is counted.
 	decide func(ctx context.Context, d *deed) error
 }
 
@@ -57,10 +59,13 @@ func (s *Service) perform(ctx context.Context, p Principal, a act) (deed, error)
 	err := s.changes(ctx, p, a.action, a.event, a.refs, func(found []*Subject, c *Change, e *audit.Event) ([]audit.Event, error) {
 		d = deed{principal: p, found: found, change: c, event: e}
 		err := a.decide(ctx, &d)
+		if err != nil && !errors.Is(err, ErrWrongCode) {
+			*c = Change{} // it may be half of one
+		}
 		return d.beside, err
 	})
 	if err != nil {
-		return deed{event: d.event}, err
+		return deed{}, err
 	}
 	s.listing(ctx, &d.token)
 	return d, nil
@@ -85,7 +90,12 @@ func (s *Service) listing(ctx context.Context, t *Token) {
 	if err != nil || len(list) == 0 || list[0].ID != t.ID {
 		return
 	}
-	t.Hint, t.Note, t.Tags, t.Assigned = list[0].Hint, list[0].Note, list[0].Tags, list[0].Assigned
+	t.listed(&list[0])
+}
+
+// listed takes over what only listings have.
+func (t *Token) listed(as *Token) {
+	t.Hint, t.Note, t.Tags, t.Assigned = as.Hint, as.Note, as.Tags, as.Assigned
 }
 
 // revoked is the token's last form: it is nobody's, and nothing that makes or

@@ -180,7 +180,7 @@ func (s *Service) ShowToken(ctx context.Context, p Principal, realm, serial stri
 		return Token{}, unavailable(err)
 	}
 	if len(listed) > 0 {
-		t.Hint = listed[0].Hint
+		t.listed(&listed[0])
 	}
 	return *t, s.record(ctx, p, policy.TokenShow, e)
 }
