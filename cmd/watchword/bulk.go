@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -9,7 +10,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -29,14 +29,14 @@ type bulkFlags struct {
 
 // bulkRequest is one of POST /v1/tokens/bulk.
 type bulkRequest struct {
-	Act     string         `json:"act"`
-	Serials []string       `json:"serials,omitempty"`
-	Select  *bulkSelection `json:"select,omitempty"`
-	DryRun  bool           `json:"dry_run,omitempty"`
-	Reason  string         `json:"reason,omitempty"`
-	Note    *string        `json:"note,omitempty"`
-	Tags    []string       `json:"tags,omitempty"`
-	Expires *time.Time     `json:"expires,omitempty"`
+	Act     string          `json:"act"`
+	Serials []string        `json:"serials,omitempty"`
+	Select  *bulkSelection  `json:"select,omitempty"`
+	DryRun  bool            `json:"dry_run,omitempty"`
+	Reason  string          `json:"reason,omitempty"`
+	Note    *string         `json:"note,omitempty"`
+	Tags    []string        `json:"tags,omitempty"`
+	Expires json.RawMessage `json:"expires,omitempty"` // a time, or null for never
 }
 
 // bulkSelection is every token of which all that is named holds.
@@ -198,7 +198,9 @@ func (f *bulkFlags) request(cmd *cobra.Command, act string, serials []string) (*
 		if err != nil {
 			return nil, errors.New("--expires is no day such as 2027-01-31, no time such as 2027-01-31T18:00:00+01:00, and not never")
 		}
-		r.Expires = when
+		if r.Expires, err = json.Marshal(when); err != nil {
+			return nil, err
+		}
 	}
 	return r, nil
 }

@@ -361,7 +361,8 @@ func list[T any](cmd *cobra.Command, c *client, r call, limit int) (items []T, p
 			return nil, false, &failure{What: r.what, Why: "the answer cannot be read", Do: "see that --url names a Watchword server of this version"}
 		}
 		all.Items, all.Next = append(all.Items, p.Items...), p.Next
-		if p.Next == "" || len(p.Items) == 0 || limit > 0 && len(all.Items) >= limit {
+		// A page may be short, or empty, although there is more.
+		if p.Next == "" || limit > 0 && len(all.Items) >= limit {
 			break
 		}
 		r.query.Set("cursor", p.Next)

@@ -58,10 +58,11 @@ func realmRules(c *client) *cobra.Command {
 		Use:   "rules",
 		Short: "Say what a realm asks: how many tokens, what PINs, which passcodes",
 		Long: `The rules of the realm that --realm names. A realm without rules of its own has those
-that everybody has.`,
-		Example: "  watchword realm rules show\n  watchword realm rules set --temporary --temporary-valid 8h\n  watchword realm rules drop --realm lab",
-		Args:    cobra.NoArgs,
-		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+of --realm '*', which an administrator of all realms can set.`,
+		Example: "  watchword realm rules show\n  watchword realm rules set --temporary --temporary-valid 8h\n" +
+			"  watchword realm rules set --realm '*' --max-tokens 4\n  watchword realm rules drop --realm lab",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(realmRulesShow(c), realmRulesSet(c), realmRulesDrop(c))
 	return cmd
@@ -123,7 +124,7 @@ func (c *client) sayRules(cmd *cobra.Command, r call) error {
 		return err
 	}
 	if !d.Own {
-		hint("realm %s has no rules of its own: these are everybody's", d.Realm)
+		hint("realm %s has no rules of its own: these are those of all such realms", d.Realm)
 	}
 	t := newTable("RULE", "VALUE", "FLAG OF 'REALM RULES SET'")
 	activation := "by assigning"
@@ -204,15 +205,11 @@ from the next act on; what users hold already stays.`,
 func realmRulesDrop(c *client) *cobra.Command {
 	return &cobra.Command{
 		Use:     "drop",
-		Short:   "Forget a realm's own rules: it has everybody's from then on",
+		Short:   "Forget a realm's own rules: it has those of all such realms from then on",
 		Example: "  watchword realm rules drop --realm lab",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r := call{what: "drop the rules of realm " + c.realmName(), method: http.MethodDelete, path: pathTo("realms", c.realmName(), "rules")}
-			if _, err := c.do(cmd.Context(), r); err != nil {
-				return err
-			}
-			return c.deleted(cmd, "Realm %s has no rules of its own any more: everybody's hold.", c.realmName())
+			return c.sayRules(cmd, call{what: "drop the rules of realm " + c.realmName(), method: http.MethodDelete, path: pathTo("realms", c.realmName(), "rules")})
 		},
 	}
 }

@@ -179,6 +179,6 @@ new one waits for them, and a temporary passcode lives on until it is activated.
 // replaced is a token and the one in its place.
 type replaced struct {
 	Old  piece  `json:"old"`
-	Next piece  `json:"new"`
+	Next piece  `json:"token"`
 	Say  string `json:"say"`
 }
