@@ -115,6 +115,24 @@ func (e NewInvitationKinds) Valid() bool {
 	}
 }
 
+// Defines values for RulesActivation.
+const (
+	RulesActivationAssign RulesActivation = "assign"
+	RulesActivationCodes  RulesActivation = "codes"
+)
+
+// Valid indicates whether the value is a known member of the RulesActivation enum.
+func (e RulesActivation) Valid() bool {
+	switch e {
+	case RulesActivationAssign:
+		return true
+	case RulesActivationCodes:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Scope.
 const (
 	ScopeAdmin    Scope = "admin"
@@ -187,30 +205,6 @@ func (e TokenAlgorithm) Valid() bool {
 	}
 }
 
-// Defines values for TokenType.
-const (
-	TokenTypeFido   TokenType = "fido"
-	TokenTypeHotp   TokenType = "hotp"
-	TokenTypeTotp   TokenType = "totp"
-	TokenTypeYubico TokenType = "yubico"
-)
-
-// Valid indicates whether the value is a known member of the TokenType enum.
-func (e TokenType) Valid() bool {
-	switch e {
-	case TokenTypeFido:
-		return true
-	case TokenTypeHotp:
-		return true
-	case TokenTypeTotp:
-		return true
-	case TokenTypeYubico:
-		return true
-	default:
-		return false
-	}
-}
-
 // Defines values for TokenState.
 const (
 	TokenStateActive    TokenState = "active"
@@ -235,6 +229,36 @@ func (e TokenState) Valid() bool {
 	case TokenStateRevoked:
 		return true
 	case TokenStateSuspended:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TokenType.
+const (
+	TokenTypeFido      TokenType = "fido"
+	TokenTypeHotp      TokenType = "hotp"
+	TokenTypeRecovery  TokenType = "recovery"
+	TokenTypeTemporary TokenType = "temporary"
+	TokenTypeTotp      TokenType = "totp"
+	TokenTypeYubico    TokenType = "yubico"
+)
+
+// Valid indicates whether the value is a known member of the TokenType enum.
+func (e TokenType) Valid() bool {
+	switch e {
+	case TokenTypeFido:
+		return true
+	case TokenTypeHotp:
+		return true
+	case TokenTypeRecovery:
+		return true
+	case TokenTypeTemporary:
+		return true
+	case TokenTypeTotp:
+		return true
+	case TokenTypeYubico:
 		return true
 	default:
 		return false
@@ -336,6 +360,18 @@ func (e ImportSeedsParamsEncoding) Valid() bool {
 
 // AAGUIDs Models; none means that this says nothing.
 type AAGUIDs = []string
+
+// Annotation What to note on a token; what is not there stays as it is.
+type Annotation struct {
+	AddTags  *[]string `json:"add_tags,omitempty"`
+	DropTags *[]string `json:"drop_tags,omitempty"`
+
+	// Note Up to 1000 bytes, of several lines if need be; empty for none.
+	Note *string `json:"note,omitempty"`
+
+	// Realm The realm.
+	Realm *string `json:"realm,omitempty"`
+}
 
 // Assignment Whom to hand a token to.
 type Assignment struct {
@@ -468,6 +504,15 @@ type Concern = webauthn.Concern
 // ConcernPage Enrolled keys that status reports concern.
 type ConcernPage struct {
 	Items []Concern `json:"items"`
+}
+
+// Expiry When a token expires.
+type Expiry struct {
+	// Expires The time; null for never.
+	Expires timeOrNull `json:"expires"`
+
+	// Realm The realm.
+	Realm *string `json:"realm,omitempty"`
 }
 
 // Explanation One attempt, explained.
@@ -942,6 +987,15 @@ type NewPin struct {
 	Realm *string `json:"realm,omitempty"`
 }
 
+// NewRealmRules Rules for a realm.
+type NewRealmRules struct {
+	// Rules What a realm asks of its users and their tokens.
+	Rules Rules `json:"rules"`
+
+	// Version Of the rules that these replace; whatever there are, if it is not said.
+	Version *int64 `json:"version,omitempty"`
+}
+
 // NewUser A user to add.
 type NewUser struct {
 	// Name The name; compared in any case.
@@ -955,6 +1009,21 @@ type NewUser struct {
 type Nothing struct {
 	// Realm The realm.
 	Realm *string `json:"realm,omitempty"`
+}
+
+// PinRules What may be a PIN.
+type PinRules struct {
+	// Change A PIN that somebody else has set must be changed at first use.
+	Change bool `json:"change"`
+
+	// Max Characters.
+	Max int `json:"max"`
+
+	// Min Characters.
+	Min int `json:"min"`
+
+	// Sequences PINs such as 1234, 1111 and 1212 are allowed.
+	Sequences bool `json:"sequences"`
 }
 
 // Problem An error (RFC 9457).
@@ -990,6 +1059,38 @@ type ReadinessProblem struct {
 	Says string `json:"says"`
 }
 
+// RealmEntry A realm with what it holds.
+type RealmEntry struct {
+	// Clients RADIUS clients.
+	Clients int `json:"clients"`
+
+	// Keys API keys.
+	Keys int    `json:"keys"`
+	Name string `json:"name"`
+
+	// Tokens Revoked ones left out.
+	Tokens int `json:"tokens"`
+	Users  int `json:"users"`
+}
+
+// RealmPage The realms.
+type RealmPage struct {
+	Items []RealmEntry `json:"items"`
+}
+
+// RealmRules The rules of a realm.
+type RealmRules struct {
+	// Own They were set for this realm itself.
+	Own   bool   `json:"own"`
+	Realm string `json:"realm"`
+
+	// Rules What a realm asks of its users and their tokens.
+	Rules Rules `json:"rules"`
+
+	// Version To give when they are changed.
+	Version int64 `json:"version"`
+}
+
 // Reason Why.
 type Reason struct {
 	// Realm The realm.
@@ -997,6 +1098,14 @@ type Reason struct {
 
 	// Reason Why, in words; for the audit.
 	Reason *string `json:"reason,omitempty"`
+}
+
+// RecoveryRules Sheets of recovery codes.
+type RecoveryRules struct {
+	Allow bool `json:"allow"`
+
+	// Codes On a sheet.
+	Codes int `json:"codes"`
 }
 
 // RegistrationRequest A FIDO key to enrol.
@@ -1021,6 +1130,30 @@ type RegistrationResponse struct {
 
 	// Session The session, as begin answered it.
 	Session string `json:"session"`
+}
+
+// Replaced A token and the one that its owner has now.
+type Replaced struct {
+	// Old A hardware token, a software token, a FIDO key or a passcode.
+	Old Token `json:"old"`
+
+	// Say What to tell the user on the telephone.
+	Say *string `json:"say,omitempty"`
+
+	// Token A hardware token, a software token, a FIDO key or a passcode.
+	Token Token `json:"token"`
+}
+
+// Replacement The token to hand out for another one.
+type Replacement struct {
+	// By Serial of an imported token.
+	By string `json:"by"`
+
+	// Realm The realm.
+	Realm *string `json:"realm,omitempty"`
+
+	// Reason Why, in words; for the audit.
+	Reason *string `json:"reason,omitempty"`
 }
 
 // Resync Two consecutive codes.
@@ -1053,6 +1186,27 @@ type Rotation struct {
 // its realm's for its members. Where a user is in several groups that have rules, each must allow
 // the key. What any level prohibits is prohibited.
 type RuleSet = json.RawMessage
+
+// Rules What a realm asks of its users and their tokens.
+type Rules struct {
+	// Activation A hardware token becomes active by assigning it (`assign`), or when its owner shows two consecutive codes (`codes`).
+	Activation RulesActivation `json:"activation"`
+
+	// MaxTokens Tokens that a user may hold at once, passcodes apart.
+	MaxTokens int `json:"max_tokens"`
+
+	// Pin What may be a PIN.
+	Pin PinRules `json:"pin"`
+
+	// Recovery Sheets of recovery codes.
+	Recovery RecoveryRules `json:"recovery"`
+
+	// Temporary Temporary passcodes.
+	Temporary TemporaryRules `json:"temporary"`
+}
+
+// RulesActivation A hardware token becomes active by assigning it (`assign`), or when its owner shows two consecutive codes (`codes`).
+type RulesActivation string
 
 // Scope What a key may do: `admin` everything; `helpdesk` users and tokens; `verify` check
 // codes, keys and statements and nothing else; `read` look at everything and change nothing.
@@ -1123,13 +1277,27 @@ type StatementVerdict struct {
 	Reason *string `json:"reason,omitempty"`
 }
 
-// Token A hardware token, a software token or a FIDO key.
+// TemporaryRules Temporary passcodes.
+type TemporaryRules struct {
+	Allow bool `json:"allow"`
+
+	// Uses At most, and if nothing else is asked for.
+	Uses int `json:"uses"`
+
+	// ValidHours At most, and if nothing else is asked for.
+	ValidHours int `json:"valid_hours"`
+}
+
+// Token A hardware token, a software token, a FIDO key or a passcode.
 type Token struct {
 	// Aaguid Its model; all zeros where it does not say.
 	Aaguid *string `json:"aaguid,omitempty"`
 
-	// Algorithm How codes are made; a FIDO key makes none.
+	// Algorithm How codes are made; a FIDO key and a passcode make none.
 	Algorithm TokenAlgorithm `json:"algorithm,omitempty"`
+
+	// Assigned When its owner got it.
+	Assigned *time.Time `json:"assigned,omitempty"`
 
 	// Attestation What its attestation proved: `basic`, `attca`, `anonca`, `self` or `none`.
 	Attestation *string `json:"attestation,omitempty"`
@@ -1141,7 +1309,7 @@ type Token struct {
 	Counter *int64    `json:"counter,omitempty"`
 	Created time.Time `json:"created"`
 
-	// Digits Length of a code; zero for types yubico and fido.
+	// Digits Length of a code; zero for all types but totp and hotp.
 	Digits int `json:"digits"`
 
 	// Discoverable It can be found without a user name (a passkey).
@@ -1149,6 +1317,9 @@ type Token struct {
 
 	// Drift Time steps that the token's clock is ahead of the server's; TOTP.
 	Drift *int `json:"drift,omitempty"`
+
+	// Expires From then on nothing of it is accepted; never if it is not there.
+	Expires *time.Time `json:"expires,omitempty"`
 
 	// Format How it attested: `packed`, `tpm`, `android-key`, `apple`, `fido-u2f` or `none`.
 	Format *string `json:"format,omitempty"`
@@ -1159,8 +1330,14 @@ type Token struct {
 	// LastUsed The last accept.
 	LastUsed *time.Time `json:"last_used,omitempty"`
 
+	// Left How many codes of a sheet, or uses of a temporary passcode, are left; types recovery and temporary.
+	Left *int `json:"left,omitempty"`
+
 	// Model What the vendor's file calls it; may be empty.
 	Model string `json:"model"`
+
+	// Note A note of the helpdesk's.
+	Note *string `json:"note,omitempty"`
 
 	// Period Length of a time step in seconds; TOTP.
 	Period *int `json:"period,omitempty"`
@@ -1179,22 +1356,28 @@ type Token struct {
 	// Synced It may live on several devices (it can be backed up).
 	Synced *bool `json:"synced,omitempty"`
 
+	// Tags Sorted.
+	Tags *[]string `json:"tags,omitempty"`
+
 	// Transports How it is reached; hints only.
 	Transports *[]string `json:"transports,omitempty"`
-	Type       TokenType `json:"type"`
+
+	// Type What a token is. `recovery` is a sheet of codes that are each good once, `temporary` a
+	// passcode in the place of a lost token.
+	Type TokenType `json:"type"`
 
 	// User The user who holds it; empty if nobody does.
 	User string `json:"user"`
 
 	// UserVerified It verified its user when it was enrolled.
 	UserVerified *bool `json:"user_verified,omitempty"`
+
+	// Uses How often a temporary passcode is good in all.
+	Uses *int `json:"uses,omitempty"`
 }
 
-// TokenAlgorithm How codes are made; a FIDO key makes none.
+// TokenAlgorithm How codes are made; a FIDO key and a passcode make none.
 type TokenAlgorithm string
-
-// TokenType defines model for Token.Type.
-type TokenType string
 
 // TokenPage A page of tokens.
 type TokenPage struct {
@@ -1207,19 +1390,40 @@ type TokenPage struct {
 // TokenState Where a token stands in its life.
 type TokenState string
 
+// TokenType What a token is. `recovery` is a sheet of codes that are each good once, `temporary` a
+// passcode in the place of a lost token.
+type TokenType string
+
 // User A person who holds tokens.
 type User struct {
-	Created time.Time `json:"created"`
+	// Attributes Whatever else is kept.
+	Attributes *map[string]string `json:"attributes,omitempty"`
+	Created    time.Time          `json:"created"`
+
+	// Display The full name.
+	Display *string `json:"display,omitempty"`
+
+	// ExternalId The id in another directory; unique in the realm.
+	ExternalId *string `json:"external_id,omitempty"`
 
 	// Failures Consecutive failures since the last accept.
 	Failures int `json:"failures"`
+
+	// Groups The groups; only where one user is shown or exported.
+	Groups *[]string `json:"groups,omitempty"`
 
 	// HasPin A code is the PIN followed by the OTP.
 	HasPin bool `json:"has_pin"`
 
 	// Locked Locked after too many failures; unlock ends it.
-	Locked bool   `json:"locked"`
-	Name   string `json:"name"`
+	Locked bool `json:"locked"`
+
+	// Mail The mail address.
+	Mail *string `json:"mail,omitempty"`
+	Name string  `json:"name"`
+
+	// PinDue The PIN must be changed by its user before anything is accepted.
+	PinDue bool   `json:"pin_due,omitempty"`
 	Realm  string `json:"realm"`
 
 	// State Whether the user may be verified at all.
@@ -1527,6 +1731,12 @@ type ListTokensParams struct {
 	// Q Part of the serial or of the user's name, in any case.
 	Q *string `form:"q,omitempty" json:"q,omitempty"`
 
+	// Type Only tokens of this type.
+	Type *TokenType `form:"type,omitempty" json:"type,omitempty"`
+
+	// Tag Only tokens with this tag.
+	Tag *string `form:"tag,omitempty" json:"tag,omitempty"`
+
 	// Batch Only tokens of this import.
 	Batch *int64 `form:"batch,omitempty" json:"batch,omitempty"`
 
@@ -1543,14 +1753,38 @@ type ShowTokenParams struct {
 	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
 }
 
+// AnnotateTokenParams defines parameters for AnnotateToken.
+type AnnotateTokenParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
+// ActivateTokenParams defines parameters for ActivateToken.
+type ActivateTokenParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
 // AssignTokenParams defines parameters for AssignToken.
 type AssignTokenParams struct {
 	// Realm The realm; the key's own or `default` if none is named.
 	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
 }
 
+// SetExpiryParams defines parameters for SetExpiry.
+type SetExpiryParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
 // LoseTokenParams defines parameters for LoseToken.
 type LoseTokenParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
+// ReplaceTokenParams defines parameters for ReplaceToken.
+type ReplaceTokenParams struct {
 	// Realm The realm; the key's own or `default` if none is named.
 	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
 }
@@ -1598,6 +1832,12 @@ type ListUsersParams struct {
 
 	// Q Part of the name, in any case.
 	Q *string `form:"q,omitempty" json:"q,omitempty"`
+
+	// ExternalId Only the user with this id in another directory.
+	ExternalId *string `form:"external_id,omitempty" json:"external_id,omitempty"`
+
+	// Group Only members of this group.
+	Group *string `form:"group,omitempty" json:"group,omitempty"`
 
 	// Cursor The `next` of the page before.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
@@ -1717,17 +1957,32 @@ type ImportSeedsMultipartRequestBody ImportSeedsMultipartBody
 // AddKeyJSONRequestBody defines body for AddKey for application/json ContentType.
 type AddKeyJSONRequestBody = NewKey
 
+// SetRealmRulesJSONRequestBody defines body for SetRealmRules for application/json ContentType.
+type SetRealmRulesJSONRequestBody = NewRealmRules
+
 // CheckStatementJSONRequestBody defines body for CheckStatement for application/json ContentType.
 type CheckStatementJSONRequestBody = StatementCheck
 
 // RotateStatementKeyJSONRequestBody defines body for RotateStatementKey for application/json ContentType.
 type RotateStatementKeyJSONRequestBody = Rotation
 
+// AnnotateTokenJSONRequestBody defines body for AnnotateToken for application/json ContentType.
+type AnnotateTokenJSONRequestBody = Annotation
+
+// ActivateTokenJSONRequestBody defines body for ActivateToken for application/json ContentType.
+type ActivateTokenJSONRequestBody = Resync
+
 // AssignTokenJSONRequestBody defines body for AssignToken for application/json ContentType.
 type AssignTokenJSONRequestBody = Assignment
 
+// SetExpiryJSONRequestBody defines body for SetExpiry for application/json ContentType.
+type SetExpiryJSONRequestBody = Expiry
+
 // LoseTokenJSONRequestBody defines body for LoseToken for application/json ContentType.
 type LoseTokenJSONRequestBody = Reason
+
+// ReplaceTokenJSONRequestBody defines body for ReplaceToken for application/json ContentType.
+type ReplaceTokenJSONRequestBody = Replacement
 
 // ResumeTokenJSONRequestBody defines body for ResumeToken for application/json ContentType.
 type ResumeTokenJSONRequestBody = Reason
@@ -1872,6 +2127,18 @@ type ServerInterface interface {
 	// DeleteKey Take an API key out of use
 	// (DELETE /v1/keys/{id})
 	DeleteKey(ctx echo.Context, id string) error
+	// ListRealms List the realms
+	// (GET /v1/realms)
+	ListRealms(ctx echo.Context) error
+	// DropRealmRules Take a realm's own rules away
+	// (DELETE /v1/realms/{realm}/rules)
+	DropRealmRules(ctx echo.Context, realm string) error
+	// ShowRealmRules Show a realm's rules
+	// (GET /v1/realms/{realm}/rules)
+	ShowRealmRules(ctx echo.Context, realm string) error
+	// SetRealmRules Give a realm rules of its own
+	// (PUT /v1/realms/{realm}/rules)
+	SetRealmRules(ctx echo.Context, realm string) error
 	// CheckStatement Check a statement
 	// (POST /v1/statements/check)
 	CheckStatement(ctx echo.Context) error
@@ -1887,12 +2154,24 @@ type ServerInterface interface {
 	// ShowToken Show a token
 	// (GET /v1/tokens/{serial})
 	ShowToken(ctx echo.Context, serial Serial, params ShowTokenParams) error
+	// AnnotateToken Note something on a token
+	// (PATCH /v1/tokens/{serial})
+	AnnotateToken(ctx echo.Context, serial Serial, params AnnotateTokenParams) error
+	// ActivateToken Activate a token that waits for codes
+	// (POST /v1/tokens/{serial}/activate)
+	ActivateToken(ctx echo.Context, serial Serial, params ActivateTokenParams) error
 	// AssignToken Hand a token to a user
 	// (POST /v1/tokens/{serial}/assign)
 	AssignToken(ctx echo.Context, serial Serial, params AssignTokenParams) error
+	// SetExpiry Say when a token expires
+	// (PUT /v1/tokens/{serial}/expiry)
+	SetExpiry(ctx echo.Context, serial Serial, params SetExpiryParams) error
 	// LoseToken Mark a token as lost
 	// (POST /v1/tokens/{serial}/lost)
 	LoseToken(ctx echo.Context, serial Serial, params LoseTokenParams) error
+	// ReplaceToken Give a token's owner another one for it
+	// (POST /v1/tokens/{serial}/replace)
+	ReplaceToken(ctx echo.Context, serial Serial, params ReplaceTokenParams) error
 	// ResumeToken Let a suspended or lost token be used again
 	// (POST /v1/tokens/{serial}/resume)
 	ResumeToken(ctx echo.Context, serial Serial, params ResumeTokenParams) error
@@ -2570,6 +2849,63 @@ func (w *ServerInterfaceWrapper) DeleteKey(ctx echo.Context) error {
 	return err
 }
 
+// ListRealms converts echo context to params.
+func (w *ServerInterfaceWrapper) ListRealms(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListRealms(ctx)
+	return err
+}
+
+// DropRealmRules converts echo context to params.
+func (w *ServerInterfaceWrapper) DropRealmRules(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "realm" -------------
+	var realm string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "realm", ctx.Param("realm"), &realm, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DropRealmRules(ctx, realm)
+	return err
+}
+
+// ShowRealmRules converts echo context to params.
+func (w *ServerInterfaceWrapper) ShowRealmRules(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "realm" -------------
+	var realm string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "realm", ctx.Param("realm"), &realm, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ShowRealmRules(ctx, realm)
+	return err
+}
+
+// SetRealmRules converts echo context to params.
+func (w *ServerInterfaceWrapper) SetRealmRules(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "realm" -------------
+	var realm string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "realm", ctx.Param("realm"), &realm, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SetRealmRules(ctx, realm)
+	return err
+}
+
 // CheckStatement converts echo context to params.
 func (w *ServerInterfaceWrapper) CheckStatement(ctx echo.Context) error {
 	var err error
@@ -2631,6 +2967,20 @@ func (w *ServerInterfaceWrapper) ListTokens(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
 	}
 
+	// ------------- Optional query parameter "type" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "type", ctx.QueryParams(), &params.Type, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter type: %s", err))
+	}
+
+	// ------------- Optional query parameter "tag" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "tag", ctx.QueryParams(), &params.Tag, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter tag: %s", err))
+	}
+
 	// ------------- Optional query parameter "batch" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "batch", ctx.QueryParams(), &params.Batch, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
@@ -2682,6 +3032,56 @@ func (w *ServerInterfaceWrapper) ShowToken(ctx echo.Context) error {
 	return err
 }
 
+// AnnotateToken converts echo context to params.
+func (w *ServerInterfaceWrapper) AnnotateToken(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "serial" -------------
+	var serial Serial
+
+	err = runtime.BindStyledParameterWithOptions("simple", "serial", ctx.Param("serial"), &serial, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter serial: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params AnnotateTokenParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.AnnotateToken(ctx, serial, params)
+	return err
+}
+
+// ActivateToken converts echo context to params.
+func (w *ServerInterfaceWrapper) ActivateToken(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "serial" -------------
+	var serial Serial
+
+	err = runtime.BindStyledParameterWithOptions("simple", "serial", ctx.Param("serial"), &serial, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter serial: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ActivateTokenParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ActivateToken(ctx, serial, params)
+	return err
+}
+
 // AssignToken converts echo context to params.
 func (w *ServerInterfaceWrapper) AssignToken(ctx echo.Context) error {
 	var err error
@@ -2707,6 +3107,31 @@ func (w *ServerInterfaceWrapper) AssignToken(ctx echo.Context) error {
 	return err
 }
 
+// SetExpiry converts echo context to params.
+func (w *ServerInterfaceWrapper) SetExpiry(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "serial" -------------
+	var serial Serial
+
+	err = runtime.BindStyledParameterWithOptions("simple", "serial", ctx.Param("serial"), &serial, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter serial: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params SetExpiryParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SetExpiry(ctx, serial, params)
+	return err
+}
+
 // LoseToken converts echo context to params.
 func (w *ServerInterfaceWrapper) LoseToken(ctx echo.Context) error {
 	var err error
@@ -2729,6 +3154,31 @@ func (w *ServerInterfaceWrapper) LoseToken(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.LoseToken(ctx, serial, params)
+	return err
+}
+
+// ReplaceToken converts echo context to params.
+func (w *ServerInterfaceWrapper) ReplaceToken(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "serial" -------------
+	var serial Serial
+
+	err = runtime.BindStyledParameterWithOptions("simple", "serial", ctx.Param("serial"), &serial, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter serial: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReplaceTokenParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ReplaceToken(ctx, serial, params)
 	return err
 }
 
@@ -2900,6 +3350,20 @@ func (w *ServerInterfaceWrapper) ListUsers(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "q", ctx.QueryParams(), &params.Q, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter q: %s", err))
+	}
+
+	// ------------- Optional query parameter "external_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "external_id", ctx.QueryParams(), &params.ExternalId, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter external_id: %s", err))
+	}
+
+	// ------------- Optional query parameter "group" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "group", ctx.QueryParams(), &params.Group, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter group: %s", err))
 	}
 
 	// ------------- Optional query parameter "cursor" -------------
@@ -3364,6 +3828,9 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PUT(options.BaseURL+"/v1/users/:name/groups", wrapper.SetGroups, options.OperationMiddlewares["setGroups"]...)
 	router.GET(options.BaseURL+"/v1/tokens", wrapper.ListTokens, options.OperationMiddlewares["listTokens"]...)
 	router.GET(options.BaseURL+"/v1/tokens/:serial", wrapper.ShowToken, options.OperationMiddlewares["showToken"]...)
+	router.PATCH(options.BaseURL+"/v1/tokens/:serial", wrapper.AnnotateToken, options.OperationMiddlewares["annotateToken"]...)
+	router.PUT(options.BaseURL+"/v1/tokens/:serial/expiry", wrapper.SetExpiry, options.OperationMiddlewares["setExpiry"]...)
+	router.POST(options.BaseURL+"/v1/tokens/:serial/replace", wrapper.ReplaceToken, options.OperationMiddlewares["replaceToken"]...)
 	router.POST(options.BaseURL+"/v1/tokens/:serial/assign", wrapper.AssignToken, options.OperationMiddlewares["assignToken"]...)
 	router.POST(options.BaseURL+"/v1/tokens/:serial/unassign", wrapper.UnassignToken, options.OperationMiddlewares["unassignToken"]...)
 	router.POST(options.BaseURL+"/v1/tokens/:serial/suspend", wrapper.SuspendToken, options.OperationMiddlewares["suspendToken"]...)
@@ -3371,6 +3838,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/tokens/:serial/lost", wrapper.LoseToken, options.OperationMiddlewares["loseToken"]...)
 	router.POST(options.BaseURL+"/v1/tokens/:serial/revoke", wrapper.RevokeToken, options.OperationMiddlewares["revokeToken"]...)
 	router.POST(options.BaseURL+"/v1/tokens/:serial/resync", wrapper.ResyncToken, options.OperationMiddlewares["resyncToken"]...)
+	router.POST(options.BaseURL+"/v1/tokens/:serial/activate", wrapper.ActivateToken, options.OperationMiddlewares["activateToken"]...)
 	router.POST(options.BaseURL+"/v1/tokens/:serial/unlock", wrapper.UnlockOwner, options.OperationMiddlewares["unlockOwner"]...)
 	router.GET(options.BaseURL+"/v1/imports", wrapper.ListImports, options.OperationMiddlewares["listImports"]...)
 	router.POST(options.BaseURL+"/v1/imports", wrapper.ImportSeeds, options.OperationMiddlewares["importSeeds"]...)
@@ -3385,6 +3853,10 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/fido/roots", wrapper.ListRoots, options.OperationMiddlewares["listRoots"]...)
 	router.PUT(options.BaseURL+"/v1/fido/roots", wrapper.SetRoots, options.OperationMiddlewares["setRoots"]...)
 	router.GET(options.BaseURL+"/v1/fido/concerns", wrapper.ListConcerns, options.OperationMiddlewares["listConcerns"]...)
+	router.GET(options.BaseURL+"/v1/realms", wrapper.ListRealms, options.OperationMiddlewares["listRealms"]...)
+	router.DELETE(options.BaseURL+"/v1/realms/:realm/rules", wrapper.DropRealmRules, options.OperationMiddlewares["dropRealmRules"]...)
+	router.GET(options.BaseURL+"/v1/realms/:realm/rules", wrapper.ShowRealmRules, options.OperationMiddlewares["showRealmRules"]...)
+	router.PUT(options.BaseURL+"/v1/realms/:realm/rules", wrapper.SetRealmRules, options.OperationMiddlewares["setRealmRules"]...)
 	router.GET(options.BaseURL+"/v1/clients", wrapper.ListClients, options.OperationMiddlewares["listClients"]...)
 	router.POST(options.BaseURL+"/v1/clients", wrapper.AddClient, options.OperationMiddlewares["addClient"]...)
 	router.DELETE(options.BaseURL+"/v1/clients/:name", wrapper.DeleteClient, options.OperationMiddlewares["deleteClient"]...)

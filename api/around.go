@@ -31,7 +31,7 @@ type route struct {
 	query []string // names of the parameters that it takes
 	key   bool     // an API key is needed
 	slow  bool     // it takes as long as it takes
-	seeds bool     // its body holds seeds: nothing of it may stay
+	seeds bool     // its body holds seeds, or a PIN: nothing of it may stay
 }
 
 // queries are the parameters of the operations that have any, as generated.
@@ -70,10 +70,24 @@ var queries = map[routeKey]reflect.Type{
 	{"POST", "/v1/users/:name/invitations"}: reflect.TypeFor[InviteParams](),
 	{"GET", "/v1/users/:name/groups"}:       reflect.TypeFor[ShowGroupsParams](),
 	{"PUT", "/v1/users/:name/groups"}:       reflect.TypeFor[SetGroupsParams](),
+	{"PATCH", "/v1/tokens/:serial"}:         reflect.TypeFor[AnnotateTokenParams](),
+	{"PUT", "/v1/tokens/:serial/expiry"}:    reflect.TypeFor[SetExpiryParams](),
+	{"POST", "/v1/tokens/:serial/activate"}: reflect.TypeFor[ActivateTokenParams](),
+	{"POST", "/v1/tokens/:serial/replace"}:  reflect.TypeFor[ReplaceTokenParams](),
 	{"GET", "/v1/fido/models"}:              reflect.TypeFor[ListModelsParams](),
 	{"GET", "/v1/fido/allowed"}:             reflect.TypeFor[AllowedParams](),
 	{"GET", "/.well-known/webauthn"}:        reflect.TypeFor[RelatedOriginsParams](),
 }
+
+// slow are the operations that take as long as they take: those with a large body
+// or an answer without end, and those that go through a million rows.
+var slow = []routeKey{
+	{"POST", "/v1/imports"}, {"GET", "/v1/imports/:id"}, {"POST", "/v1/imports/:id/undo"}, {"GET", "/v1/audit/verify"},
+	{"POST", "/v1/fido/metadata"},
+}
+
+// secret are those whose body holds what stays a secret.
+var secret = []routeKey{{"POST", "/v1/imports"}, {"PUT", "/v1/users/:name/pin"}}
 
 // routesOf makes the table of routes from the router's.
 func routesOf(registered []*echo.Route) map[routeKey]*route {
@@ -86,12 +100,12 @@ func routesOf(registered []*echo.Route) map[routeKey]*route {
 		}
 		routes[key] = to
 	}
-	routes[routeKey{"POST", "/v1/imports"}].slow = true
-	routes[routeKey{"POST", "/v1/imports"}].seeds = true
-	routes[routeKey{"GET", "/v1/imports/:id"}].slow = true // counts a million tokens
-	routes[routeKey{"POST", "/v1/imports/:id/undo"}].slow = true
-	routes[routeKey{"GET", "/v1/audit/verify"}].slow = true
-	routes[routeKey{"POST", "/v1/fido/metadata"}].slow = true // a large body
+	for _, key := range slow {
+		routes[key].slow = true
+	}
+	for _, key := range secret {
+		routes[key].seeds = true
+	}
 	return routes
 }
 
@@ -129,10 +143,14 @@ func (s *Server) around(next echo.HandlerFunc) echo.HandlerFunc {
 			h["Connection"] = ending
 			defer leaveNothing(c)
 		}
+		whole := true
 		if err := s.guard(next, c, to); err != nil {
-			s.fail(c, err)
+			whole = s.fail(c, err)
 		}
 		s.metrics.observe(c, to, started)
+		if !whole {
+			panic(http.ErrAbortHandler) // net/http closes the connection, and says nothing
+		}
 		return nil
 	}
 }

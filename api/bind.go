@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
@@ -24,6 +25,8 @@ const maxJSON = 64 << 10
 
 var errNoObject = fmt.Errorf("%w: the body is not a JSON object", tokens.ErrInvalid)
 
+var errEmpty = fmt.Errorf("%w: the body is empty; a JSON object is needed", tokens.ErrInvalid)
+
 // buffers hold bodies while they are decoded. Bodies hold codes, PINs and
 // secrets: a buffer is wiped before it goes back.
 var buffers = sync.Pool{New: func() any { b := make([]byte, maxJSON+1); return &b }}
@@ -34,7 +37,7 @@ var buffers = sync.Pool{New: func() any { b := make([]byte, maxJSON+1); return &
 func decode[T any](c echo.Context, required ...string) (T, error) {
 	body, err := decodeOptional[T](c, required...)
 	if err == nil && body == nil {
-		err = fmt.Errorf("%w: the body is empty; a JSON object is needed", tokens.ErrInvalid)
+		err = errEmpty
 	}
 	if err != nil {
 		var zero T
@@ -45,22 +48,27 @@ func decode[T any](c echo.Context, required ...string) (T, error) {
 
 // decodeOptional is decode for a body that may be empty: then it answers nil.
 func decodeOptional[T any](c echo.Context, required ...string) (*T, error) {
+	buf := buffers.Get().(*[]byte)
+	defer buffers.Put(buf)
+	return decodeIn[T](c, *buf, required)
+}
+
+// decodeIn is decodeOptional by way of a buffer, which is one byte longer than a
+// body may be, and is wiped.
+func decodeIn[T any](c echo.Context, buf []byte, required []string) (*T, error) {
 	r := c.Request()
 	if r.ContentLength == 0 {
 		return nil, nil
 	}
-	if r.ContentLength > maxJSON {
-		return nil, fmt.Errorf("%w: the body is larger than %d bytes", errTooLarge, maxJSON)
+	tooLarge := func() error { return fmt.Errorf("%w: the body is larger than %d bytes", errTooLarge, len(buf)-1) }
+	if r.ContentLength >= int64(len(buf)) {
+		return nil, tooLarge()
 	}
-	buf := buffers.Get().(*[]byte)
-	n, err := io.ReadFull(r.Body, *buf)
-	defer func() {
-		clear((*buf)[:n])
-		buffers.Put(buf)
-	}()
+	n, err := io.ReadFull(r.Body, buf)
+	defer func() { clear(buf[:n]) }()
 	switch {
-	case err == nil: // the buffer is one byte longer than a body may be
-		return nil, fmt.Errorf("%w: the body is larger than %d bytes", errTooLarge, maxJSON)
+	case err == nil:
+		return nil, tooLarge()
 	case err == io.EOF:
 		return nil, nil
 	case err != io.ErrUnexpectedEOF:
@@ -73,7 +81,7 @@ func decodeOptional[T any](c echo.Context, required ...string) (*T, error) {
 		return nil, err
 	}
 	into := new(T)
-	if err := unmarshal((*buf)[:n], into, required); err != nil {
+	if err := unmarshal(buf[:n], into, required); err != nil {
 		return nil, err
 	}
 	return into, nil
@@ -112,10 +120,17 @@ func unmarshal(b []byte, into any, required []string) error {
 	if err := json.Unmarshal(b, into); err != nil {
 		return jsonError(err)
 	}
-	known := fieldsOf(reflect.TypeOf(into).Elem(), "json")
+	return strict(b, reflect.TypeOf(into).Elem(), required)
+}
+
+// strict holds an object against the struct that it was decoded into, and the
+// objects in it against theirs.
+func strict(b []byte, t reflect.Type, required []string) error {
+	known := fieldsOf(t, "json")
 	seen := make([]string, 0, 8)
 	err := members(b, func(name string, value []byte) error {
-		if !slices.Contains(known, name) {
+		at := slices.Index(known, name)
+		if at < 0 {
 			if len(name) > 40 {
 				name = name[:40] + "..."
 			}
@@ -124,12 +139,15 @@ func unmarshal(b []byte, into any, required []string) error {
 		switch {
 		case slices.Contains(seen, name):
 			return fmt.Errorf("%w: the field %q stands there twice", tokens.ErrInvalid, name)
-		case value[0] == 'n':
+		case value[0] == 'n' && t.Field(at).Type != reflect.TypeFor[timeOrNull]():
 			return fmt.Errorf("%w: the field %q is null", tokens.ErrInvalid, name)
 		case string(value) == `""` && slices.Contains(required, name):
 			return fmt.Errorf("%w: the field %q is empty", tokens.ErrInvalid, name)
 		}
 		seen = append(seen, name)
+		if value[0] == '{' {
+			return strictInside(name, value, t.Field(at).Type)
+		}
 		return nil
 	})
 	if err != nil {
@@ -141,6 +159,58 @@ func unmarshal(b []byte, into any, required []string) error {
 		}
 	}
 	return nil
+}
+
+// strictInside is strict for a field that holds an object.
+func strictInside(name string, value []byte, t reflect.Type) error {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch t.Kind() {
+	case reflect.Struct:
+		return strict(value, t, requiredOf(t))
+	case reflect.Map:
+		var seen []string
+		return members(value, func(key string, value []byte) error {
+			switch {
+			case slices.Contains(seen, key):
+				return fmt.Errorf("%w: a name stands twice in the field %q", tokens.ErrInvalid, name)
+			case value[0] == 'n' && t.Elem().Kind() != reflect.Pointer:
+				return fmt.Errorf("%w: something is null in the field %q", tokens.ErrInvalid, name)
+			}
+			seen = append(seen, key)
+			return nil
+		})
+	}
+	return nil
+}
+
+// requiredOf are the fields that an object in a body must have: those that its
+// contract does not call optional.
+func requiredOf(t reflect.Type) []string {
+	var names []string
+	for i := range t.NumField() {
+		name, rest, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		if !strings.Contains(rest, "omitempty") {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// timeOrNull is a time, or null, in a body; or neither.
+type timeOrNull struct {
+	said bool // it is there
+	time time.Time
+}
+
+// UnmarshalJSON is called for null, too.
+func (t *timeOrNull) UnmarshalJSON(b []byte) error {
+	t.said = true
+	if string(b) == "null" {
+		return nil
+	}
+	return t.time.UnmarshalJSON(b)
 }
 
 // jsonError says what is wrong with a body without quoting it.

@@ -47,6 +47,10 @@ type call struct {
 	contentType        string // default application/json if there is a body
 }
 
+// someRules are the rules of a realm, each other than it is without.
+const someRules = `{"max_tokens":12,"activation":"codes","pin":{"min":6,"max":16,"sequences":true,"change":true},` +
+	`"recovery":{"allow":false,"codes":8},"temporary":{"allow":true,"valid_hours":48,"uses":3}}`
+
 var calls = []call{
 	{"POST", "/v1/verify", `{"user":"alice","code":"755224"}`, 200, ""},
 	{"POST", "/v1/verify", `{"user":"alice","code":"000000","realm":"corp"}`, 200, ""},
@@ -60,7 +64,9 @@ var calls = []call{
 	{"PUT", "/v1/users/alice/pin", `{"pin":"4711"}`, 200, ""},
 	{"DELETE", "/v1/users/alice/pin", "", 200, ""},
 	{"GET", "/v1/users/alice/why?limit=3", "", 200, ""},
+	{"GET", "/v1/users?external_id=4711&group=staff", "", 200, ""},
 	{"GET", "/v1/tokens", "", 200, ""},
+	{"GET", "/v1/tokens?type=totp&tag=berlin", "", 200, ""},
 	{"GET", "/v1/tokens?realm=corp&user=alice&state=active&q=24&batch=1&cursor=1&limit=500", "", 200, ""},
 	{"GET", "/v1/tokens/24680017", "", 200, ""},
 	{"POST", "/v1/tokens/24680017/assign", `{"user":"alice"}`, 200, ""},
@@ -71,6 +77,17 @@ var calls = []call{
 	{"POST", "/v1/tokens/24680017/revoke", "", 200, ""},
 	{"POST", "/v1/tokens/24680017/resync", `{"code1":"755224","code2":"287082"}`, 200, ""},
 	{"POST", "/v1/tokens/24680017/unlock", "", 200, ""},
+	{"POST", "/v1/tokens/24680017/activate", `{"code1":"755224","code2":"287082"}`, 200, ""},
+	{"PATCH", "/v1/tokens/24680017", `{"note":"scratched\nand old","add_tags":["berlin"],"drop_tags":["spare"]}`, 200, ""},
+	{"PATCH", "/v1/tokens/bulk", `{"note":""}`, 200, ""},
+	{"PUT", "/v1/tokens/24680017/expiry", `{"expires":"2027-12-31T23:00:00Z"}`, 200, ""},
+	{"PUT", "/v1/tokens/24680017/expiry?realm=corp", `{"expires":null}`, 200, ""},
+	{"POST", "/v1/tokens/24680017/replace", `{"by":"24680018","reason":"broken"}`, 200, ""},
+	{"GET", "/v1/realms", "", 200, ""},
+	{"GET", "/v1/realms/corp/rules", "", 200, ""},
+	{"PUT", "/v1/realms/corp/rules", `{"version":3,"rules":` + someRules + `}`, 200, ""},
+	{"PUT", "/v1/realms/*/rules", `{"rules":` + someRules + `}`, 200, ""},
+	{"DELETE", "/v1/realms/corp/rules", "", 200, ""},
 	{"GET", "/v1/imports?cursor=3&limit=5&realm=corp", "", 200, ""},
 	{"POST", "/v1/imports?dry_run=true&partial=false&all=1&format=auto&name=x.csv&realm=corp", "A1,00", 200, "application/octet-stream"},
 	{"POST", "/v1/imports?type=totp&hash=sha256&digits=8&period=60&encoding=base32&time_origin=1970-01-01T00:00:00Z&allow_rsa_1_5=true&allow_host_unwrap=true&assign=true&create_users=true", "A1,00", 200, "application/octet-stream"},
@@ -274,6 +291,20 @@ func TestEveryOperationFailsAsTheContractSays(t *testing.T) {
 		{nil, call{"GET", "/v1/fido/models?limit=0", "", 400, ""}},
 		{nil, call{"GET", "/.well-known/webauthn?rp_id=example.edu", "", 404, ""}},
 		{tokens.ErrWrongCode, call{"POST", "/v1/tokens/A/resync", `{"code1":"1","code2":"2"}`, 422, ""}},
+		{tokens.ErrWrongCode, call{"POST", "/v1/tokens/A/activate", `{"code1":"1","code2":"2"}`, 422, ""}},
+		{tokens.ErrState, call{"POST", "/v1/tokens/A/replace", `{"by":"B"}`, 409, ""}},
+		{tokens.ErrNotFound, call{"POST", "/v1/tokens/A/replace", `{"by":"B"}`, 404, ""}},
+		{tokens.ErrNotFound, call{"PATCH", "/v1/tokens/A", `{"note":"x"}`, 404, ""}},
+		{tokens.ErrNotFound, call{"PUT", "/v1/tokens/A/expiry", `{"expires":null}`, 404, ""}},
+		{nil, call{"PUT", "/v1/tokens/A/expiry", `{}`, 400, ""}},
+		{nil, call{"PUT", "/v1/tokens/A/expiry", `{"expires":"tomorrow"}`, 400, ""}},
+		{nil, call{"POST", "/v1/tokens/A/replace", `{"reason":"x"}`, 400, ""}},
+		{nil, call{"GET", "/v1/tokens?type=ocra", "", 400, ""}},
+		{tokens.ErrState, call{"PUT", "/v1/realms/corp/rules", `{"version":2,"rules":` + someRules + `}`, 409, ""}},
+		{tokens.ErrTampered, call{"GET", "/v1/realms/corp/rules", "", 409, ""}},
+		{nil, call{"PUT", "/v1/realms/corp/rules", `{"version":-1,"rules":` + someRules + `}`, 400, ""}},
+		{nil, call{"PUT", "/v1/realms/corp/rules", `{"rules":{"max_tokens":8}}`, 400, ""}},
+		{nil, call{"PUT", "/v1/realms/corp/rules", `{"rules":` + strings.Replace(someRules, "uses", "use", 1) + `}`, 400, ""}},
 		{nil, call{"POST", "/v1/verify", `{"user":"alice"}`, 400, ""}},
 		{nil, call{"POST", "/v1/verify", `{"user":"` + strings.Repeat("a", maxJSON) + `"}`, 413, ""}},
 		{nil, call{"POST", "/v1/users", `name=alice`, 415, "application/x-www-form-urlencoded"}},

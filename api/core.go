@@ -27,6 +27,8 @@ type Core interface {
 	Imports
 	Invitations
 	Memberships
+	Realms
+	Care
 	Statements
 	console.Enroller
 }
@@ -76,6 +78,21 @@ type Lifecycle interface {
 	Resume(ctx context.Context, p tokens.Principal, realm, serial, reason string) (tokens.Token, error)
 	MarkLost(ctx context.Context, p tokens.Principal, realm, serial, reason string) (tokens.Token, error)
 	Revoke(ctx context.Context, p tokens.Principal, realm, serial, reason string) (tokens.Token, error)
+}
+
+// Realms are listed, and have rules.
+type Realms interface {
+	Realms(ctx context.Context, p tokens.Principal) ([]tokens.RealmEntry, error)
+	Rules(ctx context.Context, p tokens.Principal, realm string) (tokens.RealmRules, error)
+	SetRules(ctx context.Context, p tokens.Principal, realm string, expect int64, r tokens.Rules) (tokens.RealmRules, error)
+	DropRules(ctx context.Context, p tokens.Principal, realm string) (tokens.RealmRules, error)
+}
+
+// Care is what else the helpdesk does with tokens.
+type Care interface {
+	SetExpiry(ctx context.Context, p tokens.Principal, realm, serial string, at time.Time) (tokens.Token, error)
+	Annotate(ctx context.Context, p tokens.Principal, realm, serial string, e tokens.NoteEdit) (tokens.Token, error)
+	Replace(ctx context.Context, p tokens.Principal, realm, serial, by, reason string) (old, next tokens.Token, err error)
 }
 
 // Clients are the RADIUS clients.

@@ -88,8 +88,10 @@ func (k *kind) words(err error) string {
 // retryAfter is what a client that found us busy is asked to wait, in seconds.
 const retryAfter = "1"
 
-// fail answers a request with an error. It is called once for each that failed.
-func (s *Server) fail(c echo.Context, err error) {
+// fail answers a request with an error. It is called once for each that failed. It
+// says whether it could: not when an answer was under way, which must not end as if
+// it were whole.
+func (s *Server) fail(c echo.Context, err error) (answered bool) {
 	err = fromEcho(err)
 	if c.Request().Context().Err() != nil && errors.Is(err, context.Canceled) {
 		err = errGone
@@ -100,7 +102,7 @@ func (s *Server) fail(c echo.Context, err error) {
 		s.log.Error("a request failed", "instance", instance, "method", c.Request().Method, "route", c.Path(), "status", k.status, "error", err)
 	}
 	if c.Response().Committed {
-		return // the answer was under way: all that is left is to break off
+		return false
 	}
 	switch k.status {
 	case http.StatusUnauthorized:
@@ -113,12 +115,14 @@ func (s *Server) fail(c echo.Context, err error) {
 		p.Detail = &d
 	}
 	var body any = p
-	if refused := new(importRefused); errors.As(err, &refused) {
-		body = refused.problem(p)
+	var more interface{ problem(Problem) any }
+	if errors.As(err, &more) {
+		body = more.problem(p)
 	}
 	if err := writeJSON(c, k.status, "application/problem+json", body); err != nil {
 		s.log.Debug("an error could not be sent", "instance", instance, "error", err)
 	}
+	return true
 }
 
 // fromEcho brings what the router and the generated code answer to our kinds.

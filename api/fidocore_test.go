@@ -58,8 +58,8 @@ func (s *scripted) EnrolSoft(_ context.Context, p tokens.Principal, n tokens.New
 	return token(1, "S-1", tokens.TOTP), []byte("otpauth://totp/W:alice?secret=GEZDGNBVGY3TQOJQ&issuer=W"), s.asked(p, n.Realm, n.User, n)
 }
 
-func (s *scripted) ConfirmSoft(_ context.Context, p tokens.Principal, realm, serial, code string) (tokens.Token, error) {
-	return token(1, serial, tokens.TOTP), s.asked(p, realm, "", serial+" "+code)
+func (s *scripted) Activate(_ context.Context, p tokens.Principal, realm, serial, code1, code2 string) (tokens.Token, error) {
+	return token(1, serial, tokens.TOTP), s.asked(p, realm, "", "activate "+serial+" "+code1+" "+code2)
 }
 
 func (s *scripted) SetGroups(_ context.Context, p tokens.Principal, realm, user string, groups []string) ([]string, error) {

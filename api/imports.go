@@ -110,7 +110,7 @@ func (e *importRefused) Error() string { return e.report.Message }
 func (e *importRefused) Unwrap() error { return errRecords }
 
 // problem is the answer: the error with the report's members.
-func (e *importRefused) problem(p Problem) ImportProblem {
+func (e *importRefused) problem(p Problem) any {
 	r := reportView(e.report)
 	return ImportProblem{
 		Type: p.Type, Title: p.Title, Status: p.Status, Detail: p.Detail, Instance: p.Instance,

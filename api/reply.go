@@ -77,14 +77,22 @@ func pageOf(cursor *string, limit *int) (page, error) {
 	return p, nil
 }
 
+// cursorOf is where the next page of a listing begins; nil if there is none.
+func cursorOf(next int64) *string {
+	if next == 0 {
+		return nil
+	}
+	s := strconv.FormatInt(next, 10)
+	return &s
+}
+
 // pageItems cuts rows to a page and answers its items and the next cursor, nil
 // if that was all. id is a row's place in the listing.
 func pageItems[R, T any](p page, rows []R, id func(*R) int64, view func(*R) T) ([]T, *string) {
 	var next *string
 	if len(rows) > p.limit {
 		rows = rows[:p.limit]
-		s := strconv.FormatInt(id(&rows[p.limit-1]), 10)
-		next = &s
+		next = cursorOf(id(&rows[p.limit-1]))
 	}
 	return views(rows, view), next
 }
@@ -108,6 +116,14 @@ func views[R, T any](rows []R, view func(*R) T) []T {
 		items[i] = view(&rows[i])
 	}
 	return items
+}
+
+// unlessEmpty is a text, or nothing for none.
+func unlessEmpty(text string) *string {
+	if text == "" {
+		return nil
+	}
+	return &text
 }
 
 // instant is a time as every answer has it: in UTC, to the microsecond, which is

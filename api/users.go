@@ -6,6 +6,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"watchword/tokens"
+	"watchword/tokens/policy"
 )
 
 // ListUsers is GET /v1/users.
@@ -15,7 +16,8 @@ func (s *Server) ListUsers(c echo.Context, params ListUsersParams) error {
 		return err
 	}
 	rows, err := s.cfg.Core.Users(c.Request().Context(), who(c), tokens.UserQuery{
-		Realm: value(params.Realm), Q: value(params.Q), After: p.mark, Limit: p.limit + 1,
+		Realm: value(params.Realm), Q: value(params.Q), External: value(params.ExternalId), Group: value(params.Group),
+		After: p.mark, Limit: p.limit + 1,
 	})
 	items, next := pageItems(p, rows, func(u *tokens.UserEntry) int64 { return u.ID }, userView)
 	return reply(c, UserPage{Items: items, Next: next}, err)
@@ -46,21 +48,21 @@ func (s *Server) ShowUser(c echo.Context, name UserName, params ShowUserParams) 
 
 // EnableUser is POST /v1/users/{name}/enable.
 func (s *Server) EnableUser(c echo.Context, name UserName, params EnableUserParams) error {
-	return s.setUserState(c, name, params.Realm, tokens.UserEnabled)
+	return s.setUserState(c, policy.UserEnable, name, params.Realm, tokens.UserEnabled)
 }
 
 // DisableUser is POST /v1/users/{name}/disable.
 func (s *Server) DisableUser(c echo.Context, name UserName, params DisableUserParams) error {
-	return s.setUserState(c, name, params.Realm, tokens.UserDisabled)
+	return s.setUserState(c, policy.UserDisable, name, params.Realm, tokens.UserDisabled)
 }
 
-func (s *Server) setUserState(c echo.Context, name string, query *string, state tokens.UserState) error {
+func (s *Server) setUserState(c echo.Context, action policy.Action, name string, query *string, state tokens.UserState) error {
 	realm, err := bareRealm(c, query)
 	if err != nil {
 		return err
 	}
 	u, err := s.cfg.Core.SetUserState(c.Request().Context(), who(c), realm, name, state)
-	return reply(c, userView(&u), err)
+	return actedOnUser(c, action, &u, err)
 }
 
 // UnlockUser is POST /v1/users/{name}/unlock.
@@ -70,7 +72,7 @@ func (s *Server) UnlockUser(c echo.Context, name UserName, params UnlockUserPara
 		return err
 	}
 	u, err := s.cfg.Core.UnlockUser(c.Request().Context(), who(c), realm, name)
-	return reply(c, userView(&u), err)
+	return actedOnUser(c, policy.UserUnlock, &u, err)
 }
 
 // UnlockOwner is POST /v1/tokens/{serial}/unlock.
@@ -80,27 +82,7 @@ func (s *Server) UnlockOwner(c echo.Context, serial Serial, params UnlockOwnerPa
 		return err
 	}
 	u, err := s.cfg.Core.UnlockOwner(c.Request().Context(), who(c), realm, serial)
-	return reply(c, userView(&u), err)
-}
-
-// SetPin is PUT /v1/users/{name}/pin.
-func (s *Server) SetPin(c echo.Context, name UserName, params SetPinParams) error {
-	in, err := decode[NewPin](c, "pin")
-	if err != nil {
-		return err
-	}
-	realm, err := oneRealm(params.Realm, in.Realm)
-	if err != nil {
-		return err
-	}
-	u, err := s.cfg.Core.SetPIN(c.Request().Context(), who(c), realm, name, in.Pin)
-	return reply(c, userView(&u), err)
-}
-
-// RemovePin is DELETE /v1/users/{name}/pin.
-func (s *Server) RemovePin(c echo.Context, name UserName, params RemovePinParams) error {
-	u, err := s.cfg.Core.SetPIN(c.Request().Context(), who(c), value(params.Realm), name, "")
-	return reply(c, userView(&u), err)
+	return actedOnUser(c, policy.UserUnlock, &u, err)
 }
 
 // Why is GET /v1/users/{name}/why.
@@ -124,8 +106,13 @@ func bareRealm(c echo.Context, query *string) (string, error) {
 }
 
 func userView(u *tokens.UserEntry) User {
-	return User{
-		Name: u.Name, Realm: u.Realm, State: UserState(u.State), Locked: u.Locked, HasPin: u.HasPIN(),
+	v := User{
+		Name: u.Name, Realm: u.Realm, State: UserState(u.State), Locked: u.Locked, HasPin: u.HasPIN(), PinDue: u.PINDue,
 		Failures: u.Failures, TokenCount: u.Tokens, Created: instant(u.Created),
+		Display: unlessEmpty(u.Profile.Display), Mail: unlessEmpty(u.Profile.Mail), ExternalId: unlessEmpty(u.Profile.External),
 	}
+	if len(u.Profile.Attributes) > 0 {
+		v.Attributes = &u.Profile.Attributes
+	}
+	return v
 }

@@ -321,20 +321,24 @@ func TestASoftwareTokenIsEnrolledByItsPage(t *testing.T) {
 	if got := w.verify("alice", totp(now)); got != "reject" {
 		t.Errorf("before it was confirmed: %v", got)
 	}
-	confirm := func(code string) *httptest.ResponseRecorder {
-		return w.page("POST", path+"/confirm", url.Values{"serial": {serial[1]}, "first": {code}}.Encode())
+	confirm := func(first, second string) *httptest.ResponseRecorder {
+		return w.page("POST", path+"/confirm", url.Values{"serial": {serial[1]}, "first": {first}, "second": {second}}.Encode())
 	}
-	if got := confirm("abc"); got.Code != 422 || strings.Contains(got.Body.String(), key[1]) {
+	before := totp(now.Add(-30 * time.Second))
+	if got := confirm("abc", before); got.Code != 422 || strings.Contains(got.Body.String(), key[1]) {
 		t.Errorf("a wrong code: %d %s", got.Code, got.Body)
 	}
-	if got := confirm(totp(now)); got.Code != 303 || !strings.HasPrefix(got.Header().Get("Location"), "/enrol/done") {
-		t.Fatalf("the first code: %d %s", got.Code, got.Body)
+	if got := confirm(totp(now), before); got.Code != 422 {
+		t.Errorf("two codes that do not follow: %d %s", got.Code, got.Body)
 	}
-	if got := confirm(totp(now.Add(30 * time.Second))); got.Code != 404 {
+	if got := confirm(before, totp(now)); got.Code != 303 || !strings.HasPrefix(got.Header().Get("Location"), "/enrol/done") {
+		t.Fatalf("two codes: %d %s", got.Code, got.Body)
+	}
+	if got := confirm(totp(now), totp(now.Add(30*time.Second))); got.Code != 404 {
 		t.Errorf("a used invitation: %d %s", got.Code, got.Body)
 	}
 	if got := w.verify("alice", totp(now)); got != "reject" {
-		t.Errorf("the first code again: %v", got)
+		t.Errorf("the second code again: %v", got)
 	}
 	if got := w.verify("alice", totp(now.Add(30*time.Second))); got != "accept" {
 		t.Errorf("the next code: %v", got)

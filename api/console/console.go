@@ -20,10 +20,11 @@ type Enroller interface {
 	// Invited answers who may enrol with an invitation's code; ErrUnknownKey
 	// whatever is wrong with it. It does not use the invitation up.
 	Invited(ctx context.Context, code string) (tokens.Principal, tokens.Invitation, error)
-	// EnrolSoft makes a software token that waits for its first code, and answers
-	// its otpauth URI, which the caller wipes.
+	// EnrolSoft makes a software token that waits for two codes, and answers its
+	// otpauth URI, which the caller wipes.
 	EnrolSoft(ctx context.Context, p tokens.Principal, n tokens.NewSoft) (tokens.Token, []byte, error)
-	ConfirmSoft(ctx context.Context, p tokens.Principal, realm, serial, code string) (tokens.Token, error)
+	// Activate turns it on by two consecutive codes.
+	Activate(ctx context.Context, p tokens.Principal, realm, serial, code1, code2 string) (tokens.Token, error)
 }
 
 // Ceremonies is what the pages need of webauthn.Service.

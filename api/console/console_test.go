@@ -66,7 +66,7 @@ func TestUsedExpiredAndUnknownInvitationsLookAlike(t *testing.T) {
 	s := newSite(t)
 	var first string
 	for _, path := range []string{"/enrol/wi_x_y", "/enrol/" + code + "x", "/enrol/nonsense"} {
-		for _, r := range []*httptest.ResponseRecorder{s.send("GET", path, ""), s.send("POST", path+"/app", ""), s.send("POST", path+"/confirm", "serial=S-1&first=123456")} {
+		for _, r := range []*httptest.ResponseRecorder{s.send("GET", path, ""), s.send("POST", path+"/app", ""), s.send("POST", path+"/confirm", "serial=S-1&first=123456&second=234567")} {
 			if first == "" {
 				first = r.Body.String()
 			}
@@ -106,7 +106,7 @@ func everyAnswer(t *testing.T) map[string]*httptest.ResponseRecorder {
 		"other script": s.send("POST", "/console/enrol/begin", `{}`, "Origin", "https://evil.example"),
 	}
 	s.core.err = tokens.ErrWrongCode
-	all["wrong code"] = s.send("POST", "/enrol/"+code+"/confirm", "serial=S-1&first=000000")
+	all["wrong code"] = s.send("POST", "/enrol/"+code+"/confirm", "serial=S-1&first=000000&second=000001")
 	s.core.err = tokens.ErrUnavailable
 	all["busy"] = s.send("POST", "/enrol/"+code+"/app", "")
 	for range limitBurst {
@@ -247,19 +247,19 @@ func TestAKeyIsEnrolledByItsInvitationOnly(t *testing.T) {
 	}
 }
 
-func TestASoftwareTokenIsConfirmedByItsFirstCode(t *testing.T) {
+func TestASoftwareTokenIsActivatedByTwoCodes(t *testing.T) {
 	s := newSite(t)
-	w := s.send("POST", "/enrol/"+code+"/confirm", "serial=S-1&first=+287+082+")
-	if w.Code != 303 || w.Header().Get("Location") != "/enrol/done?kind=totp&serial=S-1" || s.core.arg != "default S-1 287082" {
+	w := s.send("POST", "/enrol/"+code+"/confirm", "serial=S-1&first=+755+224+&second=287+082")
+	if w.Code != 303 || w.Header().Get("Location") != "/enrol/done?kind=totp&serial=S-1" || s.core.arg != "default S-1 755224 287082" {
 		t.Errorf("%d %v %v", w.Code, w.Header(), s.core.arg)
 	}
 	s.core.err = tokens.ErrWrongCode
-	w = s.send("POST", "/enrol/"+code+"/confirm", "serial=S-1&first=287082")
-	if w.Code != 422 || !strings.Contains(w.Body.String(), html.EscapeString(wrongCode)) || !strings.Contains(w.Body.String(), `name="serial" value="S-1"`) || strings.Contains(w.Body.String(), "@@") {
+	w = s.send("POST", "/enrol/"+code+"/confirm", "serial=S-1&first=755224&second=287082")
+	if w.Code != 422 || !strings.Contains(w.Body.String(), html.EscapeString(wrongCodes)) || !strings.Contains(w.Body.String(), `name="serial" value="S-1"`) || strings.Contains(w.Body.String(), "@@") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 	s.core.err = fmt.Errorf("%w: too many failures; wait, or unlock the user", tokens.ErrState)
-	w = s.send("POST", "/enrol/"+code+"/confirm", "serial=S-1&first=287082")
+	w = s.send("POST", "/enrol/"+code+"/confirm", "serial=S-1&first=755224&second=287082")
 	if w.Code != 422 || !strings.Contains(w.Body.String(), "Too many failures; wait, or unlock the user.") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}

@@ -153,17 +153,17 @@ func (c *Console) enrolApp(w http.ResponseWriter, r *http.Request) error {
 	return c.showKey(w, app{User: i.User, Code: code, Serial: t.Serial, Shown: true}, uri)
 }
 
-// app is the page of a software token that waits for its first code.
+// app is the page of a software token that waits for two codes.
 type app struct {
 	User, Code, Serial string
 	Shown              bool   // with the key, which can be seen once
-	Problem            string // why the code was not taken
+	Problem            string // why the codes were not taken
 }
 
-// wrongCode is what is said of a first code that does not match.
-const wrongCode = "The code did not match. Wait until the app shows the next one, and see that the phone's clock is right."
+// wrongCodes is what is said of two codes that do not match.
+const wrongCodes = "The codes did not match. Type one that the app shows, wait until it shows the next, and type that one behind it; none may be left out in between. See that the phone's clock is right."
 
-// confirmApp is POST /enrol/{code}/confirm, with the first code.
+// confirmApp is POST /enrol/{code}/confirm, with two codes in a row.
 func (c *Console) confirmApp(w http.ResponseWriter, r *http.Request) error {
 	code := r.PathValue("code")
 	if err := r.ParseForm(); err != nil {
@@ -174,12 +174,14 @@ func (c *Console) confirmApp(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	serial := r.PostForm.Get("serial")
-	first := strings.Join(strings.Fields(r.PostForm.Get("first")), "") // apps show a space in the middle
-	t, err := c.cfg.Core.ConfirmSoft(r.Context(), p, i.Realm, serial, first)
+	typed := func(field string) string { // apps show a space in the middle
+		return strings.Join(strings.Fields(r.PostForm.Get(field)), "")
+	}
+	t, err := c.cfg.Core.Activate(r.Context(), p, i.Realm, serial, typed("first"), typed("second"))
 	v := app{User: i.User, Code: code, Serial: serial}
 	switch {
 	case errors.Is(err, tokens.ErrWrongCode):
-		v.Problem = wrongCode
+		v.Problem = wrongCodes
 	case errors.Is(err, tokens.ErrState):
 		v.Problem = sentence(err, tokens.ErrState)
 	case err != nil:

@@ -64,8 +64,8 @@ func (c *core) EnrolSoft(_ context.Context, p tokens.Principal, n tokens.NewSoft
 	return tokens.Token{Serial: "S-1", Type: tokens.TOTP}, c.uri, c.ask("enrol", p, n)
 }
 
-func (c *core) ConfirmSoft(_ context.Context, p tokens.Principal, realm, serial, first string) (tokens.Token, error) {
-	return tokens.Token{Serial: serial, Type: tokens.TOTP}, c.ask("confirm", p, realm+" "+serial+" "+first)
+func (c *core) Activate(_ context.Context, p tokens.Principal, realm, serial, first, second string) (tokens.Token, error) {
+	return tokens.Token{Serial: serial, Type: tokens.TOTP}, c.ask("activate", p, realm+" "+serial+" "+first+" "+second)
 }
 
 func (c *core) Parties() []webauthn.Party {

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 )
 
@@ -20,7 +21,7 @@ var (
 // showKey answers the page of a new software token. All that holds its key is wiped
 // when it returns, but uri, which is the caller's.
 func (c *Console) showKey(w http.ResponseWriter, v app, uri []byte) error {
-	key, err := keyOf(uri)
+	key, err := Key(uri)
 	if err != nil {
 		return err
 	}
@@ -45,9 +46,20 @@ func (c *Console) showKey(w http.ResponseWriter, v app, uri []byte) error {
 // insertion is what stands in a page in place of a mark.
 type insertion struct{ mark, text []byte }
 
-// padding is written after a page that holds a key, in pieces smaller than
+// Padding is how much Pad writes, in bytes.
+const Padding = 8 << 10
+
+// Pad writes line ends after an answer that holds a secret, in pieces smaller than
 // net/http's buffers (2 KiB before 4 KiB), so that what these held is overwritten.
-const padding = 8 << 10
+func Pad(w io.Writer) error {
+	blank := bytes.Repeat([]byte("\n"), 512)
+	for range Padding / len(blank) {
+		if _, err := w.Write(blank); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // write answers a page with what is inserted in it, in order.
 func write(w http.ResponseWriter, page []byte, in []insertion) error {
@@ -62,20 +74,17 @@ func write(w http.ResponseWriter, page []byte, in []insertion) error {
 	}
 	parts = append(parts, page)
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	blank := bytes.Repeat([]byte("\n"), 512)
-	for range padding / len(blank) {
-		parts = append(parts, blank)
-	}
 	for _, p := range parts {
 		if _, err := w.Write(p); err != nil {
 			return nil // who is gone reads nothing
 		}
 	}
+	_ = Pad(w)
 	return nil
 }
 
-// keyOf is the key in an otpauth URI, a part of it.
-func keyOf(uri []byte) ([]byte, error) {
+// Key is the key in an otpauth URI, in base32: a part of it.
+func Key(uri []byte) ([]byte, error) {
 	_, key, found := bytes.Cut(uri, []byte("secret="))
 	key, _, _ = bytes.Cut(key, []byte("&"))
 	if !found || len(key) == 0 || !bytes.HasPrefix(uri, []byte("otpauth://totp/")) {

@@ -86,6 +86,37 @@ func TestAQRCodeIsReadAsItWasWritten(t *testing.T) {
 	}
 }
 
+// The PNG is one that other programs read, and no byte of the code is left over
+// from a buffer that grew.
+func TestAQRCodeAsPNGIsReadAsItWasWritten(t *testing.T) {
+	for _, text := range []string{uri, "otpauth://totp/x?secret=" + seed, "a", strings.Repeat("otpauth://", 100)} {
+		picture, err := QRPNG([]byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(picture) != cap(picture) {
+			t.Errorf("%d bytes in a buffer of %d", len(picture), cap(picture))
+		}
+		img, err := png.Decode(bytes.NewReader(picture))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b := img.Bounds(); b.Dx() != b.Dy() || b.Dx()%pngScale != 0 {
+			t.Errorf("the image is %v", b)
+		}
+		file := filepath.Join(t.TempDir(), "qr.png")
+		if err := os.WriteFile(file, picture, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := scan(t, file); got != text {
+			t.Errorf("%q is read as %q", text, got)
+		}
+	}
+	if _, err := QRPNG(make([]byte, 3000)); err == nil {
+		t.Error("a text that fits into no QR code was drawn")
+	}
+}
+
 // The buffer for a QR code is as long as it can get: one that grew would leave a
 // copy behind.
 func TestAQRCodeFitsItsBuffer(t *testing.T) {
@@ -128,7 +159,7 @@ func TestTheKeyOfANewTokenIsShownOnceAndWiped(t *testing.T) {
 	if got := scan(t, draw(t, svg)); got != uri {
 		t.Errorf("the QR code says %q", got)
 	}
-	if !strings.HasSuffix(page, strings.Repeat("\n", padding)) {
+	if !strings.HasSuffix(page, strings.Repeat("\n", Padding)) {
 		t.Error("nothing follows the key that overwrites the buffers it went through")
 	}
 	if strings.Trim(string(s.core.uri), "\x00") != "" {
@@ -148,7 +179,7 @@ func TestTheKeyOfANewTokenIsShownOnceAndWiped(t *testing.T) {
 // What holds the key on its way is wiped, not left to the garbage collector.
 func TestBuffersOfAKeyAreWiped(t *testing.T) {
 	content := &qrContent{text: []byte(uri)}
-	svg, err := encodeQR(content)
+	svg, err := drawQR(content, svgOf)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,9 +13,11 @@ const qrQuiet = 4
 
 // qrSVG draws a text as a QR code, level M, as an SVG image. Nothing of the text
 // stays in memory but in the answer, which the caller wipes.
-func qrSVG(text []byte) ([]byte, error) { return encodeQR(&qrContent{text: text}) }
+func qrSVG(text []byte) ([]byte, error) { return drawQR(&qrContent{text: text}, svgOf) }
 
-func encodeQR(content *qrContent) ([]byte, error) {
+// drawQR encodes what draw then makes a picture of. Nothing of it stays but the
+// picture.
+func drawQR(content *qrContent, draw func(*coding.Code) []byte) ([]byte, error) {
 	version := coding.Version(coding.MinVersion)
 	for content.Bits(version) > version.DataBytes(coding.M)*8 {
 		if version++; version > coding.MaxVersion {
@@ -32,7 +34,11 @@ func encodeQR(content *qrContent) ([]byte, error) {
 		return nil, fmt.Errorf("draw a QR code: %w", err)
 	}
 	defer clear(code.Bitmap)
+	return draw(code), nil
+}
 
+// svgOf draws a code as SVG.
+func svgOf(code *coding.Code) []byte {
 	side := strconv.Itoa(code.Size + 2*qrQuiet)
 	// Every other module of a row begins a run of at most 24 bytes: the buffer never
 	// grows, and so leaves no copy behind.
@@ -59,7 +65,7 @@ func encodeQR(content *qrContent) ([]byte, error) {
 			svg = append(svg, 'z')
 		}
 	}
-	return append(svg, `"/></svg>`...), nil
+	return append(svg, `"/></svg>`...)
 }
 
 // qrContent is a text in byte mode (ISO/IEC 18004, section 7.4.5) that can be
