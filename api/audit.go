@@ -15,12 +15,11 @@ func (s *Server) ListAudit(c echo.Context, params ListAuditParams) error {
 	if err != nil {
 		return err
 	}
-	rows, err := s.cfg.Core.Records(c.Request().Context(), who(c), tokens.RecordQuery{
+	rows, next, err := s.cfg.Core.Records(c.Request().Context(), who(c), tokens.RecordQuery{
 		Realm: value(params.Realm), User: value(params.User), Serial: value(params.Serial),
-		Action: value(params.Action), Outcome: value(params.Outcome), Before: p.mark, Limit: p.limit + 1,
+		Action: value(params.Action), Outcome: value(params.Outcome), Before: p.mark, Limit: p.limit,
 	})
-	items, next := pageItems(p, rows, func(r *audit.Record) int64 { return r.ID }, auditView)
-	return reply(c, AuditPage{Items: items, Next: next}, err)
+	return reply(c, AuditPage{Items: views(rows, auditView), Next: cursorOf(next)}, err)
 }
 
 // VerifyAudit is GET /v1/audit/verify.

@@ -51,7 +51,7 @@ type Verifier interface {
 type Users interface {
 	AddUser(ctx context.Context, p tokens.Principal, realm, name string) (tokens.UserEntry, error)
 	ShowUser(ctx context.Context, p tokens.Principal, realm, name string) (tokens.UserEntry, []tokens.Token, error)
-	Users(ctx context.Context, p tokens.Principal, q tokens.UserQuery) ([]tokens.UserEntry, error)
+	Users(ctx context.Context, p tokens.Principal, q tokens.UserQuery) (page []tokens.UserEntry, next int64, err error)
 	SetUserState(ctx context.Context, p tokens.Principal, realm, name string, st tokens.UserState) (tokens.UserEntry, error)
 	SetPIN(ctx context.Context, p tokens.Principal, realm, name, pin string) (tokens.UserEntry, error)
 }
@@ -66,7 +66,7 @@ type Helpdesk interface {
 // Tokens are shown, listed, handed out and set right.
 type Tokens interface {
 	ShowToken(ctx context.Context, p tokens.Principal, realm, serial string) (tokens.Token, error)
-	Tokens(ctx context.Context, p tokens.Principal, q tokens.TokenQuery) ([]tokens.Token, error)
+	Tokens(ctx context.Context, p tokens.Principal, q tokens.TokenQuery) (page []tokens.Token, next int64, err error)
 	Assign(ctx context.Context, p tokens.Principal, realm, serial, user string) (tokens.Token, error)
 	Unassign(ctx context.Context, p tokens.Principal, realm, serial, reason string) (tokens.Token, error)
 	Resync(ctx context.Context, p tokens.Principal, realm, serial, code1, code2 string) (tokens.Token, error)
@@ -104,7 +104,7 @@ type Clients interface {
 
 // Journal says what happened.
 type Journal interface {
-	Records(ctx context.Context, p tokens.Principal, q tokens.RecordQuery) ([]audit.Record, error)
+	Records(ctx context.Context, p tokens.Principal, q tokens.RecordQuery) (page []audit.Record, next int64, err error)
 	VerifyAudit(ctx context.Context, p tokens.Principal) (tokens.AuditReport, error)
 }
 

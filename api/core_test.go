@@ -52,6 +52,14 @@ func (s *scripted) count(limit int) int {
 	return min(s.rows, limit)
 }
 
+// next is where a listing goes on.
+func (s *scripted) next(limit int, at int64) int64 {
+	if s.rows <= limit {
+		return 0
+	}
+	return at
+}
+
 func (s *scripted) Authenticate(_ context.Context, key string) (tokens.Principal, error) {
 	if key != testKey {
 		return tokens.Principal{}, tokens.ErrUnknownKey
@@ -96,12 +104,12 @@ func (s *scripted) ShowUser(_ context.Context, p tokens.Principal, realm, name s
 	return userEntry(1, name), []tokens.Token{token(1, "A1", tokens.TOTP), token(2, "A2", tokens.HOTP)}, s.asked(p, realm, name, nil)
 }
 
-func (s *scripted) Users(_ context.Context, p tokens.Principal, q tokens.UserQuery) ([]tokens.UserEntry, error) {
+func (s *scripted) Users(_ context.Context, p tokens.Principal, q tokens.UserQuery) ([]tokens.UserEntry, int64, error) {
 	var list []tokens.UserEntry
 	for i := range s.count(q.Limit) {
 		list = append(list, userEntry(q.After+int64(i)+1, "alice"))
 	}
-	return list, s.asked(p, q.Realm, "", q)
+	return list, s.next(q.Limit, q.After+int64(q.Limit)), s.asked(p, q.Realm, "", q)
 }
 
 func (s *scripted) SetUserState(_ context.Context, p tokens.Principal, realm, name string, st tokens.UserState) (tokens.UserEntry, error) {
@@ -128,12 +136,12 @@ func (s *scripted) ShowToken(_ context.Context, p tokens.Principal, realm, seria
 	return token(1, serial, tokens.TOTP), s.asked(p, realm, "", serial)
 }
 
-func (s *scripted) Tokens(_ context.Context, p tokens.Principal, q tokens.TokenQuery) ([]tokens.Token, error) {
+func (s *scripted) Tokens(_ context.Context, p tokens.Principal, q tokens.TokenQuery) ([]tokens.Token, int64, error) {
 	var list []tokens.Token
 	for i := range s.count(q.Limit) {
 		list = append(list, token(q.After+int64(i)+1, "24680017", tokens.HOTP))
 	}
-	return list, s.asked(p, q.Realm, q.Owner, q)
+	return list, s.next(q.Limit, q.After+int64(q.Limit)), s.asked(p, q.Realm, q.Owner, q)
 }
 
 func (s *scripted) Assign(_ context.Context, p tokens.Principal, realm, serial, user string) (tokens.Token, error) {
@@ -212,12 +220,12 @@ func record(id int64) audit.Record {
 	}}
 }
 
-func (s *scripted) Records(_ context.Context, p tokens.Principal, q tokens.RecordQuery) ([]audit.Record, error) {
+func (s *scripted) Records(_ context.Context, p tokens.Principal, q tokens.RecordQuery) ([]audit.Record, int64, error) {
 	var list []audit.Record
 	for i := range s.count(q.Limit) {
 		list = append(list, record(100-int64(i)))
 	}
-	return list, s.asked(p, q.Realm, q.User, q)
+	return list, s.next(q.Limit, 101-int64(q.Limit)), s.asked(p, q.Realm, q.User, q)
 }
 
 func (s *scripted) VerifyAudit(_ context.Context, p tokens.Principal) (tokens.AuditReport, error) {

@@ -24,12 +24,11 @@ func (s *Server) ListTokens(c echo.Context, params ListTokensParams) error {
 	if params.Type != nil && !params.Type.Valid() {
 		return fmt.Errorf("%w: type is totp, hotp, yubico, fido, recovery or temporary", tokens.ErrInvalid)
 	}
-	rows, err := s.cfg.Core.Tokens(c.Request().Context(), who(c), tokens.TokenQuery{
+	rows, next, err := s.cfg.Core.Tokens(c.Request().Context(), who(c), tokens.TokenQuery{
 		Realm: value(params.Realm), Owner: value(params.User), State: tokens.State(value(params.State)), Type: tokens.Type(value(params.Type)),
-		Q: value(params.Q), Tag: value(params.Tag), Batch: value(params.Batch), After: p.mark, Limit: p.limit + 1,
+		Q: value(params.Q), Tag: value(params.Tag), Batch: value(params.Batch), After: p.mark, Limit: p.limit,
 	})
-	items, next := pageItems(p, rows, func(t *tokens.Token) int64 { return t.ID }, tokenView)
-	return reply(c, TokenPage{Items: items, Next: next}, err)
+	return reply(c, TokenPage{Items: views(rows, tokenView), Next: cursorOf(next)}, err)
 }
 
 // ShowToken is GET /v1/tokens/{serial}.

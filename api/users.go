@@ -15,12 +15,11 @@ func (s *Server) ListUsers(c echo.Context, params ListUsersParams) error {
 	if err != nil {
 		return err
 	}
-	rows, err := s.cfg.Core.Users(c.Request().Context(), who(c), tokens.UserQuery{
+	rows, next, err := s.cfg.Core.Users(c.Request().Context(), who(c), tokens.UserQuery{
 		Realm: value(params.Realm), Q: value(params.Q), External: value(params.ExternalId), Group: value(params.Group),
-		After: p.mark, Limit: p.limit + 1,
+		After: p.mark, Limit: p.limit,
 	})
-	items, next := pageItems(p, rows, func(u *tokens.UserEntry) int64 { return u.ID }, userView)
-	return reply(c, UserPage{Items: items, Next: next}, err)
+	return reply(c, UserPage{Items: views(rows, userView), Next: cursorOf(next)}, err)
 }
 
 // AddUser is POST /v1/users.

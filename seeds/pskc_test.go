@@ -96,7 +96,7 @@ func TestRFC6030FiguresAreImportedAsFarAsTheyGo(t *testing.T) {
 			if !strings.Contains(said, c.says) {
 				t.Errorf("it says %s; want %s", said, c.says)
 			}
-			list, err := core.Tokens(context.Background(), admin, tokens.TokenQuery{Limit: 10})
+			list, _, err := core.Tokens(context.Background(), admin, tokens.TokenQuery{Limit: 10})
 			if err != nil || len(list) != len(c.created) {
 				t.Fatalf("%d tokens, %v; it says %s", len(list), err, said)
 			}

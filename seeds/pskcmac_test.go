@@ -261,7 +261,7 @@ func TestPSKCWhoseMACUnderTheTransportKeyIsWrongLeavesNothing(t *testing.T) {
 				t.Errorf("%s, %s: it says %s; want %s", method, name, said, wrong.says)
 			}
 		}
-		if list, err := core.Tokens(context.Background(), admin, tokens.TokenQuery{Limit: 10}); err != nil || len(list) != 0 {
+		if list, _, err := core.Tokens(context.Background(), admin, tokens.TokenQuery{Limit: 10}); err != nil || len(list) != 0 {
 			t.Errorf("%s: %d tokens are left, %v", method, len(list), err)
 		}
 		// The good ones of a file are imported all the same, if that is asked for.

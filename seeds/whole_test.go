@@ -130,7 +130,7 @@ func TestRefusedFileLeavesNoTokenInTheDatabase(t *testing.T) {
 		fmt.Fprintf(&good, "A%04d,3132333435363738393031323334353637383930\n", i)
 	}
 	count := func() int {
-		list, err := core.Tokens(ctx, root, tokens.TokenQuery{Limit: 10})
+		list, _, err := core.Tokens(ctx, root, tokens.TokenQuery{Limit: 10})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -184,7 +184,7 @@ func TestUnreadableFileIsAuditedAndTellsTheUnauthorisedNothing(t *testing.T) {
 		t.Errorf("an administrator got %v", err)
 	}
 	for _, outcome := range []string{"denied", "refused"} {
-		list, err := core.Records(ctx, admin, tokens.RecordQuery{Action: string(policy.ImportBegin), Outcome: outcome})
+		list, _, err := core.Records(ctx, admin, tokens.RecordQuery{Action: string(policy.ImportBegin), Outcome: outcome})
 		if err != nil || len(list) != 1 {
 			t.Errorf("%d audit records %q, %v", len(list), outcome, err)
 		}

@@ -86,7 +86,7 @@ func (s *Service) rehearse(ctx context.Context, p Principal, a act) (deed, error
 // listing fills in what only listings have. The act is done: where that cannot be
 // read any more, the answer goes without.
 func (s *Service) listing(ctx context.Context, t *Token) {
-	list, err := s.db.Tokens(ctx, TokenQuery{Realm: t.Realm, Serial: t.Serial, Limit: 1})
+	list, _, err := s.db.Tokens(ctx, TokenQuery{Realm: t.Realm, Serial: t.Serial, Limit: 1})
 	if err != nil || len(list) == 0 || list[0].ID != t.ID {
 		return
 	}

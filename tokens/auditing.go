@@ -24,33 +24,33 @@ const (
 	fieldKey       = "audit_key" // base64 of the public key, PKIX
 )
 
-// Records lists the audit, newest first.
-func (s *Service) Records(ctx context.Context, p Principal, q RecordQuery) ([]audit.Record, error) {
+// Records lists the audit, newest first. next is q.Before of the next page, zero
+// where there is none; a page may be short, or empty, though there is another.
+func (s *Service) Records(ctx context.Context, p Principal, q RecordQuery) (page []audit.Record, next int64, err error) {
 	realm, err := p.listed(q.Realm)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if q.User != "" {
 		if q.User, err = FoldName(q.User); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
-	if err := askable(q.Serial, q.Action, q.Outcome); err != nil {
-		return nil, err
-	}
-	if err := searchable(q.Serial, q.Action, q.Outcome); err != nil {
-		return nil, err
+	for _, check := range []func(...string) error{askable, searchable} {
+		if err := check(q.Serial, q.Action, q.Outcome); err != nil {
+			return nil, 0, err
+		}
 	}
 	q.Realm, q.Limit = realm, limit(q.Limit)
 	e := audit.Event{Realm: realm}
 	if err := s.authorise(ctx, p, policy.AuditList, e); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	list, err := s.db.Records(ctx, q)
+	page, next, err = s.db.Records(ctx, q)
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, 0, unavailable(err)
 	}
-	return list, s.record(ctx, p, policy.AuditList, e)
+	return page, next, s.record(ctx, p, policy.AuditList, e)
 }
 
 // startEvent is the first record of a chain: it names the heads of all others,

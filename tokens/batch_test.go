@@ -65,7 +65,7 @@ func TestAnImportHandsTokensToTheUsersOfTheFile(t *testing.T) {
 			t.Fatalf("%+v", a)
 		}
 	}
-	if _, err := h.mem.Users(ctx, tokens.UserQuery{Key: "zoë", Limit: 1}); err != nil {
+	if _, _, err := h.mem.Users(ctx, tokens.UserQuery{Key: "zoë", Limit: 1}); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := h.ShowUser(ctx, h.admin, "", "zoë"); !errors.Is(err, tokens.ErrNotFound) {

@@ -41,7 +41,7 @@ func TestADocumentIsReplacedByWhoHasSeenIt(t *testing.T) {
 		t.Errorf("%+v, %v", d, err)
 	}
 	// The other node knows with its next act.
-	if _, err := other.Users(ctx, h.admin, tokens.UserQuery{}); err != nil {
+	if _, _, err := other.Users(ctx, h.admin, tokens.UserQuery{}); err != nil {
 		t.Fatal(err)
 	}
 	if d, err := other.Document(ctx, "fido.rules"); err != nil || string(d.Data) != "one" {

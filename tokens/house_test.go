@@ -496,7 +496,7 @@ func (h *house) ends(user, code string, accept bool, reason tokens.Reason) {
 // last is the newest record of the audit.
 func (h *house) last() audit.Record {
 	h.Helper()
-	list, err := h.mem.Records(ctx, tokens.RecordQuery{Limit: 1})
+	list, _, err := h.mem.Records(ctx, tokens.RecordQuery{Limit: 1})
 	if err != nil || len(list) == 0 {
 		h.Fatalf("no audit: %v", err)
 	}
@@ -506,7 +506,7 @@ func (h *house) last() audit.Record {
 // records are those of an action and outcome, newest first.
 func (h *house) records(action, outcome string) []audit.Record {
 	h.Helper()
-	list, err := h.mem.Records(ctx, tokens.RecordQuery{Action: action, Outcome: outcome, Limit: 1000})
+	list, _, err := h.mem.Records(ctx, tokens.RecordQuery{Action: action, Outcome: outcome, Limit: 1000})
 	if err != nil {
 		h.Fatal(err)
 	}

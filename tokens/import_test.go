@@ -45,7 +45,7 @@ func (h *house) begin(in tokens.NewImport) *tokens.Import {
 // visible are the serials that can be seen.
 func (h *house) visible() []string {
 	h.Helper()
-	list, err := h.Tokens(ctx, h.admin, tokens.TokenQuery{})
+	list, _, err := h.Tokens(ctx, h.admin, tokens.TokenQuery{})
 	if err != nil {
 		h.Fatal(err)
 	}

@@ -257,7 +257,7 @@ func TestAChainThatWasMadeUpIsNoticed(t *testing.T) {
 
 func TestVerifyingTheAuditSaysHowMuchItLookedAt(t *testing.T) {
 	h := history(t)
-	records, err := h.mem.Records(ctx, tokens.RecordQuery{Limit: 1000})
+	records, _, err := h.mem.Records(ctx, tokens.RecordQuery{Limit: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,7 +304,7 @@ func TestTheAuditHoldsNoSecrets(t *testing.T) {
 	h.try("alice", "wrong-pin-pin"+d.code(h, 1))
 	h.try("alice", "letmein!")
 	h.must(h.Resync(ctx, h.admin, "", "T1", d.code(h, 1), d.code(h, 2)))
-	list, err := h.mem.Records(ctx, tokens.RecordQuery{Limit: 1000})
+	list, _, err := h.mem.Records(ctx, tokens.RecordQuery{Limit: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}

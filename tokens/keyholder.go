@@ -190,19 +190,19 @@ func (s *Service) decoyKeys(ctx context.Context, realm, user, rpID string) ([]He
 func (s *Service) EachKey(ctx context.Context, f func(*Token) error) error {
 	q := TokenQuery{Type: FIDO, Limit: 1000}
 	for {
-		list, err := s.db.Tokens(ctx, q)
+		list, next, err := s.db.Tokens(ctx, q)
 		if err != nil {
 			return unavailable(err)
 		}
 		for i := range list {
-			q.After = list[i].ID
 			if err := f(&list[i]); err != nil {
 				return err
 			}
 		}
-		if len(list) < q.Limit {
+		if next == 0 {
 			return nil
 		}
+		q.After = next
 	}
 }
 

@@ -54,7 +54,7 @@ func (h *house) writeKeys(t *testing.T, writes ...tokens.KeyWrite) {
 		}
 	}
 	// Any act has the node read its registry anew.
-	if _, err := h.Users(ctx, h.admin, tokens.UserQuery{}); err != nil {
+	if _, _, err := h.Users(ctx, h.admin, tokens.UserQuery{}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -158,9 +158,9 @@ func TestUseCasesOnWhatIsNotThereSayNotFound(t *testing.T) {
 	for name, err := range map[string]error{
 		"user":        second(h.AddUser(ctx, h.admin, "", "a\x00")),
 		"realm":       second(h.AddUser(ctx, h.admin, "\xff", "carol")),
-		"users, q":    second(h.Users(ctx, h.admin, tokens.UserQuery{Q: "\x00"})),
-		"tokens, q":   second(h.Tokens(ctx, h.admin, tokens.TokenQuery{Q: "\xff"})),
-		"records":     second(h.Records(ctx, h.admin, tokens.RecordQuery{Action: long})),
+		"users, q":    third(h.Users(ctx, h.admin, tokens.UserQuery{Q: "\x00"})),
+		"tokens, q":   third(h.Tokens(ctx, h.admin, tokens.TokenQuery{Q: "\xff"})),
+		"records":     third(h.Records(ctx, h.admin, tokens.RecordQuery{Action: long})),
 		"long reason": second(h.Suspend(ctx, h.admin, "", "T1", strings.Repeat("x", 501))),
 	} {
 		if !errors.Is(err, tokens.ErrInvalid) {

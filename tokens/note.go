@@ -112,7 +112,7 @@ func (s *Service) annotating(realm, serial string, n NoteEdit) act {
 			if sub.User != nil {
 				d.event.User = sub.User.Key
 			}
-			listed, err := s.db.Tokens(ctx, TokenQuery{Realm: realm, Serial: serial, Limit: 1})
+			listed, _, err := s.db.Tokens(ctx, TokenQuery{Realm: realm, Serial: serial, Limit: 1})
 			if err != nil {
 				return unavailable(err)
 			}

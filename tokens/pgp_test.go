@@ -35,7 +35,7 @@ func TestAPGPKeyIsRecordedAuditedAndFoundAgain(t *testing.T) {
 		}
 	}
 	made := s.PGPKeys()
-	records, err := mem.Records(ctx, tokens.RecordQuery{Action: "hsm.pgp-key", Limit: 10})
+	records, _, err := mem.Records(ctx, tokens.RecordQuery{Action: "hsm.pgp-key", Limit: 10})
 	if err != nil || len(records) != 2 || records[0].Outcome != "ok" || records[0].Actor != "system" {
 		t.Errorf("audited: %+v, %v", records, err)
 	}
@@ -86,7 +86,7 @@ func TestAPGPSessionIsOpenedForThoseWhoMayImport(t *testing.T) {
 	admin := tokens.Principal{Kind: tokens.KindSystem, Name: "test", Scope: policy.ScopeAdmin}
 	verifier := tokens.Principal{Kind: tokens.KindSystem, Name: "vpn", Scope: policy.ScopeVerify}
 	audited := func() int {
-		records, err := mem.Records(ctx, tokens.RecordQuery{Action: "import.pgp", Limit: 100})
+		records, _, err := mem.Records(ctx, tokens.RecordQuery{Action: "import.pgp", Limit: 100})
 		if err != nil {
 			t.Fatal(err)
 		}

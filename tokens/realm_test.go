@@ -44,7 +44,10 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 		},
 		"AddUser":  func(p tokens.Principal) error { _, err := h.AddUser(ctx, p, "corp", "dave"); return err },
 		"ShowUser": func(p tokens.Principal) error { _, _, err := h.ShowUser(ctx, p, "corp", "carol"); return err },
-		"Users":    func(p tokens.Principal) error { _, err := h.Users(ctx, p, tokens.UserQuery{Realm: "corp"}); return err },
+		"Users": func(p tokens.Principal) error {
+			_, _, err := h.Users(ctx, p, tokens.UserQuery{Realm: "corp"})
+			return err
+		},
 		"SetUserState": func(p tokens.Principal) error {
 			_, err := h.SetUserState(ctx, p, "corp", "carol", tokens.UserDisabled)
 			return err
@@ -65,12 +68,12 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 		},
 		"ShowToken": func(p tokens.Principal) error { _, err := h.ShowToken(ctx, p, "corp", "C1"); return err },
 		"Tokens": func(p tokens.Principal) error {
-			_, err := h.Tokens(ctx, p, tokens.TokenQuery{Realm: "corp"})
+			_, _, err := h.Tokens(ctx, p, tokens.TokenQuery{Realm: "corp"})
 			return err
 		},
 		"Why": func(p tokens.Principal) error { _, err := h.Why(ctx, p, "corp", "carol", 5); return err },
 		"Records": func(p tokens.Principal) error {
-			_, err := h.Records(ctx, p, tokens.RecordQuery{Realm: "corp"})
+			_, _, err := h.Records(ctx, p, tokens.RecordQuery{Realm: "corp"})
 			return err
 		},
 		"BeginImport": func(p tokens.Principal) error {
@@ -261,11 +264,11 @@ func corpHouse(t *testing.T) (*house, *corpDevices) {
 // snapshot is all that a realm's people could see.
 func (h *house) snapshot(realm string) string {
 	h.Helper()
-	users, err := h.mem.Users(ctx, tokens.UserQuery{Realm: realm, Limit: 1000})
+	users, _, err := h.mem.Users(ctx, tokens.UserQuery{Realm: realm, Limit: 1000})
 	if err != nil {
 		h.Fatal(err)
 	}
-	list, err := h.mem.Tokens(ctx, tokens.TokenQuery{Realm: realm, Limit: 1000})
+	list, _, err := h.mem.Tokens(ctx, tokens.TokenQuery{Realm: realm, Limit: 1000})
 	if err != nil {
 		h.Fatal(err)
 	}
@@ -369,11 +372,11 @@ func TestListingsShowOneRealmToItsKeys(t *testing.T) {
 	h.must(h.PutClient(ctx, h.admin, tokens.NewClient{Name: "labnas", Prefix: netip.MustParsePrefix("198.51.100.0/24"), Realm: "lab", Secret: []byte("s3cret-s3cret")}, false))
 	lab := h.key("lab", "admin")
 
-	users, err := h.Users(ctx, lab, tokens.UserQuery{})
+	users, _, err := h.Users(ctx, lab, tokens.UserQuery{})
 	if err != nil || len(users) != 1 || users[0].Name != "lena" {
 		t.Errorf("users: %v, %v", users, err)
 	}
-	list, err := h.Tokens(ctx, lab, tokens.TokenQuery{})
+	list, _, err := h.Tokens(ctx, lab, tokens.TokenQuery{})
 	if err != nil || len(list) != 1 || list[0].Serial != "L1" {
 		t.Errorf("tokens: %v, %v", list, err)
 	}
@@ -389,7 +392,7 @@ func TestListingsShowOneRealmToItsKeys(t *testing.T) {
 	if err != nil || len(keys) != 1 || keys[0].ID != lab.ID {
 		t.Errorf("keys: %v, %v", keys, err)
 	}
-	records, err := h.Records(ctx, lab, tokens.RecordQuery{})
+	records, _, err := h.Records(ctx, lab, tokens.RecordQuery{})
 	if err != nil || len(records) == 0 {
 		t.Errorf("records: %v, %v", records, err)
 	}
@@ -402,12 +405,12 @@ func TestListingsShowOneRealmToItsKeys(t *testing.T) {
 	if err != nil || !report.Intact {
 		t.Errorf("audit: %+v, %v", report, err)
 	}
-	all, err := h.Tokens(ctx, h.admin, tokens.TokenQuery{})
+	all, _, err := h.Tokens(ctx, h.admin, tokens.TokenQuery{})
 	if err != nil || len(all) != 5 {
 		t.Errorf("an administrator of all realms sees %d tokens, %v", len(all), err)
 	}
 	for _, c := range []string{"corp", "CORP"} {
-		if all, err := h.Tokens(ctx, h.admin, tokens.TokenQuery{Realm: c}); err != nil || len(all) != 4 {
+		if all, _, err := h.Tokens(ctx, h.admin, tokens.TokenQuery{Realm: c}); err != nil || len(all) != 4 {
 			t.Errorf("realm %s: %d tokens, %v", c, len(all), err)
 		}
 	}
@@ -679,7 +682,7 @@ func TestNoKeySecretIsStoredOrShownTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	secret := strings.SplitN(a, "_", 3)[2] // which may hold one more
-	records, _ := h.mem.Records(ctx, tokens.RecordQuery{Limit: 1000})
+	records, _, _ := h.mem.Records(ctx, tokens.RecordQuery{Limit: 1000})
 	if all := fmt.Sprint(list, records, h.log); strings.Contains(all, secret) || strings.Contains(all, a) {
 		t.Error("a key's secret shows up again")
 	}

@@ -113,7 +113,7 @@ func (s *Service) replace(ctx context.Context, d *deed, realm, serial, by string
 
 // replaced answers whose token was replaced by another, as the audit says, or "".
 func (s *Service) replaced(ctx context.Context, realm, serial, by string) (user string, err error) {
-	list, err := s.db.Records(ctx, RecordQuery{Realm: realm, Serial: serial, Action: string(policy.TokenReplace), Outcome: "ok", Limit: 10})
+	list, _, err := s.db.Records(ctx, RecordQuery{Realm: realm, Serial: serial, Action: string(policy.TokenReplace), Outcome: "ok", Limit: 10})
 	if err != nil {
 		return "", unavailable(err)
 	}

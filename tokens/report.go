@@ -18,13 +18,13 @@ type Reporter interface {
 	Drifts(ctx context.Context, batch int64, limit int) ([]DriftSample, error)
 }
 
-// CredentialQuery selects a page of the credential report: first the users of a
-// realm, or of all realms, in order of ID, each with all tokens that the user
-// holds; then, where Unowned says so, the tokens that nobody holds, revoked ones
-// left out, in order of ID. Limit is how many users, or tokens, 1 to 1000.
+// CredentialQuery selects a page of the credential report: of the users of a realm,
+// or of all realms, in order of ID, each with all tokens that the user holds; or,
+// where Unowned says so, of the tokens that nobody holds, revoked ones left out, in
+// order of ID. Limit is how many users, or tokens, 1 to 1000.
 type CredentialQuery struct {
 	Realm   string
-	Unowned bool
+	Unowned bool  // tokens that nobody holds, rather than users
 	After   int64 // ID of the last user, or token, of the page before
 	Limit   int
 }

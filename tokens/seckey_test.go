@@ -147,7 +147,7 @@ func (h *house) concludes(a tokens.KeyAttempt, accept bool, reason tokens.Reason
 		h.Fatalf("verify a key of %q: %v", a.User, err)
 	}
 	outcome := map[bool]string{true: "accept", false: "reject"}[accept]
-	list, err := h.mem.Records(ctx, tokens.RecordQuery{Action: "verify", Limit: 1})
+	list, _, err := h.mem.Records(ctx, tokens.RecordQuery{Action: "verify", Limit: 1})
 	if err != nil || len(list) == 0 {
 		h.Fatalf("no audit: %v", err)
 	}

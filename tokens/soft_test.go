@@ -212,7 +212,7 @@ func TestTheSeedOfASoftwareTokenIsInItsURIOnly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		listed, err := h.Tokens(ctx, h.admin, tokens.TokenQuery{})
+		listed, _, err := h.Tokens(ctx, h.admin, tokens.TokenQuery{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -220,7 +220,7 @@ func TestTheSeedOfASoftwareTokenIsInItsURIOnly(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		records, err := h.mem.Records(ctx, tokens.RecordQuery{Limit: 1000})
+		records, _, err := h.mem.Records(ctx, tokens.RecordQuery{Limit: 1000})
 		if err != nil {
 			t.Fatal(err)
 		}

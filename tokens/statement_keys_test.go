@@ -65,7 +65,7 @@ func (h *house) overwrite(name string, edit func([]byte) []byte) {
 	if err := h.mem.Commit(ctx, &c); err != nil {
 		h.Fatal(err)
 	}
-	h.must(h.Users(ctx, h.admin, tokens.UserQuery{})) // any use case notices
+	h.must(0, third(h.Users(ctx, h.admin, tokens.UserQuery{}))) // any use case notices
 }
 
 func TestAKeyIsPublishedBeforeItSignsAndAfter(t *testing.T) {

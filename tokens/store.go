@@ -140,10 +140,12 @@ func (e *ConflictError) Unwrap() error { return ErrConflict }
 // Directory answers what is listed and searched, and what nodes cache.
 type Directory interface {
 	// Users lists in order of realm and key, with profiles; tokens of a staging batch
-	// never show.
-	Users(ctx context.Context, q UserQuery) ([]UserEntry, error)
-	// Tokens lists in order of ID, with what only listings have.
-	Tokens(ctx context.Context, q TokenQuery) ([]Token, error)
+	// never show. next is After of the next page, zero where there is none: a page
+	// may be short, or empty, though there is another, since no page looks at more
+	// than a bounded number of rows.
+	Users(ctx context.Context, q UserQuery) (page []UserEntry, next int64, err error)
+	// Tokens lists in order of ID, with what only listings have. next is as for Users.
+	Tokens(ctx context.Context, q TokenQuery) (page []Token, next int64, err error)
 	// Batches lists the published ones, newest first.
 	Batches(ctx context.Context, q BatchQuery) ([]Batch, error)
 	// Registry reads clients and API keys with the generation they belong to.
@@ -158,7 +160,7 @@ type UserQuery struct {
 	Realm string // exact
 	Key   string // exact, folded
 	Q     string // part of the name, case-insensitive; the beginning of it, if it has fewer than three characters
-	After int64  // ID of the last row of the page before
+	After int64  // next of the page before
 	Limit int
 
 	External string // exact
@@ -182,7 +184,7 @@ type TokenQuery struct {
 	Q      string // part of the serial or of the owner's key, case-insensitive; their beginning, if it has fewer than three characters
 	Tag    string // exact
 	Batch  int64
-	After  int64
+	After  int64 // next of the page before
 	Limit  int
 }
 
@@ -299,8 +301,10 @@ type Journal interface {
 	MintChain(ctx context.Context) (int64, []audit.Head, error)
 	// Heads answers the head of each chain that has records, in order of chain.
 	Heads(ctx context.Context) ([]audit.Head, error)
-	// Records lists, newest first (by ID).
-	Records(ctx context.Context, q RecordQuery) ([]audit.Record, error)
+	// Records lists, newest first (by ID). next is Before of the next page, zero where
+	// there is none: a page may be short, or empty, though there is another, since
+	// no page looks at more than a bounded number of records.
+	Records(ctx context.Context, q RecordQuery) (page []audit.Record, next int64, err error)
 	// Walk calls f for each record of a chain in order of Seq, whatever that is,
 	// reading in pages, and stops at f's first error, which it returns.
 	Walk(ctx context.Context, chain int64, f func(*audit.Record) error) error
@@ -313,7 +317,7 @@ type Journal interface {
 type RecordQuery struct {
 	Realm, User, Serial string // exact, User folded
 	Action, Outcome     string
-	Before              int64 // ID of the last row of the page before; zero for the first page
+	Before              int64 // next of the page before; zero for the first page
 	Limit               int   // 1 to 1000
 }
 
@@ -343,5 +347,6 @@ type Database interface {
 	Batcher
 	Journal
 	Cabinet
+	Reporter
 	Setup
 }

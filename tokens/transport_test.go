@@ -31,7 +31,7 @@ func TestATransportKeyIsRecordedAuditedAndFoundAgain(t *testing.T) {
 	if err != nil || len(recorded) != len(hsm.KeyNames())+2 {
 		t.Fatalf("%d keys are recorded (%v)", len(recorded), err)
 	}
-	records, err := mem.Records(ctx, tokens.RecordQuery{Action: "hsm.transport-key", Limit: 10})
+	records, _, err := mem.Records(ctx, tokens.RecordQuery{Action: "hsm.transport-key", Limit: 10})
 	if err != nil || len(records) != 2 || records[0].Outcome != "ok" || records[0].Actor != "system" {
 		t.Errorf("audited: %+v, %v", records, err)
 	}

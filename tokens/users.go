@@ -62,27 +62,27 @@ func (s *Service) ShowUser(ctx context.Context, p Principal, realm, name string)
 	return sub.entry(), sub.Tokens, nil
 }
 
-// Users lists users.
-func (s *Service) Users(ctx context.Context, p Principal, q UserQuery) ([]UserEntry, error) {
+// Users lists users. next is q.After of the next page, zero where there is none;
+// a page may be short though there is another.
+func (s *Service) Users(ctx context.Context, p Principal, q UserQuery) (page []UserEntry, next int64, err error) {
 	realm, err := p.listed(q.Realm)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	if err := askable(q.Key, q.Q); err != nil {
-		return nil, err
-	}
-	if err := searchable(q.Key, q.Q); err != nil {
-		return nil, err
+	for _, check := range []func(...string) error{askable, searchable} {
+		if err := check(q.Key, q.Q, q.External, q.Group); err != nil {
+			return nil, 0, err
+		}
 	}
 	q.Realm, q.Limit = realm, limit(q.Limit)
 	if err := s.authorise(ctx, p, policy.UserList, audit.Event{Realm: realm}); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	list, err := s.db.Users(ctx, q)
+	page, next, err = s.db.Users(ctx, q)
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, 0, unavailable(err)
 	}
-	return list, s.record(ctx, p, policy.UserList, audit.Event{Realm: realm})
+	return page, next, s.record(ctx, p, policy.UserList, audit.Event{Realm: realm})
 }
 
 // SetUserState enables or disables a user. A disabled one is rejected whatever

@@ -39,12 +39,12 @@ func (s *Service) Why(ctx context.Context, p Principal, realm, name string, n in
 	out := make([]Explanation, 0, limit(n))
 	q := RecordQuery{Realm: realm, User: key, Limit: 1000}
 	for range whyPages { // a portal that shows the user all day must not hide the attempts
-		list, err := s.db.Records(ctx, q)
+		list, next, err := s.db.Records(ctx, q)
 		if err != nil {
 			return nil, unavailable(err)
 		}
+		q.Before = next
 		for _, r := range list {
-			q.Before = r.ID
 			switch policy.Action(r.Action) {
 			case policy.UserShow, policy.UserWhy, policy.TokenShow:
 				continue // someone looked; it explains nothing
@@ -53,7 +53,7 @@ func (s *Service) Why(ctx context.Context, p Principal, realm, name string, n in
 				out = append(out, explain(r))
 			}
 		}
-		if len(out) == limit(n) || len(list) < q.Limit {
+		if len(out) == limit(n) || next == 0 {
 			break
 		}
 	}
@@ -175,7 +175,7 @@ func (s *Service) ShowToken(ctx context.Context, p Principal, realm, serial stri
 	if sub.User != nil {
 		e.User = sub.User.Key
 	}
-	listed, err := s.db.Tokens(ctx, TokenQuery{Realm: realm, Serial: serial, Limit: 1})
+	listed, _, err := s.db.Tokens(ctx, TokenQuery{Realm: realm, Serial: serial, Limit: 1})
 	if err != nil {
 		return Token{}, unavailable(err)
 	}
@@ -185,31 +185,31 @@ func (s *Service) ShowToken(ctx context.Context, p Principal, realm, serial stri
 	return *t, s.record(ctx, p, policy.TokenShow, e)
 }
 
-// Tokens lists tokens.
-func (s *Service) Tokens(ctx context.Context, p Principal, q TokenQuery) ([]Token, error) {
+// Tokens lists tokens. next is q.After of the next page, zero where there is none;
+// a page may be short though there is another.
+func (s *Service) Tokens(ctx context.Context, p Principal, q TokenQuery) (page []Token, next int64, err error) {
 	realm, err := p.listed(q.Realm)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if q.Owner != "" {
 		if q.Owner, err = FoldName(q.Owner); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
-	if err := askable(q.Serial, string(q.State), q.Q); err != nil {
-		return nil, err
-	}
-	if err := searchable(q.Serial, string(q.State), q.Q); err != nil {
-		return nil, err
+	for _, check := range []func(...string) error{askable, searchable} {
+		if err := check(q.Serial, string(q.State), string(q.Type), q.Q, q.Tag); err != nil {
+			return nil, 0, err
+		}
 	}
 	q.Realm, q.Limit = realm, limit(q.Limit)
 	e := audit.Event{Realm: realm}
 	if err := s.authorise(ctx, p, policy.TokenList, e); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	list, err := s.db.Tokens(ctx, q)
+	page, next, err = s.db.Tokens(ctx, q)
 	if err != nil {
-		return nil, unavailable(err)
+		return nil, 0, unavailable(err)
 	}
-	return list, s.record(ctx, p, policy.TokenList, e)
+	return page, next, s.record(ctx, p, policy.TokenList, e)
 }

@@ -123,7 +123,7 @@ func (h *mdsHouse) publish(number int, entries ...map[string]any) MetadataInfo {
 // records are the audit's with the action, oldest first.
 func (h *mdsHouse) records(action, outcome string) []audit.Record {
 	h.Helper()
-	list, err := h.cores[0].Records(h.Context(), h.admin, tokens.RecordQuery{Action: action, Outcome: outcome, Limit: 1000})
+	list, _, err := h.cores[0].Records(h.Context(), h.admin, tokens.RecordQuery{Action: action, Outcome: outcome, Limit: 1000})
 	if err != nil {
 		h.Fatal(err)
 	}
@@ -282,7 +282,7 @@ func TestOnlyWhoMayImportsMetadataOrSetsRoots(t *testing.T) {
 		if _, err := h.ImportMetadata(t.Context(), p, blob); !errors.Is(err, tokens.ErrForbidden) {
 			t.Errorf("%s imports metadata: %v", k.Name, err)
 		}
-		denied, err := h.cores[0].Records(t.Context(), h.admin, tokens.RecordQuery{Action: "fido.mds.import", Outcome: "denied", Limit: 1})
+		denied, _, err := h.cores[0].Records(t.Context(), h.admin, tokens.RecordQuery{Action: "fido.mds.import", Outcome: "denied", Limit: 1})
 		if err != nil || len(denied) != 1 || denied[0].Actor != p.Actor() {
 			t.Fatalf("%s: audited as %+v, %v", k.Name, denied, err)
 		}

@@ -55,7 +55,7 @@ func populated(b *testing.B, url string) (*store.DB, *[]tokens.Subject, *audit.H
 	subjects := make([]tokens.Subject, 0, benchUsers)
 	after := int64(0)
 	for from := 0; from < benchUsers; from += 1000 {
-		list, err := db.Tokens(ctx, tokens.TokenQuery{After: after, Limit: 1000})
+		list, _, err := db.Tokens(ctx, tokens.TokenQuery{After: after, Limit: 1000})
 		if err != nil || len(list) != 1000 {
 			b.Fatal(len(list), err)
 		}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"watchword/tokens"
 )
@@ -62,12 +63,18 @@ func asciiLower(s string) string {
 	}, s)
 }
 
-// holds is the condition that column has a parameter as a part.
-func (s *session) holds(column string) string {
-	if s.dollar {
-		return "strpos(" + column + ", ?) > 0"
+// holds is the condition that a search for part finds what column holds: as a
+// part of it, or as its beginning if part has fewer than three characters. The
+// parameter comes with it.
+func (s *session) holds(column, part string) (string, any) {
+	comparison := " > 0"
+	if utf8.RuneCountInString(part) < 3 {
+		comparison = " = 1"
 	}
-	return "instr(" + column + ", ?) > 0"
+	if s.dollar {
+		return "strpos(" + column + ", ?)" + comparison, part
+	}
+	return "instr(" + column + ", ?)" + comparison, part
 }
 
 // sound says whether the database can hold the strings at all; if not, they
@@ -79,44 +86,76 @@ func (db *DB) read(ctx context.Context, doing string, f func(*session) error) er
 	return failed(doing, db.engine.read(ctx, f))
 }
 
+// users lists users, with what only listings have.
+func (s *session) users(f filter, rest string, args ...any) ([]tokens.UserEntry, error) {
+	rows, err := s.query(`SELECT `+userColumns+`, `+profileColumns+`, `+standingColumns+`,
+		(SELECT count(*) FROM tokens t WHERE t.owner_id = u.id AND t.state <> 'revoked')
+		FROM users u JOIN standings s ON s.user_id = u.id`+f.String()+` `+rest, append(slices.Clip(f.args), args...)...)
+	return list(rows, err, userWidth+profileWidth+standingWidth+1, func(f *fields) tokens.UserEntry {
+		u := f.user()
+		u.Profile = f.profile()
+		return tokens.UserEntry{User: u, Standing: f.standing(), Tokens: int(f.int())}
+	})
+}
+
+// tokens lists tokens, with what only listings have.
+func (s *session) tokens(f filter, rest string, args ...any) ([]tokens.Token, error) {
+	rows, err := s.query(`SELECT `+tokenColumns+`, `+s.listedColumns()+`
+		FROM tokens t JOIN batches b ON b.id = t.batch
+		LEFT JOIN users o ON o.id = t.owner_id
+		LEFT JOIN motions m ON m.token_id = t.id`+f.String()+` `+rest, append(slices.Clip(f.args), args...)...)
+	return list(rows, err, tokenWidth+listedWidth, func(f *fields) tokens.Token {
+		t := f.token()
+		f.listed(&t)
+		return t
+	})
+}
+
+// following cuts what was read to a page, one more having been asked for, and
+// answers with it the ID of its last element if the listing goes on.
+func following[T any](read []T, limit int, id func(*T) int64) ([]T, int64) {
+	n := int(limited(limit))
+	if len(read) <= n {
+		return read, 0
+	}
+	return read[:n], id(&read[n-1])
+}
+
 // Users implements tokens.Directory.
-func (db *DB) Users(ctx context.Context, q tokens.UserQuery) ([]tokens.UserEntry, error) {
+func (db *DB) Users(ctx context.Context, q tokens.UserQuery) ([]tokens.UserEntry, int64, error) {
 	key, searchable := folded(q.Q)
-	if q.Q != "" && !searchable || !sound(q.Realm, q.Key) {
-		return nil, nil
+	if q.Q != "" && !searchable || !sound(q.Realm, q.Key, q.External, q.Group) {
+		return nil, 0, nil
 	}
 	var users []tokens.UserEntry
-	err := db.read(ctx, "listing users", func(s *session) error {
+	err := db.read(ctx, "listing users", func(s *session) (err error) {
 		var f filter
 		f.equal("u.realm", q.Realm)
 		f.equal("u.key", q.Key)
 		if q.Q != "" {
-			f.where(s.holds("u.key"), key)
+			f.where(s.holds("u.key", key))
+		}
+		f.equal("u.external", q.External)
+		if q.Group != "" {
+			f.where("EXISTS (SELECT 1 FROM memberships g WHERE g.group_name = ? AND g.user_id = u.id)", q.Group)
 		}
 		if q.After != 0 {
 			f.where("(u.realm, u.key) > (SELECT realm, key FROM users WHERE id = ?)", q.After)
 		}
-		rows, err := s.query(`SELECT `+userColumns+`, `+profileColumns+`, `+standingColumns+`,
-			(SELECT count(*) FROM tokens t WHERE t.owner_id = u.id AND t.state <> 'revoked')
-			FROM users u JOIN standings s ON s.user_id = u.id`+f.String()+`
-			ORDER BY u.realm, u.key LIMIT ?`, append(f.args, limited(q.Limit))...)
-		users, err = list(rows, err, userWidth+profileWidth+standingWidth+1, func(f *fields) tokens.UserEntry {
-			u := f.user()
-			u.Profile = f.profile()
-			return tokens.UserEntry{User: u, Standing: f.standing(), Tokens: int(f.int())}
-		})
+		users, err = s.users(f, `ORDER BY u.realm, u.key LIMIT ?`, limited(q.Limit)+1)
 		return err
 	})
-	return users, err
+	page, next := following(users, q.Limit, func(u *tokens.UserEntry) int64 { return u.ID })
+	return page, next, err
 }
 
 // Tokens implements tokens.Directory.
-func (db *DB) Tokens(ctx context.Context, q tokens.TokenQuery) ([]tokens.Token, error) {
-	if !sound(q.Realm, q.Serial, q.Owner, string(q.State), string(q.Type), q.Q) {
-		return nil, nil
+func (db *DB) Tokens(ctx context.Context, q tokens.TokenQuery) ([]tokens.Token, int64, error) {
+	if !sound(q.Realm, q.Serial, q.Owner, string(q.State), string(q.Type), q.Q, q.Tag) {
+		return nil, 0, nil
 	}
 	var found []tokens.Token
-	err := db.read(ctx, "listing tokens", func(s *session) error {
+	err := db.read(ctx, "listing tokens", func(s *session) (err error) {
 		var f filter
 		f.where("b.state = 'published'")
 		f.equal("t.realm", q.Realm)
@@ -130,30 +169,26 @@ func (db *DB) Tokens(ctx context.Context, q tokens.TokenQuery) ([]tokens.Token, 
 			f.where("t.owner_id IN (SELECT id FROM users"+owner.String()+")", owner.args...)
 		}
 		if q.Q != "" {
-			serial := asciiLower(strings.TrimSpace(q.Q))
+			condition, serial := s.holds("lower(t.serial)", asciiLower(strings.TrimSpace(q.Q)))
 			if key, ok := folded(q.Q); ok {
-				f.where("("+s.holds("lower(t.serial)")+" OR "+s.holds("o.key")+")", serial, key)
+				or, key := s.holds("o.key", key)
+				f.where("("+condition+" OR "+or+")", serial, key)
 			} else {
-				f.where(s.holds("lower(t.serial)"), serial)
+				f.where(condition, serial)
 			}
 		}
 		if q.Batch != 0 {
 			f.where("t.batch = ?", q.Batch)
 		}
+		if q.Tag != "" {
+			f.where("EXISTS (SELECT 1 FROM token_tags g WHERE g.tag = ? AND g.token_id = t.id)", q.Tag)
+		}
 		f.where("t.id > ?", q.After)
-		rows, err := s.query(`SELECT `+tokenColumns+`, `+s.listedColumns()+`
-			FROM tokens t JOIN batches b ON b.id = t.batch
-			LEFT JOIN users o ON o.id = t.owner_id
-			LEFT JOIN motions m ON m.token_id = t.id`+f.String()+`
-			ORDER BY t.id LIMIT ?`, append(f.args, limited(q.Limit))...)
-		found, err = list(rows, err, tokenWidth+listedWidth, func(f *fields) tokens.Token {
-			t := f.token()
-			f.listed(&t)
-			return t
-		})
+		found, err = s.tokens(f, `ORDER BY t.id LIMIT ?`, limited(q.Limit)+1)
 		return err
 	})
-	return found, err
+	page, next := following(found, q.Limit, func(t *tokens.Token) int64 { return t.ID })
+	return page, next, err
 }
 
 // Batches implements tokens.Directory.

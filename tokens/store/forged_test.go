@@ -57,7 +57,7 @@ func TestRecordsPutIntoTheAuditAreFound(t *testing.T) {
 			if _, err := raw.Exec("DELETE FROM chains"); err != nil {
 				t.Fatal(err)
 			}
-			listed, err := db.Records(ctx, tokens.RecordQuery{User: "alice"})
+			listed, _, err := db.Records(ctx, tokens.RecordQuery{User: "alice"})
 			if err != nil || len(listed) != 4 {
 				t.Fatalf("%d records are listed, %v", len(listed), err)
 			}

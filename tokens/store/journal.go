@@ -66,9 +66,9 @@ func (db *DB) Chains(ctx context.Context) ([]int64, error) {
 }
 
 // Records implements tokens.Journal.
-func (db *DB) Records(ctx context.Context, q tokens.RecordQuery) ([]audit.Record, error) {
+func (db *DB) Records(ctx context.Context, q tokens.RecordQuery) ([]audit.Record, int64, error) {
 	if !sound(q.Realm, q.User, q.Serial, q.Action, q.Outcome) {
-		return nil, nil
+		return nil, 0, nil
 	}
 	var records []audit.Record
 	err := db.read(ctx, "listing the audit", func(s *session) error {
@@ -89,11 +89,12 @@ func (db *DB) Records(ctx context.Context, q tokens.RecordQuery) ([]audit.Record
 			f.where("id < ?", q.Before)
 		}
 		rows, err := s.query(`SELECT `+recordColumns+` FROM audit`+f.String()+` ORDER BY id DESC LIMIT ?`,
-			append(f.args, limited(q.Limit))...)
+			append(f.args, limited(q.Limit)+1)...)
 		records, err = list(rows, err, recordWidth, (*fields).record)
 		return err
 	})
-	return records, err
+	page, next := following(records, q.Limit, func(r *audit.Record) int64 { return r.ID })
+	return page, next, err
 }
 
 // Walk implements tokens.Journal.

@@ -10,7 +10,7 @@ import (
 
 // threaded lists a user's records, newest first, by following the threads of
 // the users of that name (one in each realm), together with the records of
-// when there was no such user.
+// when there was no such user. It reads one more than a page has.
 func threaded(s *session, q tokens.RecordQuery) ([]audit.Record, error) {
 	var users filter
 	users.where("u.key = ?", q.User)
@@ -36,7 +36,7 @@ func threaded(s *session, q tokens.RecordQuery) ([]audit.Record, error) {
 	}
 
 	var found []audit.Record
-	for limit := int(limited(q.Limit)); len(found) < limit; {
+	for limit := int(limited(q.Limit)) + 1; len(found) < limit; {
 		end := -1
 		for i, id := range ends {
 			if id != 0 && (end < 0 || id > ends[end]) {
@@ -96,7 +96,7 @@ func unthreaded(s *session, q tokens.RecordQuery) ([]audit.Record, error) {
 	f.equal("action", q.Action)
 	f.equal("outcome", q.Outcome)
 	rows, err := s.query(`SELECT `+recordColumns+` FROM audit`+f.String()+` ORDER BY id DESC LIMIT ?`,
-		append(slices.Clip(f.args), limited(q.Limit))...)
+		append(slices.Clip(f.args), limited(q.Limit)+1)...)
 	return list(rows, err, recordWidth, (*fields).record)
 }
 

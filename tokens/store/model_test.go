@@ -397,12 +397,12 @@ func (w *twin) compare(users []string) {
 				say(token(t))
 			}
 		}
-		list, err := db.Tokens(ctx, tokens.TokenQuery{Realm: "default", Limit: 100})
+		list, _, err := db.Tokens(ctx, tokens.TokenQuery{Realm: "default", Limit: 100})
 		say(err)
 		for _, t := range list {
 			say(token(t))
 		}
-		entries, err := db.Users(ctx, tokens.UserQuery{Limit: 100})
+		entries, _, err := db.Users(ctx, tokens.UserQuery{Limit: 100})
 		say(err)
 		for _, u := range entries {
 			say(u.Key, u.Standing, u.Tokens)
@@ -410,7 +410,7 @@ func (w *twin) compare(users []string) {
 		registry, err := db.Registry(ctx)
 		say(registry.Clients, registry.Generation-view.Generation, err)
 		for _, typ := range []tokens.Type{tokens.TOTP, tokens.FIDO} {
-			list, err := db.Tokens(ctx, tokens.TokenQuery{Type: typ, Limit: 100})
+			list, _, err := db.Tokens(ctx, tokens.TokenQuery{Type: typ, Limit: 100})
 			say(typ, len(list), err)
 		}
 		imports, err := db.Batches(ctx, tokens.BatchQuery{Limit: 100})
@@ -439,7 +439,7 @@ func (w *twin) compare(users []string) {
 		for _, p := range present {
 			say(p.There, p.Staging != 0, batches[p.Staging])
 		}
-		records, err := db.Records(ctx, tokens.RecordQuery{User: "ann", Limit: 1000})
+		records, _, err := db.Records(ctx, tokens.RecordQuery{User: "ann", Limit: 1000})
 		say(err)
 		for _, r := range records {
 			say(r.Seq, r.Time, r.Action)

@@ -130,7 +130,7 @@ func alice(t *testing.T, db *store.DB) *writer {
 	_, err = db.Stage(ctx, batch, []tokens.Token{sampleToken("A1")})
 	must(err)
 	must(w.commit(ctx, &tokens.Change{Publish: []tokens.Batch{{ID: batch}}}, audit.Event{}))
-	list, err := db.Tokens(ctx, tokens.TokenQuery{Limit: 1})
+	list, _, err := db.Tokens(ctx, tokens.TokenQuery{Limit: 1})
 	must(err)
 	list[0].OwnerID, list[0].State = u.ID, tokens.Active
 	must(w.commit(ctx, &tokens.Change{

@@ -43,7 +43,7 @@ func TestAttemptsDoNotWaitForListings(t *testing.T) {
 	for range 8 {
 		wg.Go(func() {
 			for stop.Err() == nil {
-				_, _ = db.Records(ctx, tokens.RecordQuery{Serial: "T2"}) // looks at all of them
+				_, _, _ = db.Records(ctx, tokens.RecordQuery{Serial: "T2"}) // looks at all of them
 			}
 		})
 	}

@@ -47,7 +47,7 @@ func furnished(t *testing.T, db *store.DB) (*writer, int64) {
 	_, err = db.Stage(ctx, batch, []tokens.Token{hinted, yubico, moved})
 	must(err)
 	must(w.commit(ctx, &tokens.Change{Publish: []tokens.Batch{{ID: batch, SHA256: "00ff", Tokens: 3, Rejected: 1}}}, event("import.publish")))
-	list, err := db.Tokens(ctx, tokens.TokenQuery{Serial: "T3", Limit: 1})
+	list, _, err := db.Tokens(ctx, tokens.TokenQuery{Serial: "T3", Limit: 1})
 	must(err)
 	must(w.commit(ctx, &tokens.Change{Motions: []tokens.MotionWrite{{TokenID: list[0].ID, Expect: 1, Last: 50, UsedAt: 9}}}, event("token.resync")))
 	must(w.commit(ctx, &tokens.Change{
@@ -80,9 +80,9 @@ func picture(t *testing.T, db *store.DB) string {
 		}
 		fmt.Fprintf(&b, "%+v\n", v)
 	}
-	users, err := db.Users(ctx, tokens.UserQuery{Limit: 100})
+	users, _, err := db.Users(ctx, tokens.UserQuery{Limit: 100})
 	show(users, err)
-	list, err := db.Tokens(ctx, tokens.TokenQuery{Limit: 100})
+	list, _, err := db.Tokens(ctx, tokens.TokenQuery{Limit: 100})
 	show(list, err)
 	view, err := db.Load(ctx, []tokens.Ref{
 		{Realm: "default", User: "alice"}, {Realm: "elsewhere", User: "ünal"}, {Realm: "default", User: "carol"},
@@ -113,7 +113,7 @@ func picture(t *testing.T, db *store.DB) string {
 	heads, err := db.Heads(ctx)
 	show(heads, err)
 	for _, q := range []tokens.RecordQuery{{Limit: 100}, {User: "alice", Limit: 100}} {
-		records, err := db.Records(ctx, q)
+		records, _, err := db.Records(ctx, q)
 		show(records, err)
 	}
 	present, err := db.Present(ctx, "default", []string{"A1", "G1", "none"})

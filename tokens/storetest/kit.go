@@ -150,7 +150,7 @@ func (k *kit) ship(serials ...string) []tokens.Token {
 // token answers a token as listed.
 func (k *kit) token(serial string) tokens.Token {
 	k.Helper()
-	found, err := k.Tokens(k.ctx, tokens.TokenQuery{Realm: "default", Serial: serial, Limit: 2})
+	found, _, err := k.Tokens(k.ctx, tokens.TokenQuery{Realm: "default", Serial: serial, Limit: 2})
 	if err != nil || len(found) != 1 {
 		k.Fatalf("Tokens of serial %s: %d, %v", serial, len(found), err)
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"watchword/tokens"
 	"watchword/tokens/audit"
@@ -23,8 +24,17 @@ func page[T any](list []T, limit int) []T {
 	return list
 }
 
+// following is page, with the ID of its last element if the list goes on.
+func following[T any](list []T, limit int, id func(*T) int64) ([]T, int64, error) {
+	cut := page(list, limit)
+	if len(cut) == len(list) {
+		return cut, 0, nil
+	}
+	return cut, id(&cut[len(cut)-1]), nil
+}
+
 // Users implements tokens.Directory.
-func (m *Memory) Users(_ context.Context, q tokens.UserQuery) ([]tokens.UserEntry, error) {
+func (m *Memory) Users(_ context.Context, q tokens.UserQuery) ([]tokens.UserEntry, int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	before := func(a, b *person) int {
@@ -32,26 +42,40 @@ func (m *Memory) Users(_ context.Context, q tokens.UserQuery) ([]tokens.UserEntr
 	}
 	part, err := tokens.FoldName(strings.TrimSpace(q.Q))
 	if q.Q != "" && err != nil {
-		return nil, nil
+		return nil, 0, nil
 	}
 	var list []tokens.UserEntry
 	for _, p := range slices.SortedFunc(maps.Values(m.users), before) {
 		switch {
 		case q.Realm != "" && p.Realm != q.Realm:
 		case q.Key != "" && p.Key != q.Key:
-		case q.Q != "" && !strings.Contains(p.Key, part):
+		case q.Q != "" && !hasPart(p.Key, part):
+		case q.External != "" && p.Profile.External != q.External:
+		case q.Group != "" && !slices.Contains(m.groups[p.ID], q.Group):
 		case q.After != 0 && (m.users[q.After] == nil || before(p, m.users[q.After]) <= 0):
 		default:
-			list = append(list, tokens.UserEntry{
-				User: cloneUser(&p.User), Standing: cloneStanding(p.Standing), Tokens: len(m.held(p.ID)),
-			})
+			list = append(list, m.entry(p))
 		}
 	}
-	return page(list, q.Limit), nil
+	return following(list, q.Limit, func(u *tokens.UserEntry) int64 { return u.ID })
+}
+
+// entry is a user as listed.
+func (m *Memory) entry(p *person) tokens.UserEntry {
+	return tokens.UserEntry{User: cloneUser(&p.User), Standing: cloneStanding(p.Standing), Tokens: len(m.held(p.ID))}
+}
+
+// hasPart says whether a search finds a text: by a part of it, or by its beginning
+// if the part has fewer than three characters.
+func hasPart(s, part string) bool {
+	if utf8.RuneCountInString(part) < 3 {
+		return strings.HasPrefix(s, part)
+	}
+	return strings.Contains(s, part)
 }
 
 // Tokens implements tokens.Directory.
-func (m *Memory) Tokens(_ context.Context, q tokens.TokenQuery) ([]tokens.Token, error) {
+func (m *Memory) Tokens(_ context.Context, q tokens.TokenQuery) ([]tokens.Token, int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	part := strings.ToLower(strings.TrimSpace(q.Q))
@@ -67,13 +91,13 @@ func (m *Memory) Tokens(_ context.Context, q tokens.TokenQuery) ([]tokens.Token,
 		case q.State != "" && t.State != q.State:
 		case q.Type != "" && t.Type != q.Type:
 		case q.Batch != 0 && t.Batch != q.Batch:
-		case q.Q != "" && !strings.Contains(strings.ToLower(t.Serial), part) &&
-			(err != nil || !strings.Contains(t.Owner, key)):
+		case q.Tag != "" && !slices.Contains(t.Tags, q.Tag):
+		case q.Q != "" && !hasPart(strings.ToLower(t.Serial), part) && (err != nil || !hasPart(t.Owner, key)):
 		default:
 			list = append(list, cloneToken(t))
 		}
 	}
-	return page(list, q.Limit), nil
+	return following(list, q.Limit, func(t *tokens.Token) int64 { return t.ID })
 }
 
 // Batches implements tokens.Directory.
@@ -267,7 +291,7 @@ func (m *Memory) Chains(context.Context) ([]int64, error) {
 }
 
 // Records implements tokens.Journal.
-func (m *Memory) Records(_ context.Context, q tokens.RecordQuery) ([]audit.Record, error) {
+func (m *Memory) Records(_ context.Context, q tokens.RecordQuery) ([]audit.Record, int64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var list []audit.Record
@@ -284,7 +308,7 @@ func (m *Memory) Records(_ context.Context, q tokens.RecordQuery) ([]audit.Recor
 			list = append(list, cloneRecord(r))
 		}
 	}
-	return page(list, q.Limit), nil
+	return following(list, q.Limit, func(r *audit.Record) int64 { return r.ID })
 }
 
 // Walk implements tokens.Journal.

@@ -32,6 +32,7 @@ func Run(t *testing.T, open func(t *testing.T) tokens.Database) {
 		{"Directory", directoryTests},
 		{"Registry", registryTests},
 		{"Journal", journalTests},
+		{"Report", reportTests},
 		{"Setup", setupTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {

@@ -143,7 +143,7 @@ var batchTests = []test{
 			k.Fatalf("published over a name that was taken: %v", err)
 		}
 		k.same("bob", len(k.subject("bob").Tokens), 0)
-		if list, err := k.Tokens(k.ctx, tokens.TokenQuery{Limit: 10}); err != nil || len(list) != 0 {
+		if list, _, err := k.Tokens(k.ctx, tokens.TokenQuery{Limit: 10}); err != nil || len(list) != 0 {
 			k.Errorf("tokens are there: %v, %v", list, err)
 		}
 		if err := k.Discard(k.ctx, batch); err != nil {

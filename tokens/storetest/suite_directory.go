@@ -18,17 +18,17 @@ func (k *kit) keys(q tokens.UserQuery) []string {
 	}
 	var all []string
 	for {
-		page, err := k.Users(k.ctx, q)
+		page, next, err := k.Users(k.ctx, q)
 		if err != nil {
 			k.Fatalf("Users: %v", err)
 		}
 		for _, u := range page {
 			all = append(all, u.Realm+"/"+u.Key)
 		}
-		if len(page) < q.Limit {
+		if next == 0 {
 			return all
 		}
-		q.After = page[len(page)-1].User.ID
+		q.After = next
 	}
 }
 
@@ -40,17 +40,17 @@ func (k *kit) serials(q tokens.TokenQuery) []string {
 	}
 	var all []string
 	for {
-		page, err := k.Tokens(k.ctx, q)
+		page, next, err := k.Tokens(k.ctx, q)
 		if err != nil {
 			k.Fatalf("Tokens: %v", err)
 		}
 		for _, t := range page {
 			all = append(all, t.Serial)
 		}
-		if len(page) < q.Limit {
+		if next == 0 {
 			return all
 		}
-		q.After = page[len(page)-1].ID
+		q.After = next
 	}
 }
 
@@ -76,10 +76,16 @@ var directoryTests = []test{
 		for q, want := range map[string][]string{
 			"strauss":                {"default/strauss", "default/strausser"},
 			"UẞE":                    {"default/strausser"},
-			"%":                      {"default/a%c"},
-			"_":                      {"default/a_c"},
-			`\`:                      {`default/back\slash`},
-			" BC ":                   {"default/abc"},
+			"%":                      nil,
+			"A%":                     {"default/a%c"},
+			"a%c":                    {"default/a%c"},
+			"_":                      nil,
+			"a_":                     {"default/a_c"},
+			"A_C":                    {"default/a_c"},
+			`k\s`:                    {`default/back\slash`},
+			" BC ":                   nil,
+			" AB ":                   {"default/abc"},
+			"a":                      {"default/a%c", "default/a_c", "default/abc"},
 			"émi":                    {"default/émile"},
 			"E\u0301MI":              {"default/émile"},
 			"nobody":                 nil,
@@ -101,7 +107,7 @@ var directoryTests = []test{
 		gone := s.Tokens[0]
 		gone.State, gone.Wrapped.Blob = tokens.Revoked, nil
 		k.must(tokens.Change{Standings: []tokens.StandingWrite{w}, Tokens: []tokens.TokenWrite{{Token: gone, Expect: gone.Version}}})
-		list, err := k.Users(k.ctx, tokens.UserQuery{Key: "alice", Limit: 1})
+		list, _, err := k.Users(k.ctx, tokens.UserQuery{Key: "alice", Limit: 1})
 		if err != nil || len(list) != 1 {
 			k.Fatalf("Users: %v, %v", list, err)
 		}
@@ -132,9 +138,12 @@ var directoryTests = []test{
 			"nobody":          {tokens.TokenQuery{Owner: "bob"}, nil},
 			"state":           {tokens.TokenQuery{State: tokens.Active}, []string{"ft-200", "GX33"}},
 			"batch":           {tokens.TokenQuery{Batch: first[0].Batch}, []string{"FT-100", "ft-200", "FT-300"}},
-			"search":          {tokens.TokenQuery{Q: "T-"}, []string{"FT-100", "ft-200", "FT-300"}},
-			"percent":         {tokens.TokenQuery{Q: "x%"}, []string{"GX%1"}},
-			"underscore":      {tokens.TokenQuery{Q: "x_"}, []string{"GX_2"}},
+			"search":          {tokens.TokenQuery{Q: "t-3"}, []string{"FT-300"}},
+			"percent":         {tokens.TokenQuery{Q: "x%1"}, []string{"GX%1"}},
+			"underscore":      {tokens.TokenQuery{Q: "x_2"}, []string{"GX_2"}},
+			"beginning":       {tokens.TokenQuery{Q: "gX"}, []string{"GX%1", "GX_2", "GX33"}},
+			"no beginning":    {tokens.TokenQuery{Q: "X_"}, nil},
+			"owner's start":   {tokens.TokenQuery{Q: "Al"}, []string{"ft-200", "GX33"}},
 			"owner's name":    {tokens.TokenQuery{Q: "LIC"}, []string{"ft-200", "GX33"}},
 			"both":            {tokens.TokenQuery{Q: "gx", State: tokens.Active}, []string{"GX33"}},
 			"nothing":         {tokens.TokenQuery{Q: "a\x00"}, nil},

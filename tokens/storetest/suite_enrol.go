@@ -258,7 +258,7 @@ var enrolTests = []test{
 				k.same("tokens of type "+string(kind), k.serials(tokens.TokenQuery{Type: kind, Limit: limit}), want)
 			}
 		}
-		k.same("both", k.serials(tokens.TokenQuery{Type: tokens.FIDO, Owner: "alice", Q: "2"}), []string{"K2"})
+		k.same("both", k.serials(tokens.TokenQuery{Type: tokens.FIDO, Owner: "alice", Q: "k2"}), []string{"K2"})
 	}},
 }
 

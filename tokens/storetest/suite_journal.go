@@ -93,7 +93,7 @@ var journalTests = []test{
 			n := 0
 			q.Limit = 3
 			for {
-				page, err := k.Records(k.ctx, q)
+				page, next, err := k.Records(k.ctx, q)
 				if err != nil {
 					k.Fatal(err)
 				}
@@ -108,10 +108,10 @@ var journalTests = []test{
 					}
 					n++
 				}
-				if len(page) < 3 {
+				if next == 0 {
 					return n
 				}
-				q.Before = last
+				q.Before = next
 			}
 		}
 		for _, c := range []struct {
@@ -158,17 +158,17 @@ var journalTests = []test{
 		history := func(q tokens.RecordQuery) string {
 			var b strings.Builder
 			for {
-				page, err := k.Records(k.ctx, q)
+				page, next, err := k.Records(k.ctx, q)
 				if err != nil {
 					k.Fatal(err)
 				}
 				for _, r := range page {
 					b.WriteString(r.Serial)
 				}
-				if len(page) < q.Limit {
+				if next == 0 {
 					return b.String()
 				}
-				q.Before = page[len(page)-1].ID
+				q.Before = next
 			}
 		}
 		for _, limit := range []int{1, 2, 3, 7, 100} {
@@ -189,7 +189,7 @@ var journalTests = []test{
 				k.same(fmt.Sprintf("history %+v", c.q), history(c.q), c.want)
 			}
 		}
-		if list, err := k.Records(k.ctx, tokens.RecordQuery{User: "nobody", Limit: 10}); err != nil || len(list) != 3 {
+		if list, _, err := k.Records(k.ctx, tokens.RecordQuery{User: "nobody", Limit: 10}); err != nil || len(list) != 3 {
 			k.Errorf("nobody has %d records, %v", len(list), err)
 		}
 	}},

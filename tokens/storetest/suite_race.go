@@ -88,7 +88,7 @@ var raceTests = []test{
 		if n := won.Load(); n != 1 {
 			k.Errorf("%d commits consumed the step", n)
 		}
-		records, err := k.Records(k.ctx, tokens.RecordQuery{User: "alice", Limit: 100})
+		records, _, err := k.Records(k.ctx, tokens.RecordQuery{User: "alice", Limit: 100})
 		if err != nil || len(records) != 1 {
 			k.Errorf("%d accepts are in the audit, %v", len(records), err)
 		}

@@ -15,11 +15,11 @@ var stageTests = []test{
 		k.user("alice")
 		batch := k.begin()
 		k.stage(batch, newToken("S1"), newToken("S2"))
-		list, err := k.Tokens(k.ctx, tokens.TokenQuery{Limit: 10})
+		list, _, err := k.Tokens(k.ctx, tokens.TokenQuery{Limit: 10})
 		if err != nil || len(list) != 0 {
 			k.Errorf("staging tokens are listed: %d, %v", len(list), err)
 		}
-		if list, err = k.Tokens(k.ctx, tokens.TokenQuery{Batch: batch, Serial: "S1", Limit: 10}); err != nil || len(list) != 0 {
+		if list, _, err = k.Tokens(k.ctx, tokens.TokenQuery{Batch: batch, Serial: "S1", Limit: 10}); err != nil || len(list) != 0 {
 			k.Errorf("staging tokens are found: %d, %v", len(list), err)
 		}
 		if k.load(tokens.Ref{Realm: "default", Serial: "S1"}).Subjects[0] != nil {
@@ -58,7 +58,7 @@ var stageTests = []test{
 		k.must(tokens.Change{Publish: []tokens.Batch{{
 			ID: batch, SHA256: "abcdef", Published: at, Tokens: 6, Rejected: 2, Duplicate: 1,
 		}}})
-		list, err := k.Tokens(k.ctx, tokens.TokenQuery{Batch: batch, Limit: 100})
+		list, _, err := k.Tokens(k.ctx, tokens.TokenQuery{Batch: batch, Limit: 100})
 		if err != nil || len(list) != 6 {
 			k.Fatalf("%d tokens are listed, %v", len(list), err)
 		}
@@ -229,7 +229,7 @@ var stageTests = []test{
 			k.Errorf("%d tokens were created of %d", n, tokensEach)
 		}
 		k.must(tokens.Change{Publish: []tokens.Batch{{ID: batches[0]}, {ID: batches[1]}, {ID: batches[2]}}})
-		list, err := k.Tokens(k.ctx, tokens.TokenQuery{Limit: 1000})
+		list, _, err := k.Tokens(k.ctx, tokens.TokenQuery{Limit: 1000})
 		if err != nil || len(list) != tokensEach {
 			k.Errorf("%d tokens are listed, %v", len(list), err)
 		}
