@@ -115,6 +115,42 @@ func (e NewInvitationKinds) Valid() bool {
 	}
 }
 
+// Defines values for NewTokenAlgorithm.
+const (
+	NewTokenAlgorithmSha1   NewTokenAlgorithm = "sha1"
+	NewTokenAlgorithmSha256 NewTokenAlgorithm = "sha256"
+	NewTokenAlgorithmSha512 NewTokenAlgorithm = "sha512"
+)
+
+// Valid indicates whether the value is a known member of the NewTokenAlgorithm enum.
+func (e NewTokenAlgorithm) Valid() bool {
+	switch e {
+	case NewTokenAlgorithmSha1:
+		return true
+	case NewTokenAlgorithmSha256:
+		return true
+	case NewTokenAlgorithmSha512:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for NewTokenType.
+const (
+	NewTokenTypeTotp NewTokenType = "totp"
+)
+
+// Valid indicates whether the value is a known member of the NewTokenType enum.
+func (e NewTokenType) Valid() bool {
+	switch e {
+	case NewTokenTypeTotp:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for RulesActivation.
 const (
 	RulesActivationAssign RulesActivation = "assign"
@@ -863,6 +899,36 @@ type LoginResult struct {
 	UserVerified *bool `json:"user_verified,omitempty"`
 }
 
+// Loss Why, and what the owner gets meanwhile.
+type Loss struct {
+	// Realm The realm.
+	Realm *string `json:"realm,omitempty"`
+
+	// Reason Why, in words; for the audit.
+	Reason *string `json:"reason,omitempty"`
+
+	// Temporary The temporary passcode that the owner of a lost token gets.
+	Temporary *TemporaryWanted `json:"temporary,omitempty"`
+}
+
+// MadeToken A software token with its seed. It cannot be shown again.
+type MadeToken struct {
+	// Qr The key URI as a QR code: a PNG as `data:` URI.
+	Qr string `json:"qr"`
+
+	// Say What to tell the user on the telephone.
+	Say *string `json:"say,omitempty"`
+
+	// Secret The seed, in base32.
+	Secret string `json:"secret"`
+
+	// Token A hardware token, a software token, a FIDO key or a passcode.
+	Token Token `json:"token"`
+
+	// Uri The key URI that apps read, `otpauth://totp/...`.
+	Uri string `json:"uri"`
+}
+
 // MetadataInfo The FIDO metadata in use.
 type MetadataInfo = webauthn.MetadataInfo
 
@@ -996,6 +1062,41 @@ type NewRealmRules struct {
 	Version *int64 `json:"version,omitempty"`
 }
 
+// NewTemporary A temporary passcode to make.
+type NewTemporary struct {
+	// Realm The realm.
+	Realm *string `json:"realm,omitempty"`
+
+	// Uses How often it is good; as often as the rules allow, if it is not said.
+	Uses *int `json:"uses,omitempty"`
+
+	// ValidMinutes How long it is good; as long as the rules allow, if it is not said.
+	ValidMinutes *int `json:"valid_minutes,omitempty"`
+}
+
+// NewToken A software token to make.
+type NewToken struct {
+	// Algorithm Not every app knows others than sha1.
+	Algorithm *NewTokenAlgorithm `json:"algorithm,omitempty"`
+	Digits    *int               `json:"digits,omitempty"`
+
+	// Issuer Who the app says the codes are for; the installation's name, if it is not said.
+	Issuer *string `json:"issuer,omitempty"`
+
+	// Period Length of a time step in seconds.
+	Period *int `json:"period,omitempty"`
+
+	// Realm The realm.
+	Realm *string       `json:"realm,omitempty"`
+	Type  *NewTokenType `json:"type,omitempty"`
+}
+
+// NewTokenAlgorithm Not every app knows others than sha1.
+type NewTokenAlgorithm string
+
+// NewTokenType defines model for NewToken.Type.
+type NewTokenType string
+
 // NewUser A user to add.
 type NewUser struct {
 	// Name The name; compared in any case.
@@ -1106,6 +1207,18 @@ type RecoveryRules struct {
 
 	// Codes On a sheet.
 	Codes int `json:"codes"`
+}
+
+// RecoverySheet A sheet of recovery codes. They cannot be shown again.
+type RecoverySheet struct {
+	// Codes To be typed with or without hyphens, in any case.
+	Codes []string `json:"codes"`
+
+	// Say What to tell the user on the telephone.
+	Say *string `json:"say,omitempty"`
+
+	// Token A hardware token, a software token, a FIDO key or a passcode.
+	Token Token `json:"token"`
 }
 
 // RegistrationRequest A FIDO key to enrol.
@@ -1277,6 +1390,18 @@ type StatementVerdict struct {
 	Reason *string `json:"reason,omitempty"`
 }
 
+// TemporaryPasscode A temporary passcode. It cannot be shown again.
+type TemporaryPasscode struct {
+	// Code To be typed with or without hyphens, in any case.
+	Code string `json:"code"`
+
+	// Say What to tell the user on the telephone.
+	Say *string `json:"say,omitempty"`
+
+	// Token A hardware token, a software token, a FIDO key or a passcode.
+	Token Token `json:"token"`
+}
+
 // TemporaryRules Temporary passcodes.
 type TemporaryRules struct {
 	Allow bool `json:"allow"`
@@ -1286,6 +1411,15 @@ type TemporaryRules struct {
 
 	// ValidHours At most, and if nothing else is asked for.
 	ValidHours int `json:"valid_hours"`
+}
+
+// TemporaryWanted The temporary passcode that the owner of a lost token gets.
+type TemporaryWanted struct {
+	// Uses How often it is good; as often as the rules allow, if it is not said.
+	Uses *int `json:"uses,omitempty"`
+
+	// ValidMinutes How long it is good; as long as the rules allow, if it is not said.
+	ValidMinutes *int `json:"valid_minutes,omitempty"`
 }
 
 // Token A hardware token, a software token, a FIDO key or a passcode.
@@ -1358,6 +1492,9 @@ type Token struct {
 
 	// Tags Sorted.
 	Tags *[]string `json:"tags,omitempty"`
+
+	// Temporary A temporary passcode. It cannot be shown again.
+	Temporary *TemporaryPasscode `json:"temporary,omitempty"`
 
 	// Transports How it is reached; hints only.
 	Transports *[]string `json:"transports,omitempty"`
@@ -1906,6 +2043,24 @@ type SetPinParams struct {
 	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
 }
 
+// IssueRecoveryParams defines parameters for IssueRecovery.
+type IssueRecoveryParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
+// IssueTemporaryParams defines parameters for IssueTemporary.
+type IssueTemporaryParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
+// NewTokenParams defines parameters for NewToken.
+type NewTokenParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
 // UnlockUserParams defines parameters for UnlockUser.
 type UnlockUserParams struct {
 	// Realm The realm; the key's own or `default` if none is named.
@@ -1979,7 +2134,7 @@ type AssignTokenJSONRequestBody = Assignment
 type SetExpiryJSONRequestBody = Expiry
 
 // LoseTokenJSONRequestBody defines body for LoseToken for application/json ContentType.
-type LoseTokenJSONRequestBody = Reason
+type LoseTokenJSONRequestBody = Loss
 
 // ReplaceTokenJSONRequestBody defines body for ReplaceToken for application/json ContentType.
 type ReplaceTokenJSONRequestBody = Replacement
@@ -2019,6 +2174,15 @@ type InviteJSONRequestBody = NewInvitation
 
 // SetPinJSONRequestBody defines body for SetPin for application/json ContentType.
 type SetPinJSONRequestBody = NewPin
+
+// IssueRecoveryJSONRequestBody defines body for IssueRecovery for application/json ContentType.
+type IssueRecoveryJSONRequestBody = Nothing
+
+// IssueTemporaryJSONRequestBody defines body for IssueTemporary for application/json ContentType.
+type IssueTemporaryJSONRequestBody = NewTemporary
+
+// NewTokenJSONRequestBody defines body for NewToken for application/json ContentType.
+type NewTokenJSONRequestBody = NewToken
 
 // UnlockUserJSONRequestBody defines body for UnlockUser for application/json ContentType.
 type UnlockUserJSONRequestBody = Nothing
@@ -2223,6 +2387,15 @@ type ServerInterface interface {
 	// SetPin Set a user's PIN
 	// (PUT /v1/users/{name}/pin)
 	SetPin(ctx echo.Context, name UserName, params SetPinParams) error
+	// IssueRecovery Make a sheet of recovery codes
+	// (POST /v1/users/{name}/recovery)
+	IssueRecovery(ctx echo.Context, name UserName, params IssueRecoveryParams) error
+	// IssueTemporary Make a temporary passcode
+	// (POST /v1/users/{name}/temporary)
+	IssueTemporary(ctx echo.Context, name UserName, params IssueTemporaryParams) error
+	// NewToken Make a software token
+	// (POST /v1/users/{name}/tokens)
+	NewToken(ctx echo.Context, name UserName, params NewTokenParams) error
 	// UnlockUser Forget a user's failures
 	// (POST /v1/users/{name}/unlock)
 	UnlockUser(ctx echo.Context, name UserName, params UnlockUserParams) error
@@ -3628,6 +3801,81 @@ func (w *ServerInterfaceWrapper) SetPin(ctx echo.Context) error {
 	return err
 }
 
+// IssueRecovery converts echo context to params.
+func (w *ServerInterfaceWrapper) IssueRecovery(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name UserName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params IssueRecoveryParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.IssueRecovery(ctx, name, params)
+	return err
+}
+
+// IssueTemporary converts echo context to params.
+func (w *ServerInterfaceWrapper) IssueTemporary(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name UserName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params IssueTemporaryParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.IssueTemporary(ctx, name, params)
+	return err
+}
+
+// NewToken converts echo context to params.
+func (w *ServerInterfaceWrapper) NewToken(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name UserName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params NewTokenParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.NewToken(ctx, name, params)
+	return err
+}
+
 // UnlockUser converts echo context to params.
 func (w *ServerInterfaceWrapper) UnlockUser(ctx echo.Context) error {
 	var err error
@@ -3820,6 +4068,9 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/users/:name/unlock", wrapper.UnlockUser, options.OperationMiddlewares["unlockUser"]...)
 	router.DELETE(options.BaseURL+"/v1/users/:name/pin", wrapper.RemovePin, options.OperationMiddlewares["removePin"]...)
 	router.PUT(options.BaseURL+"/v1/users/:name/pin", wrapper.SetPin, options.OperationMiddlewares["setPin"]...)
+	router.POST(options.BaseURL+"/v1/users/:name/tokens", wrapper.NewToken, options.OperationMiddlewares["newToken"]...)
+	router.POST(options.BaseURL+"/v1/users/:name/recovery", wrapper.IssueRecovery, options.OperationMiddlewares["issueRecovery"]...)
+	router.POST(options.BaseURL+"/v1/users/:name/temporary", wrapper.IssueTemporary, options.OperationMiddlewares["issueTemporary"]...)
 	router.GET(options.BaseURL+"/v1/users/:name/why", wrapper.Why, options.OperationMiddlewares["why"]...)
 	router.GET(options.BaseURL+"/v1/users/:name/invitations", wrapper.ListInvitations, options.OperationMiddlewares["listInvitations"]...)
 	router.POST(options.BaseURL+"/v1/users/:name/invitations", wrapper.Invite, options.OperationMiddlewares["invite"]...)

@@ -83,6 +83,14 @@ var calls = []call{
 	{"PUT", "/v1/tokens/24680017/expiry", `{"expires":"2027-12-31T23:00:00Z"}`, 200, ""},
 	{"PUT", "/v1/tokens/24680017/expiry?realm=corp", `{"expires":null}`, 200, ""},
 	{"POST", "/v1/tokens/24680017/replace", `{"by":"24680018","reason":"broken"}`, 200, ""},
+	{"POST", "/v1/tokens/24680017/lost", `{"reason":"train","temporary":{}}`, 200, ""},
+	{"POST", "/v1/tokens/24680017/lost", `{"temporary":{"valid_minutes":480,"uses":3}}`, 200, ""},
+	{"POST", "/v1/users/alice/recovery", "", 201, ""},
+	{"POST", "/v1/users/alice/recovery", `{"realm":"corp"}`, 201, ""},
+	{"POST", "/v1/users/alice/temporary", "", 201, ""},
+	{"POST", "/v1/users/alice/temporary", `{"valid_minutes":480,"uses":3}`, 201, ""},
+	{"POST", "/v1/users/alice/tokens", "", 201, ""},
+	{"POST", "/v1/users/alice/tokens?realm=corp", `{"type":"totp","issuer":"Example","algorithm":"sha512","digits":8,"period":60}`, 201, ""},
 	{"GET", "/v1/realms", "", 200, ""},
 	{"GET", "/v1/realms/corp/rules", "", 200, ""},
 	{"PUT", "/v1/realms/corp/rules", `{"version":3,"rules":` + someRules + `}`, 200, ""},
@@ -291,6 +299,17 @@ func TestEveryOperationFailsAsTheContractSays(t *testing.T) {
 		{nil, call{"GET", "/v1/fido/models?limit=0", "", 400, ""}},
 		{nil, call{"GET", "/.well-known/webauthn?rp_id=example.edu", "", 404, ""}},
 		{tokens.ErrWrongCode, call{"POST", "/v1/tokens/A/resync", `{"code1":"1","code2":"2"}`, 422, ""}},
+		{tokens.ErrNotFound, call{"POST", "/v1/users/bob/tokens", "", 404, ""}},
+		{tokens.ErrState, call{"POST", "/v1/users/bob/tokens", "", 409, ""}},
+		{nil, call{"POST", "/v1/users/bob/tokens", `{"type":"hotp"}`, 400, ""}},
+		{nil, call{"POST", "/v1/users/bob/tokens", `{"algorithm":"md5"}`, 400, ""}},
+		{nil, call{"POST", "/v1/users/bob/tokens", `{"digits":0}`, 400, ""}},
+		{nil, call{"POST", "/v1/users/bob/tokens", `{"period":45}`, 400, ""}},
+		{tokens.ErrNotFound, call{"POST", "/v1/users/bob/recovery", "", 404, ""}},
+		{tokens.ErrState, call{"POST", "/v1/users/bob/temporary", "", 409, ""}},
+		{nil, call{"POST", "/v1/users/bob/temporary", `{"uses":0}`, 400, ""}},
+		{nil, call{"POST", "/v1/tokens/A/lost", `{"temporary":{"valid_minutes":-5}}`, 400, ""}},
+		{nil, call{"POST", "/v1/tokens/A/lost", `{"temporary":{"hours":5}}`, 400, ""}},
 		{tokens.ErrWrongCode, call{"POST", "/v1/tokens/A/activate", `{"code1":"1","code2":"2"}`, 422, ""}},
 		{tokens.ErrState, call{"POST", "/v1/tokens/A/replace", `{"by":"B"}`, 409, ""}},
 		{tokens.ErrNotFound, call{"POST", "/v1/tokens/A/replace", `{"by":"B"}`, 404, ""}},
@@ -416,7 +435,7 @@ func TestGeneratedCodeIsUpToDate(t *testing.T) {
 
 // The contract's enums are the core's values.
 func TestEnumsAreTheCores(t *testing.T) {
-	for _, k := range []tokens.Type{tokens.TOTP, tokens.HOTP, tokens.YubicoOTP, tokens.FIDO} {
+	for _, k := range []tokens.Type{tokens.TOTP, tokens.HOTP, tokens.YubicoOTP, tokens.FIDO, tokens.Recovery, tokens.Temporary} {
 		if !TokenType(k).Valid() {
 			t.Errorf("token type %s", k)
 		}

@@ -28,6 +28,7 @@ type Core interface {
 	Invitations
 	Memberships
 	Realms
+	Passcodes
 	Care
 	Statements
 	console.Enroller
@@ -76,7 +77,9 @@ type Tokens interface {
 type Lifecycle interface {
 	Suspend(ctx context.Context, p tokens.Principal, realm, serial, reason string) (tokens.Token, error)
 	Resume(ctx context.Context, p tokens.Principal, realm, serial, reason string) (tokens.Token, error)
-	MarkLost(ctx context.Context, p tokens.Principal, realm, serial, reason string) (tokens.Token, error)
+	// Lose makes a temporary passcode for the owner in the same act, if t is not nil,
+	// and answers its code, which the caller wipes.
+	Lose(ctx context.Context, p tokens.Principal, realm, serial, reason string, t *tokens.TemporaryRequest) (lost tokens.Token, temporary *tokens.Token, code []byte, err error)
 	Revoke(ctx context.Context, p tokens.Principal, realm, serial, reason string) (tokens.Token, error)
 }
 
@@ -86,6 +89,13 @@ type Realms interface {
 	Rules(ctx context.Context, p tokens.Principal, realm string) (tokens.RealmRules, error)
 	SetRules(ctx context.Context, p tokens.Principal, realm string, expect int64, r tokens.Rules) (tokens.RealmRules, error)
 	DropRules(ctx context.Context, p tokens.Principal, realm string) (tokens.RealmRules, error)
+}
+
+// Passcodes are written down. Their codes are answered once, and the caller wipes
+// them.
+type Passcodes interface {
+	IssueRecovery(ctx context.Context, p tokens.Principal, realm, user string) (tokens.Token, [][]byte, error)
+	IssueTemporary(ctx context.Context, p tokens.Principal, realm, user string, r tokens.TemporaryRequest) (tokens.Token, []byte, error)
 }
 
 // Care is what else the helpdesk does with tokens.

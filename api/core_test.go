@@ -33,6 +33,8 @@ type scripted struct {
 	user      string
 	rows      int // how many rows listings answer; default 1
 
+	secrets [][]byte // what was answered for the caller to wipe
+
 	stating   error // what Statement answers, if it is not nil
 	importing func(ctx context.Context, o seeds.Options, r io.Reader) (*seeds.Report, error)
 	verifying func(ctx context.Context, a tokens.Attempt) (tokens.Result, error)
@@ -163,10 +165,6 @@ func (s *scripted) Suspend(_ context.Context, p tokens.Principal, realm, serial,
 
 func (s *scripted) Resume(_ context.Context, p tokens.Principal, realm, serial, reason string) (tokens.Token, error) {
 	return s.act("resume", p, realm, serial, reason)
-}
-
-func (s *scripted) MarkLost(_ context.Context, p tokens.Principal, realm, serial, reason string) (tokens.Token, error) {
-	return s.act("lost", p, realm, serial, reason)
 }
 
 func (s *scripted) Revoke(_ context.Context, p tokens.Principal, realm, serial, reason string) (tokens.Token, error) {

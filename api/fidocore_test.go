@@ -55,7 +55,7 @@ func (s *scripted) Invited(_ context.Context, code string) (tokens.Principal, to
 }
 
 func (s *scripted) EnrolSoft(_ context.Context, p tokens.Principal, n tokens.NewSoft) (tokens.Token, []byte, error) {
-	return token(1, "S-1", tokens.TOTP), []byte("otpauth://totp/W:alice?secret=GEZDGNBVGY3TQOJQ&issuer=W"), s.asked(p, n.Realm, n.User, n)
+	return token(1, "S-1", tokens.TOTP), s.secret("otpauth://totp/W:alice?secret=GEZDGNBVGY3TQOJQ&issuer=W"), s.asked(p, n.Realm, n.User, n)
 }
 
 func (s *scripted) Activate(_ context.Context, p tokens.Principal, realm, serial, code1, code2 string) (tokens.Token, error) {

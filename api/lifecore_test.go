@@ -49,3 +49,46 @@ func (s *scripted) SetRules(_ context.Context, p tokens.Principal, realm string,
 func (s *scripted) DropRules(ctx context.Context, p tokens.Principal, realm string) (tokens.RealmRules, error) {
 	return s.Rules(ctx, p, realm)
 }
+
+// secret is a secret that the caller is to wipe.
+func (s *scripted) secret(text string) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := []byte(text)
+	s.secrets = append(s.secrets, b)
+	return b
+}
+
+func passcode(id int64, serial string, kind tokens.Type) tokens.Token {
+	t := tokens.Token{
+		ID: id, Realm: "default", Serial: serial, Type: kind, State: tokens.Active, OwnerID: 1, Owner: "alice", Created: testTime,
+		Passcodes: [][]byte{[]byte("sealed-passcode-1"), []byte("sealed-passcode-2")}, Motion: tokens.Motion{Last: 1},
+	}
+	if kind == tokens.Temporary {
+		t.Passcodes, t.Uses, t.Expires = t.Passcodes[:1], 3, testTime.Add(time.Hour)
+	}
+	return t
+}
+
+func (s *scripted) IssueRecovery(_ context.Context, p tokens.Principal, realm, user string) (tokens.Token, [][]byte, error) {
+	if err := s.asked(p, realm, user, nil); err != nil {
+		return tokens.Token{}, nil, err
+	}
+	return passcode(1, "R-1", tokens.Recovery), [][]byte{s.secret("aaaa-bbbb-cccc"), s.secret("dddd-eeee-ffff")}, nil
+}
+
+func (s *scripted) IssueTemporary(_ context.Context, p tokens.Principal, realm, user string, r tokens.TemporaryRequest) (tokens.Token, []byte, error) {
+	if err := s.asked(p, realm, user, r); err != nil {
+		return tokens.Token{}, nil, err
+	}
+	return passcode(1, "T-1", tokens.Temporary), s.secret("aaaa-bbbb-cccc"), nil
+}
+
+func (s *scripted) Lose(_ context.Context, p tokens.Principal, realm, serial, reason string, r *tokens.TemporaryRequest) (tokens.Token, *tokens.Token, []byte, error) {
+	t, err := s.act("lost", p, realm, serial, reason)
+	if err != nil || r == nil {
+		return t, nil, nil, err
+	}
+	temporary := passcode(2, "T-1", tokens.Temporary)
+	return t, &temporary, s.secret("aaaa-bbbb-cccc"), nil
+}

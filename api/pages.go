@@ -20,6 +20,7 @@ func (s *Server) addPages() error {
 	if err != nil {
 		return err
 	}
+	s.name = pages.Name()
 	for _, p := range pages.Paths() {
 		path := p[1]
 		if strings.HasSuffix(path, "/") {

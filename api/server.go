@@ -65,6 +65,7 @@ type Config struct {
 // Server serves the API. Handler alone is enough for a test.
 type Server struct {
 	cfg     Config
+	name    string // of the installation, as people see it
 	log     *slog.Logger
 	echo    *echo.Echo
 	routes  map[routeKey]*route

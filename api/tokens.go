@@ -92,11 +92,6 @@ func (s *Server) ResumeToken(c echo.Context, serial Serial, params ResumeTokenPa
 	return act(c, policy.TokenResume, serial, params.Realm, s.cfg.Core.Resume)
 }
 
-// LoseToken is POST /v1/tokens/{serial}/lost.
-func (s *Server) LoseToken(c echo.Context, serial Serial, params LoseTokenParams) error {
-	return act(c, policy.TokenLost, serial, params.Realm, s.cfg.Core.MarkLost)
-}
-
 // RevokeToken is POST /v1/tokens/{serial}/revoke.
 func (s *Server) RevokeToken(c echo.Context, serial Serial, params RevokeTokenParams) error {
 	return act(c, policy.TokenRevoke, serial, params.Realm, s.cfg.Core.Revoke)

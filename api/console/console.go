@@ -104,6 +104,9 @@ func New(cfg Config) (*Console, error) {
 	return c, nil
 }
 
+// Name is what the pages call this installation.
+func (c *Console) Name() string { return c.cfg.Name }
+
 // signsIn says whether there are FIDO keys at all.
 func (c *Console) signsIn() bool { return len(c.parties) > 0 }
 
