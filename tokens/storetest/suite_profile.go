@@ -13,7 +13,7 @@ import (
 // entry answers a user of a realm as listed.
 func (k *kit) entry(realm, key string) tokens.UserEntry {
 	k.Helper()
-	found, err := k.Users(k.ctx, tokens.UserQuery{Realm: realm, Key: key, Limit: 2})
+	found, _, err := k.Users(k.ctx, tokens.UserQuery{Realm: realm, Key: key, Limit: 2})
 	if err != nil || len(found) != 1 {
 		k.Fatalf("Users of key %s: %d, %v", key, len(found), err)
 	}
