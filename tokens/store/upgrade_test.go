@@ -1,9 +1,13 @@
 package store_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,8 +22,9 @@ import (
 	"watchword/tokens/storetest"
 )
 
-// furnished fills a database with one of everything that the first version knew.
-func furnished(t *testing.T, db *store.DB) (*writer, int64) {
+// furnished fills a database with one of everything that a version of the schema
+// knew.
+func furnished(t *testing.T, db *store.DB, version int) (*writer, int64) {
 	t.Helper()
 	ctx := context.Background()
 	w := alice(t, db) // with A1
@@ -65,6 +70,28 @@ func furnished(t *testing.T, db *store.DB) (*writer, int64) {
 	must(err)
 	granted.OwnerID, granted.State = ids[0], tokens.Active
 	must(db.Grant(ctx, staging, []tokens.User{{ID: ids[0], Realm: "default", Name: "carol", Key: "carol", Created: time.Now()}}, []tokens.Token{granted}))
+	if version == 1 {
+		return w, staging
+	}
+
+	alice := subject(t, db, tokens.Ref{Realm: "default", User: "alice"})
+	key := sampleKey("K0", alice.User)
+	must(w.commit(ctx, &tokens.Change{
+		Standings: move(alice), NewTokens: []*tokens.Token{&key},
+		Groups:    []tokens.GroupsWrite{{UserID: alice.User.ID, Groups: []string{"staff", "vpn"}}},
+		Documents: []tokens.DocumentWrite{{Name: "fido.rules", Updated: time.Now(), Data: []byte{1, 0, 0xFF}}},
+		Spends:    []tokens.Spend{{Hash: [32]byte{1}, Expires: time.Now().Add(time.Hour)}},
+		Invites: []tokens.InvitationWrite{{Invitation: tokens.Invitation{
+			ID: "i1", Realm: "default", UserID: alice.User.ID, User: "alice", Kinds: []string{"fido"}, MAC: [32]byte{2},
+			Actor: "key:admin", Created: time.Now(), Expires: time.Now().Add(time.Hour),
+		}}},
+	}, event("key.enrol")))
+	revoked := sampleKey("K00", alice.User)
+	enrol(t, w, &revoked)
+	revoked.State, revoked.Binding = tokens.Revoked, nil
+	must(w.commit(ctx, &tokens.Change{
+		Standings: move(subject(t, db, tokens.Ref{Realm: "default", User: "alice"})), Tokens: []tokens.TokenWrite{{Token: revoked, Expect: 1}},
+	}, event("token.revoke")))
 	return w, staging
 }
 
@@ -83,7 +110,7 @@ func picture(t *testing.T, db *store.DB) string {
 	users, _, err := db.Users(ctx, tokens.UserQuery{Limit: 100})
 	show(users, err)
 	list, _, err := db.Tokens(ctx, tokens.TokenQuery{Limit: 100})
-	show(list, err)
+	show(spelt(list), err)
 	view, err := db.Load(ctx, []tokens.Ref{
 		{Realm: "default", User: "alice"}, {Realm: "elsewhere", User: "ünal"}, {Realm: "default", User: "carol"},
 		{Realm: "default", Serial: "A1"}, {Realm: "default", Serial: "T2"}, {Realm: "default", Serial: "T3"}, {Realm: "default", Serial: "G1"},
@@ -95,7 +122,7 @@ func picture(t *testing.T, db *store.DB) string {
 			continue
 		}
 		show(s.Standing, nil)
-		show(s.Tokens, nil)
+		show(spelt(s.Tokens), nil)
 		if s.User != nil {
 			show(*s.User, nil)
 		}
@@ -118,10 +145,31 @@ func picture(t *testing.T, db *store.DB) string {
 	}
 	present, err := db.Present(ctx, "default", []string{"A1", "G1", "none"})
 	show(present, err)
+	for _, u := range users {
+		groups, err := db.Groups(ctx, u.User.ID)
+		show(groups, err)
+	}
+	document, err := db.Document(ctx, "fido.rules")
+	if !errors.Is(err, tokens.ErrNotFound) {
+		show(document, err)
+	}
+	invitations, err := db.Invitations(ctx, "default", "", 100)
+	show(invitations, err)
 	return b.String()
 }
 
-// transfer copies a table's rows to a database of the first version, which may
+// spelt writes tokens out, their credentials too.
+func spelt(list []tokens.Token) string {
+	var b strings.Builder
+	for i := range list {
+		t := list[i]
+		t.Credential = nil
+		fmt.Fprintf(&b, "%+v %s\n", t, credentialOf(&list[i]))
+	}
+	return b.String()
+}
+
+// transfer copies a table's rows to a database of an earlier version, which may
 // have fewer columns.
 func transfer(t *testing.T, from, to *sql.DB, table string) {
 	t.Helper()
@@ -145,7 +193,7 @@ func transfer(t *testing.T, from, to *sql.DB, table string) {
 	}
 	where := ""
 	if table == "batches" {
-		where = " WHERE id > 0" // the first version has no other
+		where = " WHERE id > 0" // the other comes with the schema, if the version has it
 	}
 	names := strings.Join(columns, ", ")
 	rows, err := from.Query(`SELECT ` + names + ` FROM ` + table + where)
@@ -177,85 +225,166 @@ func transfer(t *testing.T, from, to *sql.DB, table string) {
 	}
 }
 
-// What the first version of the schema holds is there after the upgrade, and all
+// What an earlier version of the schema holds is there after the upgrade, and all
 // of it goes on: accepting, publishing what was staged, and what is new.
-func TestADatabaseOfTheFirstVersionIsUpgraded(t *testing.T) {
-	ctx := context.Background()
-	for name, urls := range map[string][2]string{
-		"SQLite": {sqliteURL(t), sqliteURL(t)}, "PostgreSQL": {storetest.Postgres(t), storetest.Postgres(t)},
-	} {
-		t.Run(name, func(t *testing.T) {
-			template := openMigrated(t, urls[0])
-			w, staging := furnished(t, template)
-			want := picture(t, template)
-
-			db, err := store.Open(ctx, urls[1], store.Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer db.Close()
-			old, dialect, files := rawDatabase(t, urls[1]), goose.DialectSQLite3, migrations.SQLite()
-			if name == "PostgreSQL" {
-				dialect, files = goose.DialectPostgres, migrations.Postgres()
-			}
-			provider, err := goose.NewProvider(dialect, old, files, goose.WithDisableGlobalRegistry(true))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := provider.UpTo(ctx, 1); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := old.Exec(`DELETE FROM meta`); err != nil {
-				t.Fatal(err)
-			}
-			for _, table := range []string{
-				"meta", "users", "standings", "batches", "tokens", "motions", "newcomers", "grants", "chains", "audit", "clients", "api_keys", "hsm_keys",
-			} {
-				transfer(t, rawDatabase(t, urls[0]), old, table)
-			}
-
-			if err := db.Migrate(ctx); err != nil {
-				t.Fatalf("Migrate: %v", err)
-			}
-			if got := picture(t, db); got != want {
-				t.Fatalf("after the upgrade\n%s\nbefore it\n%s", got, want)
-			}
-			if name == "SQLite" {
-				var sound string
-				if err := old.QueryRow(`PRAGMA integrity_check`).Scan(&sound); err != nil || sound != "ok" {
-					t.Errorf("integrity: %s, %v", sound, err)
-				}
-				var orphans int
-				if err := old.QueryRow(`SELECT count(*) FROM pragma_foreign_key_check`).Scan(&orphans); err != nil || orphans != 0 {
-					t.Errorf("%d rows refer to none, %v", orphans, err)
-				}
-			}
-
-			w.db = db
-			if _, err := w.accept(ctx); err != nil {
-				t.Errorf("accepting: %v", err)
-			}
-			if err := w.commit(ctx, &tokens.Change{Publish: []tokens.Batch{{ID: staging, Tokens: 1}}}, event("import.publish")); err != nil {
-				t.Errorf("publishing: %v", err)
-			}
-			carol := subject(t, db, tokens.Ref{Realm: "default", User: "carol"})
-			if len(carol.Tokens) != 1 || carol.Tokens[0].Batch != staging {
-				t.Errorf("carol holds %+v", carol.Tokens)
-			}
-			key := sampleKey("K1", carol.User)
-			enrol(t, w, &key)
-			if got := subject(t, db, tokens.Ref{Realm: "default", Credential: key.Credential.Key()}); got.User == nil || len(got.Tokens) != 2 {
-				t.Errorf("carol by her key is %+v", got)
-			}
-			batches, err := db.Batches(ctx, tokens.BatchQuery{Limit: 100})
-			if err != nil || len(batches) != 3 {
-				t.Errorf("%d imports, %v", len(batches), err)
-			}
-			if steps := audited(t, db); len(steps) != 4 {
-				t.Errorf("the audit has the steps %v", steps)
-			}
-		})
+func TestADatabaseOfAnEarlierVersionIsUpgraded(t *testing.T) {
+	tables := map[int][]string{1: {
+		"meta", "users", "standings", "batches", "tokens", "motions", "newcomers", "grants", "chains", "audit", "clients", "api_keys", "hsm_keys",
+	}}
+	tables[2] = append(slices.Clone(tables[1]), "spent", "documents", "memberships", "invitations")
+	for version := 1; version <= 2; version++ {
+		for name, urls := range map[string][2]string{
+			"SQLite": {sqliteURL(t), sqliteURL(t)}, "PostgreSQL": {storetest.Postgres(t), storetest.Postgres(t)},
+		} {
+			t.Run(fmt.Sprint(name, " ", version), func(t *testing.T) { upgrade(t, urls, version, tables[version]) })
+		}
 	}
+}
+
+// upgrade furnishes one database, brings what is in these tables to another of the
+// earlier version, and upgrades that.
+func upgrade(t *testing.T, urls [2]string, version int, tables []string) {
+	ctx := context.Background()
+	template := openMigrated(t, urls[0])
+	w, staging := furnished(t, template, version)
+	from := rawDatabase(t, urls[0])
+	if _, err := from.Exec(`UPDATE tokens SET assigned = 0`); err != nil { // which no earlier version knows
+		t.Fatal(err)
+	}
+	want := picture(t, template)
+
+	db, err := store.Open(ctx, urls[1], store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	old, dialect, files := rawDatabase(t, urls[1]), goose.DialectSQLite3, migrations.SQLite()
+	sqlite := strings.HasPrefix(urls[1], "sqlite:")
+	if !sqlite {
+		dialect, files = goose.DialectPostgres, migrations.Postgres()
+	}
+	provider, err := goose.NewProvider(dialect, old, files, goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := provider.UpTo(ctx, int64(version)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := old.Exec(`DELETE FROM meta`); err != nil {
+		t.Fatal(err)
+	}
+	for _, table := range tables {
+		transfer(t, from, old, table)
+	}
+
+	if err := db.Migrate(ctx); err != nil {
+		t.Fatalf("Migrate: %v", err)
+	}
+	if got := picture(t, db); got != want {
+		t.Fatalf("after the upgrade\n%s\nbefore it\n%s", got, want)
+	}
+	if sqlite {
+		var sound string
+		if err := old.QueryRow(`PRAGMA integrity_check`).Scan(&sound); err != nil || sound != "ok" {
+			t.Errorf("integrity: %s, %v", sound, err)
+		}
+		var orphans int
+		if err := old.QueryRow(`SELECT count(*) FROM pragma_foreign_key_check`).Scan(&orphans); err != nil || orphans != 0 {
+			t.Errorf("%d rows refer to none, %v", orphans, err)
+		}
+	}
+
+	w.db = db
+	if _, err := w.accept(ctx); err != nil {
+		t.Errorf("accepting: %v", err)
+	}
+	published := time.Now().UTC().Truncate(time.Microsecond)
+	if err := w.commit(ctx, &tokens.Change{Publish: []tokens.Batch{{ID: staging, Tokens: 1, Published: published}}}, event("import.publish")); err != nil {
+		t.Errorf("publishing: %v", err)
+	}
+	carol := subject(t, db, tokens.Ref{Realm: "default", User: "carol"})
+	if len(carol.Tokens) != 1 || carol.Tokens[0].Batch != staging {
+		t.Errorf("carol holds %+v", carol.Tokens)
+	}
+	if got := listed(t, db, "G1").Assigned; !got.Equal(published) {
+		t.Errorf("carol's token was assigned at %v, not %v", got, published)
+	}
+	key := sampleKey("K1", carol.User)
+	enrol(t, w, &key)
+	if got := subject(t, db, tokens.Ref{Realm: "default", Credential: key.Credential.Key()}); got.User == nil || len(got.Tokens) != 2 {
+		t.Errorf("carol by her key is %+v", got)
+	}
+	batches, err := db.Batches(ctx, tokens.BatchQuery{Limit: 100})
+	if err != nil || len(batches) != 3 {
+		t.Errorf("%d imports, %v", len(batches), err)
+	}
+	if steps := audited(t, db); len(steps) != 4 {
+		t.Errorf("the audit has the steps %v", steps)
+	}
+	if version >= 2 {
+		var spent *tokens.SpentError
+		if err := w.commit(ctx, &tokens.Change{Spends: []tokens.Spend{{Hash: [32]byte{1}, Expires: time.Now()}}}, event("verify")); !errors.As(err, &spent) {
+			t.Errorf("spending what was spent: %v", err)
+		}
+		known := sampleKey("K0", subject(t, db, tokens.Ref{Realm: "default", User: "alice"}).User)
+		if got := subject(t, db, tokens.Ref{Realm: "default", Credential: known.Credential.Key()}); got.User == nil || got.User.Key != "alice" {
+			t.Errorf("alice by her key is %+v", got)
+		}
+	}
+	lives(t, w)
+}
+
+// lives gives what was there before the third version everything that is new.
+func lives(t *testing.T, w *writer) {
+	t.Helper()
+	ctx := context.Background()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s := subject(t, w.db, tokens.Ref{Realm: "default", User: "alice"})
+	profile := tokens.Profile{Display: "Alice", Mail: "a@mail.example", External: "id-1", Attributes: map[string]string{"dept": "R&D"}}
+	u := *s.User
+	u.PINDue = true
+	expiring, text := s.Tokens[0], "an old one"
+	expiring.Expires = time.Unix(2_000_000_000, 7000).UTC()
+	sheet := tokens.Token{
+		Realm: "default", Serial: "R-1", Type: tokens.Recovery, State: tokens.Active, OwnerID: u.ID, Owner: u.Key, Created: time.Now(),
+		Passcodes: [][]byte{bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32)}, Binding: []byte{7},
+	}
+	must(w.commit(ctx, &tokens.Change{
+		Standings: move(s), Users: []tokens.User{u}, Profiles: []tokens.ProfileWrite{{UserID: u.ID, Profile: profile}},
+		Tokens: []tokens.TokenWrite{{Token: expiring, Expect: expiring.Version}}, NewTokens: []*tokens.Token{&sheet},
+		Notes: []tokens.NoteWrite{{TokenID: expiring.ID, Note: &text, Add: []string{"old"}}},
+	}, event("token.expire")))
+
+	users, _, err := w.db.Users(ctx, tokens.UserQuery{Realm: "default", Key: "alice", Limit: 1})
+	must(err)
+	if !reflect.DeepEqual(users[0].Profile, profile) || !users[0].PINDue {
+		t.Errorf("alice is %+v", users[0])
+	}
+	got := subject(t, w.db, tokens.Ref{Realm: "default", User: "alice"})
+	last := got.Tokens[len(got.Tokens)-1]
+	if !got.User.PINDue || got.Tokens[0].Expires != expiring.Expires || !reflect.DeepEqual(last.Passcodes, sheet.Passcodes) {
+		t.Errorf("alice is %+v and holds %+v", got.User, got.Tokens)
+	}
+	if noted := listed(t, w.db, expiring.Serial); noted.Note != text || !slices.Equal(noted.Tags, []string{"old"}) {
+		t.Errorf("the token is listed as %+v", noted)
+	}
+	_, err = w.accept(ctx)
+	must(err)
+}
+
+// listed is a token as listed.
+func listed(t *testing.T, db *store.DB, serial string) tokens.Token {
+	t.Helper()
+	list, _, err := db.Tokens(context.Background(), tokens.TokenQuery{Realm: "default", Serial: serial, Limit: 2})
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%d tokens with the serial %s, %v", len(list), serial, err)
+	}
+	return list[0]
 }
 
 // A node of the version before is not stopped while another upgrades: what it
