@@ -54,7 +54,7 @@ type Users interface {
 	ShowUser(ctx context.Context, p tokens.Principal, realm, name string) (tokens.UserEntry, []tokens.Token, error)
 	Users(ctx context.Context, p tokens.Principal, q tokens.UserQuery) (page []tokens.UserEntry, next int64, err error)
 	SetUserState(ctx context.Context, p tokens.Principal, realm, name string, st tokens.UserState) (tokens.UserEntry, error)
-	SetPIN(ctx context.Context, p tokens.Principal, realm, name, pin string) (tokens.UserEntry, error)
+	SetPIN(ctx context.Context, p tokens.Principal, realm, name, pin string, due bool) (tokens.UserEntry, error)
 }
 
 // Helpdesk helps a user who cannot get in.

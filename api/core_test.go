@@ -118,7 +118,7 @@ func (s *scripted) SetUserState(_ context.Context, p tokens.Principal, realm, na
 	return userEntry(1, name), s.asked(p, realm, name, st)
 }
 
-func (s *scripted) SetPIN(_ context.Context, p tokens.Principal, realm, name, pin string) (tokens.UserEntry, error) {
+func (s *scripted) SetPIN(_ context.Context, p tokens.Principal, realm, name, pin string, _ bool) (tokens.UserEntry, error) {
 	return userEntry(1, name), s.asked(p, realm, name, pin)
 }
 

@@ -16,12 +16,12 @@ func (s *Server) SetPin(c echo.Context, name UserName, params SetPinParams) erro
 	if err != nil {
 		return err
 	}
-	u, err := s.cfg.Core.SetPIN(c.Request().Context(), who(c), realm, name, in.Pin)
+	u, err := s.cfg.Core.SetPIN(c.Request().Context(), who(c), realm, name, in.Pin, false)
 	return actedOnUser(c, policy.UserPIN, &u, err)
 }
 
 // RemovePin is DELETE /v1/users/{name}/pin.
 func (s *Server) RemovePin(c echo.Context, name UserName, params RemovePinParams) error {
-	u, err := s.cfg.Core.SetPIN(c.Request().Context(), who(c), value(params.Realm), name, "")
+	u, err := s.cfg.Core.SetPIN(c.Request().Context(), who(c), value(params.Realm), name, "", false)
 	return actedOnUser(c, policy.UserPIN, &u, err)
 }

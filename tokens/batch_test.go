@@ -58,7 +58,7 @@ func TestAnImportHandsTokensToTheUsersOfTheFile(t *testing.T) {
 	h := newHouse(t)
 	h.user("alice")
 	h.user("pia")
-	h.must(h.SetPIN(ctx, h.admin, "", "pia", "4711"))
+	h.must(h.SetPIN(ctx, h.admin, "", "pia", "4711", false))
 	i := h.begin(tokens.NewImport{Name: "a.csv", Assign: true, Create: true})
 	for _, a := range h.add(i, of("T1", "ALICE"), of("T2", "pia"), of("T3", "Zoë"), of("T4", "zoë"), record("T5")) {
 		if a.Outcome != tokens.OutcomeCreated || a.Reason != "" {
@@ -95,7 +95,7 @@ func TestAnImportHandsTokensToTheUsersOfTheFile(t *testing.T) {
 	// They are tokens like any other.
 	h.must(h.Suspend(ctx, h.admin, "", "T1", ""))
 	h.must(h.Unassign(ctx, h.admin, "", "T3", ""))
-	h.must(h.SetPIN(ctx, h.admin, "", "zoë", "0815"))
+	h.must(h.SetPIN(ctx, h.admin, "", "zoë", "0815", false))
 	h.intact()
 }
 
@@ -181,7 +181,7 @@ func TestNothingIsHandedOutIfSomebodyChangedMeanwhile(t *testing.T) {
 	}{
 		"disabled":         {func(h *house) { h.must(h.SetUserState(ctx, h.admin, "", "alice", tokens.UserDisabled)) }, "alice is disabled"},
 		"a token":          {func(h *house) { h.must(h.Assign(ctx, h.admin, "", "S1", "alice")) }, "alice holds a token already (S1)"},
-		"another PIN":      {func(h *house) { h.must(h.SetPIN(ctx, h.admin, "", "alice", "1234")) }, ""},
+		"another PIN":      {func(h *house) { h.must(h.SetPIN(ctx, h.admin, "", "alice", "4712", false)) }, ""},
 		"the user appears": {func(h *house) { h.user("bob") }, ""},
 		"a conflict":       {func(h *house) { h.mem.Inject(storetest.Conflict, storetest.Conflict) }, ""},
 	} {
@@ -197,7 +197,7 @@ func TestNothingIsHandedOutIfSomebodyChangedMeanwhile(t *testing.T) {
 				h.must(nil, err)
 				pin := ""
 				if name == "another PIN" {
-					pin = "1234"
+					pin = "4712"
 				}
 				h.ends("alice", pin+h.codeOf("T1"), true, tokens.ReasonAccepted)
 				h.ends("bob", h.codeOf("T2"), true, tokens.ReasonAccepted)

@@ -13,6 +13,22 @@ import (
 // maxGroups is how many groups a user may belong to.
 const maxGroups = 64
 
+// foldGroups folds the names of groups, and sorts them, each once.
+func foldGroups(groups []string) ([]string, error) {
+	if len(groups) > maxGroups {
+		return nil, fmt.Errorf("%w: %d groups; a user belongs to %d at most", ErrInvalid, len(groups), maxGroups)
+	}
+	folded := make([]string, len(groups))
+	for i, g := range groups {
+		var err error
+		if folded[i], err = FoldName(g); err != nil {
+			return nil, fmt.Errorf("group %d: %w", i+1, err)
+		}
+	}
+	slices.Sort(folded)
+	return slices.Compact(folded), nil
+}
+
 // SetGroups replaces the groups that a user belongs to, by which the FIDO rules
 // say what the user may enrol. Names are folded like those of users.
 func (s *Service) SetGroups(ctx context.Context, p Principal, realm, user string, groups []string) ([]string, error) {
@@ -20,17 +36,10 @@ func (s *Service) SetGroups(ctx context.Context, p Principal, realm, user string
 	if err != nil {
 		return nil, err
 	}
-	if len(groups) > maxGroups {
-		return nil, fmt.Errorf("%w: %d groups; a user belongs to %d at most", ErrInvalid, len(groups), maxGroups)
+	next, err := foldGroups(groups)
+	if err != nil {
+		return nil, err
 	}
-	next := make([]string, len(groups))
-	for i, g := range groups {
-		if next[i], err = FoldName(g); err != nil {
-			return nil, fmt.Errorf("group %d: %w", i+1, err)
-		}
-	}
-	slices.Sort(next)
-	next = slices.Compact(next)
 	e := audit.Event{Realm: realm, User: key}
 	err = s.change(ctx, p, policy.UserGroups, e, []Ref{{Realm: realm, User: key}},
 		func(found []*Subject, c *Change, e *audit.Event) error {

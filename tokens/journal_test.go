@@ -296,7 +296,7 @@ func TestTheAuditHoldsNoSecrets(t *testing.T) {
 	h := newHouse(t)
 	d := totp("T1")
 	h.give("alice", d)
-	h.must(h.SetPIN(ctx, h.admin, "", "alice", "pin-pin-pin"))
+	h.must(h.SetPIN(ctx, h.admin, "", "alice", "pin-pin-pin", false))
 	secret := "shared-shared-secret"
 	h.must(h.PutClient(ctx, h.admin, tokens.NewClient{Name: "nas", Prefix: h.prefix("192.0.2.1/32"), Secret: []byte(secret)}, false))
 	h.try("alice", "pin-pin-pin"+d.code(h, 0))

@@ -173,7 +173,7 @@ func TestAKeyIsTurnedAwayLikeACode(t *testing.T) {
 	k, d := newSeckey("one"), totp("T1")
 	h.enrol("alice", k)
 	h.give("alice", d)
-	h.must(h.SetPIN(ctx, h.admin, "", "alice", "4711"))
+	h.must(h.SetPIN(ctx, h.admin, "", "alice", "4711", false))
 	h.concludes(h.shows("alice", k), true, tokens.ReasonAccepted) // without the PIN
 
 	h.must(h.SetUserState(ctx, h.admin, "", "alice", tokens.UserDisabled))
@@ -359,7 +359,7 @@ func TestAKeysRowThatWasEditedIsRefused(t *testing.T) {
 				h.concludes(h.shows("alice", second), true, tokens.ReasonAccepted)
 			}
 			// Nothing turns it on again, or binds it anew.
-			if _, err := h.SetPIN(ctx, h.admin, "", "alice", "4711"); !errors.Is(err, tokens.ErrTampered) && name != "counter" {
+			if _, err := h.SetPIN(ctx, h.admin, "", "alice", "4711", false); !errors.Is(err, tokens.ErrTampered) && name != "counter" {
 				t.Errorf("a PIN is set over it: %v", err)
 			}
 			h.db.edit(func(d *editor) { d.subject = nil })

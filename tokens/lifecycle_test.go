@@ -102,7 +102,7 @@ func TestSingleUseOutlivesTheOwner(t *testing.T) {
 	d, e := totp("T1"), hotp("H1")
 	h.give("alice", d, e)
 	h.user("bob")
-	h.must(h.SetPIN(ctx, h.admin, "", "alice", "4711"))
+	h.must(h.SetPIN(ctx, h.admin, "", "alice", "4711", false))
 	code, counter := d.code(h, 0), e.at(3)
 	h.ends("alice", "4711"+code, true, tokens.ReasonAccepted)
 	h.ends("alice", "4711"+counter, true, tokens.ReasonAccepted)
@@ -146,7 +146,7 @@ func TestUseCasesOnWhatIsNotThereSayNotFound(t *testing.T) {
 	}
 	for name, err := range map[string]error{
 		"assign": second(h.Assign(ctx, h.admin, "", "T1", "bob")),
-		"pin":    second(h.SetPIN(ctx, h.admin, "", "bob", "4711")),
+		"pin":    second(h.SetPIN(ctx, h.admin, "", "bob", "4711", false)),
 		"unlock": second(h.UnlockUser(ctx, h.admin, "", "bob")),
 		"why":    second(h.Why(ctx, h.admin, "", "carol", 0)),
 		"state":  second(h.SetUserState(ctx, h.admin, "", "bob", tokens.UserDisabled)),

@@ -261,7 +261,7 @@ func TestAnHSMThatHangsIsGivenUpForTheWholeBatch(t *testing.T) {
 		d, e := totp("T1"), totp("T2")
 		h.give("alice", d)
 		h.give("bob", e)
-		h.must(h.SetPIN(ctx, h.admin, "", "bob", "4711"))
+		h.must(h.SetPIN(ctx, h.admin, "", "bob", "4711", false))
 		heal := h.keys.hang()
 		defer heal()
 		var a answers
@@ -392,7 +392,7 @@ func TestNothingIsAcceptedAfterAnActReturned(t *testing.T) {
 			_, err := h.SetUserState(ctx, h.admin, "", "alice", tokens.UserDisabled)
 			return err
 		},
-		"user.pin": func(h *house) error { _, err := h.SetPIN(ctx, h.admin, "", "alice", "4711"); return err },
+		"user.pin": func(h *house) error { _, err := h.SetPIN(ctx, h.admin, "", "alice", "4711", false); return err },
 	} {
 		t.Run(action, func(t *testing.T) {
 			h := newHouse(t)
@@ -577,7 +577,7 @@ func TestOnSoftHSMOneCodeManyTimesAtOnceIsAcceptedOnce(t *testing.T) {
 		d.Algorithm, e.Algorithm, d.Digits = digest, digest, 8
 		user := "user-" + digest.String()
 		h.give(user, d, e)
-		h.must(h.SetPIN(ctx, h.admin, "", user, "4711"))
+		h.must(h.SetPIN(ctx, h.admin, "", user, "4711", false))
 		var a, b answers
 		var all sync.WaitGroup
 		for range 30 {

@@ -198,11 +198,7 @@ func (s *Service) Realms(ctx context.Context, p Principal) ([]RealmEntry, error)
 	if err := s.authorise(ctx, p, policy.RealmList, e); err != nil {
 		return nil, err
 	}
-	db, ok := s.db.(Reporter)
-	if !ok {
-		return nil, fmt.Errorf("%w: the database lists no realms", ErrUnavailable)
-	}
-	list, err := db.Realms(ctx, p.Realm)
+	list, err := s.db.Realms(ctx, p.Realm)
 	if err != nil {
 		return nil, unavailable(err)
 	}

@@ -42,7 +42,16 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 			}
 			return err
 		},
-		"AddUser":  func(p tokens.Principal) error { _, err := h.AddUser(ctx, p, "corp", "dave"); return err },
+		"AddUser": func(p tokens.Principal) error { _, err := h.AddUser(ctx, p, "corp", "dave"); return err },
+		"CreateUser": func(p tokens.Principal) error {
+			_, err := h.CreateUser(ctx, p, tokens.NewUserRequest{Realm: "corp", Name: "dave", Profile: tokens.Profile{Mail: "dave@example.com"}, Groups: []string{"Staff"}})
+			return err
+		},
+		"EditUser": func(p tokens.Principal) error {
+			mail := "carol@example.com"
+			_, err := h.EditUser(ctx, p, "corp", "carol", tokens.ProfileEdit{Mail: &mail})
+			return err
+		},
 		"ShowUser": func(p tokens.Principal) error { _, _, err := h.ShowUser(ctx, p, "corp", "carol"); return err },
 		"Users": func(p tokens.Principal) error {
 			_, _, err := h.Users(ctx, p, tokens.UserQuery{Realm: "corp"})
@@ -54,7 +63,7 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 		},
 		"UnlockUser":  func(p tokens.Principal) error { _, err := h.UnlockUser(ctx, p, "corp", "carol"); return err },
 		"UnlockOwner": func(p tokens.Principal) error { _, err := h.UnlockOwner(ctx, p, "corp", "C1"); return err },
-		"SetPIN":      func(p tokens.Principal) error { _, err := h.SetPIN(ctx, p, "corp", "carol", "4711"); return err },
+		"SetPIN":      func(p tokens.Principal) error { _, err := h.SetPIN(ctx, p, "corp", "carol", "4711", false); return err },
 		"Assign":      func(p tokens.Principal) error { _, err := h.Assign(ctx, p, "corp", "C2", "carol"); return err },
 		"Unassign":    func(p tokens.Principal) error { _, err := h.Unassign(ctx, p, "corp", "C1", ""); return err },
 		"Suspend":     func(p tokens.Principal) error { _, err := h.Suspend(ctx, p, "corp", "C1", ""); return err },
@@ -315,7 +324,7 @@ func TestOneRealmsKeyNeitherSeesNorTouchesAnother(t *testing.T) {
 
 func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
 	actions := map[string]policy.Action{
-		"Verify": policy.Verify, "AddUser": policy.UserAdd, "ShowUser": policy.UserShow, "Users": policy.UserList, "SetUserState": policy.UserDisable,
+		"Verify": policy.Verify, "AddUser": policy.UserAdd, "CreateUser": policy.UserAdd, "EditUser": policy.UserEdit, "ShowUser": policy.UserShow, "Users": policy.UserList, "SetUserState": policy.UserDisable,
 		"UnlockUser": policy.UserUnlock, "UnlockOwner": policy.UserUnlock, "SetPIN": policy.UserPIN, "Assign": policy.TokenAssign,
 		"Unassign": policy.TokenUnassign, "Suspend": policy.TokenSuspend, "Resume": policy.TokenResume, "MarkLost": policy.TokenLost,
 		"Revoke": policy.TokenRevoke, "Resync": policy.TokenResync, "ShowToken": policy.TokenShow, "Tokens": policy.TokenList, "Why": policy.UserWhy,

@@ -119,7 +119,7 @@ func TestASoftwareTokenThatWaitsMovesNowhereElse(t *testing.T) {
 	if got := h.token(made.Serial); got.State != tokens.Pending {
 		t.Errorf("it is %s", got.State)
 	}
-	h.must(h.SetPIN(ctx, h.admin, "", "alice", "4711"))
+	h.must(h.SetPIN(ctx, h.admin, "", "alice", "4711", false))
 	h.must(h.ConfirmSoft(ctx, h.admin, "", made.Serial, d.code(h, 0)))
 	h.ends("alice", "4711"+d.code(h, 1), true, tokens.ReasonAccepted)
 	h.intact()

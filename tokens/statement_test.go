@@ -285,7 +285,7 @@ func TestAStatementSaysWhatWasVerified(t *testing.T) {
 	}
 	of := map[string]any{"serial": "S1", "type": "hotp", "model": "Card <1>"}
 	same("a code", claims(tokens.Verified{User: "ALICE", Serial: "S1", At: at}), map[string]any{"amr": []string{"otp"}, "token": of})
-	h.must(h.SetPIN(ctx, h.admin, "", "alice", "4711"))
+	h.must(h.SetPIN(ctx, h.admin, "", "alice", "4711", false))
 	if !h.try("alice", "4711"+card.at(1)) {
 		t.Fatal("rejected")
 	}

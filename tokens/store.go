@@ -91,7 +91,8 @@ type Change struct {
 // NewUser is a user to insert, with profile and version 1. ID is set by Commit.
 // ErrExists where the name, or the external id, is taken.
 type NewUser struct {
-	User *User
+	User   *User
+	Groups []string // sorted, each once
 }
 
 // StandingWrite replaces a user's standing if its version is still Expect.
@@ -171,7 +172,8 @@ type UserQuery struct {
 type UserEntry struct {
 	User
 	Standing
-	Tokens int // that the user holds
+	Tokens int      // that the user holds
+	Groups []string // sorted
 }
 
 // TokenQuery selects tokens; empty fields select all. Limit is 1 to 1000.

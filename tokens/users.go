@@ -3,42 +3,85 @@ package tokens
 import (
 	"context"
 	"fmt"
-	"io"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/unicode/norm"
 
-	"watchword/hsm"
 	"watchword/tokens/audit"
 	"watchword/tokens/policy"
 )
 
-// AddUser makes a user without tokens. A name that exists, however written, is
-// refused with ErrExists.
-func (s *Service) AddUser(ctx context.Context, p Principal, realm, name string) (UserEntry, error) {
-	realm, err := p.realm(realm)
+// NewUserRequest is a user to make.
+type NewUserRequest struct {
+	Realm, Name string
+	Profile     Profile
+	Groups      []string // folded like names of users
+}
+
+// CreateUser makes a user without tokens. A name that exists, however written, or
+// an external id that another user of the realm has, is refused with ErrExists.
+func (s *Service) CreateUser(ctx context.Context, p Principal, r NewUserRequest) (UserEntry, error) {
+	realm, err := p.realm(r.Realm)
 	if err != nil {
 		return UserEntry{}, err
 	}
-	key, err := FoldName(name)
+	w, err := newUser(realm, r, s.cfg.Now())
 	if err != nil {
 		return UserEntry{}, err
 	}
-	u := User{Realm: realm, Name: norm.NFC.String(name), Key: key, State: UserEnabled, Created: s.cfg.Now().UTC()}
-	e := audit.Event{Realm: realm, User: key}
+	e := audit.Event{Realm: realm, User: w.User.Key, Detail: w.detail()}
 	if err := s.authorise(ctx, p, policy.UserAdd, e); err != nil {
 		return UserEntry{}, err
 	}
-	c := Change{NewUsers: []NewUser{{User: &u}}}
+	c := Change{NewUsers: []NewUser{w}}
 	if err := s.ledger.commit(ctx, &c, []audit.Event{s.event(p, policy.UserAdd, e)}); err != nil {
 		return UserEntry{}, s.refuse(ctx, p, policy.UserAdd, e, err)
 	}
-	return UserEntry{User: u, Standing: Standing{Version: 1}}, nil
+	return UserEntry{User: *w.User, Standing: Standing{Version: 1}, Groups: w.Groups}, nil
 }
 
-// ShowUser answers a user with the tokens the user holds.
+// AddUser is CreateUser without a profile and groups.
+func (s *Service) AddUser(ctx context.Context, p Principal, realm, name string) (UserEntry, error) {
+	return s.CreateUser(ctx, p, NewUserRequest{Realm: realm, Name: name})
+}
+
+// newUser checks and folds what a user is made of.
+func newUser(realm string, r NewUserRequest, now time.Time) (NewUser, error) {
+	key, err := FoldName(r.Name)
+	if err != nil {
+		return NewUser{}, err
+	}
+	profile := r.Profile.clean()
+	if err := profile.check(); err != nil {
+		return NewUser{}, err
+	}
+	groups, err := foldGroups(r.Groups)
+	if err != nil {
+		return NewUser{}, err
+	}
+	u := &User{
+		Realm: realm, Name: norm.NFC.String(r.Name), Key: key, State: UserEnabled,
+		Created: now.UTC(), Profile: profile,
+	}
+	return NewUser{User: u, Groups: groups}, nil
+}
+
+// detail says for the audit with what a user is made.
+func (w *NewUser) detail() []audit.Field {
+	var list []audit.Field
+	if set := w.User.Profile.differs(&Profile{}); len(set) > 0 {
+		list = append(list, audit.Field{Name: "set", Value: strings.Join(set, ",")})
+	}
+	if len(w.Groups) > 0 {
+		list = append(list, audit.Field{Name: "groups", Value: strings.Join(w.Groups, ",")})
+	}
+	return list
+}
+
+// ShowUser answers a user, with profile and groups, and the tokens the user holds.
 func (s *Service) ShowUser(ctx context.Context, p Principal, realm, name string) (UserEntry, []Token, error) {
 	realm, key, err := p.names(realm, name)
 	if err != nil {
@@ -56,10 +99,14 @@ func (s *Service) ShowUser(ctx context.Context, p Principal, realm, name string)
 	if sub == nil {
 		return UserEntry{}, nil, s.refuse(ctx, p, policy.UserShow, e, noUser(realm, name))
 	}
+	u := sub.entry()
+	if err := s.describe(ctx, &u); err != nil {
+		return UserEntry{}, nil, err
+	}
 	if err := s.record(ctx, p, policy.UserShow, e); err != nil {
 		return UserEntry{}, nil, err
 	}
-	return sub.entry(), sub.Tokens, nil
+	return u, sub.Tokens, nil
 }
 
 // Users lists users. next is q.After of the next page, zero where there is none;
@@ -143,68 +190,8 @@ func (s *Service) UnlockOwner(ctx context.Context, p Principal, realm, serial st
 			out = sub.entry()
 			return err
 		})
+	s.described(ctx, &out, err)
 	return out, err
-}
-
-// The length of a PIN, in characters.
-const (
-	minPIN = 4
-	maxPIN = 32
-)
-
-// SetPIN sets the PIN that goes before each of the user's codes; an empty one
-// removes it. The user's tokens are bound to it, so all of them are bound anew.
-func (s *Service) SetPIN(ctx context.Context, p Principal, realm, name, pin string) (UserEntry, error) {
-	if err := validPIN(pin); err != nil {
-		return UserEntry{}, err
-	}
-	return s.changeUser(ctx, p, policy.UserPIN, realm, name, func(sub *Subject, c *Change, e *audit.Event) error {
-		was := sub.User.PINMAC
-		next := *sub.User
-		next.PINSalt, next.PINMAC = nil, nil
-		change := "removed"
-		if pin != "" {
-			change = "set"
-			next.PINSalt = make([]byte, 16)
-			if _, err := io.ReadFull(s.cfg.Rand, next.PINSalt); err != nil {
-				return fmt.Errorf("%w: random bytes: %w", ErrUnavailable, err)
-			}
-			m := pinMessage(&next, pin)
-			macs, err := s.custody.MAC(ctx, hsm.KeyPIN, m)
-			clear(m)
-			if err != nil {
-				return translate(err)
-			}
-			next.PINMAC = macs[0]
-		}
-		e.Detail = []audit.Field{{Name: "pin", Value: change}}
-		for i := range sub.Tokens {
-			t := sub.Tokens[i]
-			if err := s.rebind(ctx, &sub.Tokens[i], was, &t, next.PINMAC); err != nil {
-				return err
-			}
-			c.Tokens = append(c.Tokens, TokenWrite{Token: t, Expect: t.Version})
-		}
-		c.Users = []User{next}
-		c.Standings = []StandingWrite{sub.touch()}
-		*sub.User = next
-		return nil
-	})
-}
-
-func validPIN(pin string) error {
-	if pin == "" {
-		return nil
-	}
-	if n := utf8.RuneCountInString(pin); !utf8.ValidString(pin) || n < minPIN || n > maxPIN || len(pin) > 96 {
-		return fmt.Errorf("%w: a PIN has %d to %d characters", ErrInvalid, minPIN, maxPIN)
-	}
-	for _, r := range pin {
-		if unicode.IsControl(r) {
-			return fmt.Errorf("%w: a PIN holds a control character", ErrInvalid)
-		}
-	}
-	return nil
 }
 
 // changeUser runs a use case on one user and answers the user as it then is.
@@ -227,6 +214,7 @@ func (s *Service) changeUser(ctx context.Context, p Principal, action policy.Act
 			out = found[0].entry()
 			return nil
 		})
+	s.described(ctx, &out, err)
 	return out, err
 }
 

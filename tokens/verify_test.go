@@ -112,7 +112,7 @@ func TestThePINGoesBeforeTheCode(t *testing.T) {
 	d, e := totp("T1"), hotp("H1")
 	e.Digits = 8
 	h.give("alice", d, e)
-	h.must(h.SetPIN(ctx, h.admin, "", "alice", "4711"))
+	h.must(h.SetPIN(ctx, h.admin, "", "alice", "4711", false))
 	h.ends("alice", d.code(h, 0), false, tokens.ReasonNoPIN)
 	h.ends("alice", "4712"+d.code(h, 0), false, tokens.ReasonWrongPIN)
 	h.ends("alice", "47110"+d.code(h, 0), false, tokens.ReasonWrongPIN)
@@ -132,16 +132,16 @@ func TestThePINGoesBeforeTheCode(t *testing.T) {
 		t.Errorf("a replay with a wrong PIN is not counted: %d", s.Failures)
 	}
 
-	h.must(h.SetPIN(ctx, h.admin, "", "alice", "päss wörd"))
+	h.must(h.SetPIN(ctx, h.admin, "", "alice", "päss wörd", false))
 	h.clock.forward(30 * time.Second)
 	h.ends("alice", "4711"+d.code(h, 0), false, tokens.ReasonWrongPIN)
 	h.ends("alice", "päss wörd"+d.code(h, 0), true, tokens.ReasonAccepted)
-	h.must(h.SetPIN(ctx, h.admin, "", "alice", ""))
+	h.must(h.SetPIN(ctx, h.admin, "", "alice", "", false))
 	h.clock.forward(30 * time.Second)
 	h.ends("alice", "päss wörd"+d.code(h, 0), false, tokens.ReasonWrongCode)
 	h.ends("alice", d.code(h, 0), true, tokens.ReasonAccepted)
 	for _, bad := range []string{"123", strings.Repeat("1", 33), "12\x0034", "12\xff34"} {
-		if _, err := h.SetPIN(ctx, h.admin, "", "alice", bad); !errors.Is(err, tokens.ErrInvalid) {
+		if _, err := h.SetPIN(ctx, h.admin, "", "alice", bad, false); !errors.Is(err, tokens.ErrInvalid) {
 			t.Errorf("the PIN %q: %v", bad, err)
 		}
 	}
@@ -203,7 +203,7 @@ func TestAllRejectionsLookTheSame(t *testing.T) {
 		d := totp("T-" + user)
 		h.give(user, d)
 		if pin != "" {
-			h.must(h.SetPIN(ctx, h.admin, "", user, pin))
+			h.must(h.SetPIN(ctx, h.admin, "", user, pin, false))
 		}
 		return d
 	}
@@ -218,7 +218,7 @@ func TestAllRejectionsLookTheSame(t *testing.T) {
 		lost := fill(name("lost"), pin)
 		h.user(name("tokenless"))
 		if pin != "" {
-			h.must(h.SetPIN(ctx, h.admin, "", name("tokenless"), pin))
+			h.must(h.SetPIN(ctx, h.admin, "", name("tokenless"), pin, false))
 		}
 		if !h.try(name("spent"), pin+spent.code(h, 0)) {
 			t.Fatal("not accepted")
@@ -414,7 +414,7 @@ func TestAnAlteredRowIsRefusedAsTampering(t *testing.T) {
 		h := newHouse(t)
 		d := totp("T1")
 		h.give("alice", d)
-		h.must(h.SetPIN(ctx, h.admin, "", "alice", "4711"))
+		h.must(h.SetPIN(ctx, h.admin, "", "alice", "4711", false))
 		h.db.edit(func(e *editor) { e.user = func(u *tokens.User) { u.PINMAC, u.PINSalt = nil, nil } })
 		h.ends("alice", d.code(h, 0), false, tokens.ReasonTampered)
 		h.db.edit(func(e *editor) { e.user = nil })
@@ -452,7 +452,7 @@ func FuzzVerifyInput(f *testing.F) {
 	d, e := totp("T1"), hotp("H1")
 	h.give("alice", d, e)
 	h.give("bob", totp("T2"))
-	h.must(h.SetPIN(ctx, h.admin, "", "bob", "4711"))
+	h.must(h.SetPIN(ctx, h.admin, "", "bob", "4711", false))
 	shown := map[string]bool{}
 	for _, d := range []*device{d, e} {
 		for i := int64(-6); i <= 30; i++ {

@@ -41,12 +41,7 @@ func (p *plan) checkCabinet() error {
 		case slices.ContainsFunc(p.Groups[:i], func(o tokens.GroupsWrite) bool { return o.UserID == w.UserID }):
 			return refused("the groups of user %d are written twice", w.UserID)
 		}
-		for j, g := range w.Groups {
-			if g == "" || j > 0 && g <= w.Groups[j-1] {
-				return refused("the groups of user %d are not sorted, each once", w.UserID)
-			}
-		}
-		if err := text(w.Groups...); err != nil {
+		if err := checkGroups(w.Groups); err != nil {
 			return err
 		}
 	}
@@ -114,16 +109,33 @@ func (p *plan) writeDocuments(s *session) error {
 	return raise(s, len(p.Documents))
 }
 
+func checkGroups(groups []string) error {
+	for i, g := range groups {
+		if g == "" || i > 0 && g <= groups[i-1] {
+			return refused("the groups of a user are not sorted, each once")
+		}
+	}
+	return text(groups...)
+}
+
 func (p *plan) writeGroups(s *session) error {
 	for i := range p.Groups {
 		w := &p.Groups[i]
 		if _, err := s.exec(`DELETE FROM memberships WHERE user_id = ?`, w.UserID); err != nil {
 			return err
 		}
-		for _, g := range w.Groups {
-			if _, err := s.exec(`INSERT INTO memberships (user_id, group_name) VALUES (?, ?)`, w.UserID, g); err != nil {
-				return err
-			}
+		if err := join(s, w.UserID, w.Groups); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// join has a user who belongs to no group belong to some.
+func join(s *session, user int64, groups []string) error {
+	for _, g := range groups {
+		if _, err := s.exec(`INSERT INTO memberships (user_id, group_name) VALUES (?, ?)`, user, g); err != nil {
+			return err
 		}
 	}
 	return nil

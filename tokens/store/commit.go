@@ -201,6 +201,9 @@ func (p *plan) insertUsers(s *session) error {
 		if _, err := s.exec(`INSERT INTO standings (user_id, version) VALUES (?, 1)`, id); err != nil {
 			return err
 		}
+		if err := join(s, id, w.Groups); err != nil {
+			return err
+		}
 		p.userIDs = append(p.userIDs, id)
 	}
 	return nil

@@ -78,6 +78,9 @@ func makePlan(c *tokens.Change) (*plan, error) {
 		if err := checkProfile(&n.User.Profile); err != nil {
 			return nil, err
 		}
+		if err := checkGroups(n.Groups); err != nil {
+			return nil, err
+		}
 	}
 
 	byToken := func(a, b tokens.TokenWrite) int { return cmp.Compare(a.Token.ID, b.Token.ID) }

@@ -185,7 +185,7 @@ func flatten(all [][]byte, w any) [][]byte {
 func (m *Memory) leaks(c *tokens.Change) bool {
 	var w []any
 	for i := range c.NewUsers {
-		w = append(w, c.NewUsers[i].User)
+		w = append(w, c.NewUsers[i].User, &tokens.GroupsWrite{Groups: c.NewUsers[i].Groups})
 	}
 	for i := range c.Users {
 		w = append(w, &c.Users[i])

@@ -35,10 +35,13 @@ func (m *Memory) senseOfCabinet(c *tokens.Change) error {
 			return m.nonsense("groups of user %d twice, or without a standing", w.UserID)
 		}
 		users[w.UserID] = true
-		for i, g := range w.Groups {
-			if g == "" || !clean(g) || i > 0 && g <= w.Groups[i-1] {
-				return m.nonsense("groups of user %d that are not sorted, each once, or not UTF-8", w.UserID)
-			}
+		if !sensibleGroups(w.Groups) {
+			return m.nonsense("groups of user %d that are not sorted, each once, or not UTF-8", w.UserID)
+		}
+	}
+	for _, w := range c.NewUsers {
+		if !sensibleGroups(w.Groups) {
+			return m.nonsense("groups of a new user that are not sorted, each once, or not UTF-8")
 		}
 	}
 	ids := make(map[string]bool)
@@ -204,4 +207,14 @@ func (m *Memory) Expire(_ context.Context, before time.Time) (int, error) {
 		return v.Expires.Before(before.AddDate(0, 0, -30))
 	})
 	return all - len(m.spent) - len(m.invitations), nil
+}
+
+// sensibleGroups says whether groups are sorted, each once.
+func sensibleGroups(groups []string) bool {
+	for i, g := range groups {
+		if g == "" || !clean(g) || i > 0 && g <= groups[i-1] {
+			return false
+		}
+	}
+	return true
 }

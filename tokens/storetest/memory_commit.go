@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -441,6 +442,7 @@ func (m *Memory) apply(c *tokens.Change) {
 		m.users[u.ID] = &person{User: u, Standing: tokens.Standing{Version: 1}}
 		m.names[name{u.Realm, u.Key}] = m.users[u.ID]
 		m.keepExternal(&u)
+		m.groups[u.ID] = slices.Clone(w.Groups)
 	}
 	for _, r := range c.Records {
 		r = cloneRecord(r)

@@ -158,6 +158,17 @@ var groupTests = []test{
 		k.same("no more groups", k.groups(alice.ID), []string(nil))
 		k.same("another's groups", k.groups(bob.ID), []string{"staff"})
 	}},
+	{"ANewUserBelongsToGroupsAtOnce", func(k *kit) {
+		u := newUser("default", "alice")
+		k.must(tokens.Change{NewUsers: []tokens.NewUser{{User: u, Groups: []string{"admins", "staff"}}, {User: newUser("default", "bob")}}})
+		k.same("groups", k.groups(u.ID), []string{"admins", "staff"})
+		k.same("another's groups", k.groups(k.subject("bob").User.ID), []string(nil))
+		for _, groups := range [][]string{{"b", "a"}, {"a", "a"}, {""}, {"\xff"}, {"a\x00"}} {
+			k.refuses(tokens.ErrInvalid, tokens.Change{NewUsers: []tokens.NewUser{{User: newUser("default", "carol"), Groups: groups}}})
+		}
+		k.refuses(tokens.ErrExists, tokens.Change{NewUsers: []tokens.NewUser{{User: newUser("default", "alice"), Groups: []string{"other"}}}})
+		k.same("groups", k.groups(u.ID), []string{"admins", "staff"})
+	}},
 	{"GroupsGoWithAStanding", func(k *kit) {
 		alice := k.user("alice")
 		s := k.subject("alice")
