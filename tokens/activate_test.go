@@ -114,7 +114,7 @@ func TestATokenOfAnyKindIsActivatedByTwoOfItsCodes(t *testing.T) {
 	count.Counter = 10
 	clock.Drift = 3
 	h.give("alice", count, key, clock)
-	h.must(h.SetPIN(ctx, h.admin, "", "alice", "4711"))
+	h.must(h.SetPIN(ctx, h.admin, "", "alice", "4711", false))
 	for _, d := range []*device{count, key, clock} {
 		if got := h.token(d.Serial); got.State != tokens.Pending || got.Owner != "alice" {
 			t.Fatalf("%s is %s, of %q", d.Serial, got.State, got.Owner)

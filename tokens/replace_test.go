@@ -18,7 +18,7 @@ func TestReplacingGivesTheOwnerTheOtherTokenInOneCommit(t *testing.T) {
 			a, b := totp("T1"), hotp("H1")
 			h.give("alice", a)
 			h.ship("", b)
-			h.must(h.SetPIN(ctx, h.admin, "", "alice", "4711"))
+			h.must(h.SetPIN(ctx, h.admin, "", "alice", "4711", false))
 			switch state {
 			case tokens.Suspended:
 				h.must(h.Suspend(ctx, h.admin, "", "T1", ""))
@@ -142,7 +142,7 @@ func TestTheNextOwnerInheritsNothing(t *testing.T) {
 	clock, count, far := totp("T1"), hotp("H1"), totp("T2")
 	far.Drift = -31_556_160 // it counts from the year 2000
 	h.give("alice", clock, count, far)
-	h.must(h.SetPIN(ctx, h.admin, "", "alice", "4711"))
+	h.must(h.SetPIN(ctx, h.admin, "", "alice", "4711", false))
 	h.must(h.Resync(ctx, h.admin, "", "T1", clock.code(h, 40), clock.code(h, 41)))
 	h.ends("alice", "4711"+count.at(5), true, tokens.ReasonAccepted)
 	h.ends("alice", "4711"+far.code(h, -31_556_159), true, tokens.ReasonAccepted)
