@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -15,7 +16,7 @@ import (
 // MACs of the token's window.
 func held(user *User, token *Token, typed, pin string) candidate {
 	seed := []byte(fmt.Sprintf("seed of %s, and twenty bytes more", token.Serial))
-	c := candidate{token: token}
+	c := candidate{token: token, expired: token.expired(at)}
 	var typedPIN string
 	typedPIN, c.code = split(typed, token.Digits)
 	c.bare = typedPIN == ""
@@ -47,6 +48,15 @@ func TestEachAttemptIsDecidedForOneReason(t *testing.T) {
 	eight := inState(fresh, "T8", Active)
 	eight.Digits = 8
 	counter := hotpToken(5)
+	old := inState(fresh, "T1", Active)
+	old.Expires = at // at that moment it has
+	last := inState(fresh, "T1", Active)
+	last.Expires = at.Add(1)
+	oldSpent := inState(spent, "T1", Active)
+	oldSpent.Expires = at.Add(-time.Hour)
+	oldLost := inState(old, "T1", Lost)
+	due := &User{State: UserEnabled, PINSalt: make([]byte, 16), PINMAC: make([]byte, 32), PINDue: true}
+	dueNone := &User{State: UserEnabled, PINDue: true}
 	right, next := shows(fresh, s), shows(fresh, s+1)
 	wrong := "000000"
 	for right == wrong || next == wrong || shows(fresh, s-1) == wrong {
@@ -127,6 +137,30 @@ func TestEachAttemptIsDecidedForOneReason(t *testing.T) {
 		{name: "a revoked token", user: plain, tokens: all(inState(fresh, "T1", Revoked)), typed: right, reason: ReasonNoToken},
 		{name: "a state that nobody knows", user: plain, tokens: all(inState(fresh, "T1", "actife")), typed: right, reason: ReasonNoToken},
 
+		{name: "an expired token's code", user: plain, tokens: all(old), typed: right, reason: ReasonExpiredUsed, serial: "T1"},
+		{name: "an expired token's replay", user: plain, tokens: all(oldSpent), typed: right, reason: ReasonExpiredUsed, serial: "T1"},
+		{name: "an expired token, wrong code", user: plain, tokens: all(old), typed: wrong, reason: ReasonExpiredToken, serial: "T1"},
+		{name: "an expired token's code without the PIN", user: withPIN, tokens: all(old), typed: right, reason: ReasonExpiredToken, serial: "T1"},
+		{name: "the moment before", user: plain, tokens: all(last), typed: right, accept: true, reason: ReasonAccepted, serial: "T1"},
+		{name: "lost, and expired since", user: plain, tokens: all(oldLost), typed: right, reason: ReasonLostUsed, serial: "T1"},
+		{name: "an expired token's code beside an active token", user: plain, tokens: all(counter, old), typed: right, counted: true, reason: ReasonExpiredUsed, serial: "T1"},
+		{name: "a wrong code beside an expired token", user: plain, tokens: all(inState(old, "T2", Active), counter), typed: wrong, counted: true, reason: ReasonWrongCode},
+		{name: "the active token beside an expired one", user: plain, tokens: all(inState(old, "T2", Active), fresh), typed: right, accept: true, reason: ReasonAccepted, serial: "T1"},
+		{name: "an expired token's code, locked", user: plain, bar: ReasonLocked, tokens: all(old), typed: right, reason: ReasonLocked, serial: "T1"},
+		{name: "an imported token that has expired", user: plain, tokens: all(inState(old, "T1", Imported)), typed: right, reason: ReasonNoToken},
+
+		{name: "PIN due, PIN and code", user: due, tokens: all(fresh), typed: "1234" + right, reason: ReasonPINDue, serial: "T1"},
+		{name: "PIN due, wrong PIN", user: due, tokens: all(fresh), typed: "1235" + right, counted: true, reason: ReasonWrongPIN, serial: "T1"},
+		{name: "PIN due, wrong code", user: due, tokens: all(fresh), typed: "1234" + wrong, counted: true, reason: ReasonWrongCode},
+		{name: "PIN due, bare code", user: due, tokens: all(fresh), typed: right, counted: true, reason: ReasonNoPIN, serial: "T1"},
+		{name: "PIN due, a replay", user: due, tokens: all(spent), typed: "1234" + right, reason: ReasonReplay, serial: "T1"},
+		{name: "PIN due, locked", user: due, bar: ReasonLocked, tokens: all(fresh), typed: "1234" + right, reason: ReasonLocked},
+		{name: "PIN due, a lost token", user: due, tokens: all(inState(fresh, "T1", Lost)), typed: "1234" + right, reason: ReasonLostUsed, serial: "T1"},
+		{name: "PIN due, an expired token", user: due, tokens: all(old), typed: "1234" + right, reason: ReasonExpiredUsed, serial: "T1"},
+		{name: "PIN due, and a fault of another token", user: due, tokens: []one{{counter, fault}, {token: fresh}}, typed: "1234" + right, reason: ReasonPINDue, serial: "T1"},
+		{name: "PIN due, and a fault", user: due, tokens: []one{{fresh, fault}}, typed: "1234" + right, reason: ReasonUnavailable, fault: true},
+		{name: "PIN due of a user without one", user: dueNone, tokens: all(fresh), typed: right, accept: true, reason: ReasonAccepted, serial: "T1"},
+
 		{name: "locked, right code", user: plain, bar: ReasonLocked, tokens: all(fresh), typed: right, reason: ReasonLocked},
 		{name: "throttled, right code", user: plain, bar: ReasonThrottled, tokens: all(fresh), typed: right, reason: ReasonThrottled},
 		{name: "throttled, wrong code", user: plain, bar: ReasonThrottled, tokens: all(fresh), typed: wrong, reason: ReasonThrottled},
@@ -157,6 +191,96 @@ func TestEachAttemptIsDecidedForOneReason(t *testing.T) {
 		if v.accept != c.accept || v.counted != c.counted || v.reason != c.reason || serial != c.serial || (v.err != nil) != c.fault {
 			t.Errorf("%s: accept %v, counted %v, reason %s, token %q, error %v;\nwant accept %v, counted %v, reason %s, token %q, a fault %v",
 				c.name, v.accept, v.counted, v.reason, serial, v.err, c.accept, c.counted, c.reason, c.serial, c.fault)
+		}
+	}
+}
+
+// heldPass makes a candidate as compute does of a passcode's token and the code that
+// was typed: one of the sheet, from 0, or none.
+func heldPass(token *Token, which int, pinOK, bare bool) candidate {
+	c := candidate{token: token, pass: &passcode{}, pinOK: pinOK, bare: bare, expired: token.expired(at)}
+	mac := make([]byte, macSize)
+	if which >= 0 {
+		mac = token.Passcodes[which]
+	}
+	c.pass.judge(token, mac)
+	return c
+}
+
+func TestEachPasscodeIsDecidedForOneReason(t *testing.T) {
+	plain := &User{State: UserEnabled}
+	withPIN := &User{State: UserEnabled, PINSalt: make([]byte, 16), PINMAC: make([]byte, 32)}
+	due := &User{State: UserEnabled, PINSalt: make([]byte, 16), PINMAC: make([]byte, 32), PINDue: true}
+	fresh := sheet(10, 1<<3)
+	temporary, usedUp, over := stopgap(3, 2), stopgap(3, 3), stopgap(3, 0)
+	over.Expires = at
+	wrongOTP := held(plain, hotpToken(5), "w0rds3a19xyz", "")
+	decoy := func(err error) candidate {
+		c := heldPass(sheet(1, 0), -1, true, true)
+		c.decoy, c.err = true, err
+		return c
+	}
+	failing := func(token *Token, err error) candidate {
+		c := heldPass(token, -1, true, true)
+		c.err = err
+		return c
+	}
+	fault := errors.New("the HSM is away")
+	for _, c := range []struct {
+		name    string
+		user    *User
+		bar     Reason
+		cands   []candidate
+		accept  bool
+		counted bool
+		reason  Reason
+		serial  string
+		factor  uint64
+		fault   bool
+	}{
+		{name: "a code of the sheet", user: plain, cands: []candidate{heldPass(fresh, 7, true, true)}, accept: true, reason: ReasonAccepted, serial: "R", factor: 7},
+		{name: "the first", user: plain, cands: []candidate{heldPass(fresh, 0, true, true)}, accept: true, reason: ReasonAccepted, serial: "R", factor: 0},
+		{name: "one that was used", user: plain, cands: []candidate{heldPass(fresh, 3, true, true)}, reason: ReasonReplay, serial: "R"},
+		{name: "none of them", user: plain, cands: []candidate{heldPass(fresh, -1, true, true)}, counted: true, reason: ReasonWrongCode},
+		{name: "something before it, no PIN set", user: plain, cands: []candidate{heldPass(fresh, 7, false, false)}, counted: true, reason: ReasonWrongCode},
+		{name: "PIN and code", user: withPIN, cands: []candidate{heldPass(fresh, 7, true, false)}, accept: true, reason: ReasonAccepted, serial: "R", factor: 7},
+		{name: "a wrong PIN", user: withPIN, cands: []candidate{heldPass(fresh, 7, false, false)}, counted: true, reason: ReasonWrongPIN, serial: "R"},
+		{name: "no PIN", user: withPIN, cands: []candidate{heldPass(fresh, 7, false, true)}, counted: true, reason: ReasonNoPIN, serial: "R"},
+		{name: "a wrong PIN before a used one", user: withPIN, cands: []candidate{heldPass(fresh, 3, false, false)}, counted: true, reason: ReasonWrongPIN, serial: "R"},
+		{name: "PIN due", user: due, cands: []candidate{heldPass(fresh, 7, true, false)}, reason: ReasonPINDue, serial: "R"},
+		{name: "suspended", user: plain, cands: []candidate{heldPass(inState(fresh, "R", Suspended), 7, true, true)}, reason: ReasonSuspendedUsed, serial: "R"},
+		{name: "lost", user: plain, cands: []candidate{heldPass(inState(fresh, "R", Lost), 7, true, true)}, reason: ReasonLostUsed, serial: "R"},
+		{name: "revoked", user: plain, cands: []candidate{heldPass(inState(fresh, "R", Revoked), 7, true, true)}, reason: ReasonNoToken},
+		{name: "locked", user: plain, bar: ReasonLocked, cands: []candidate{heldPass(fresh, 7, true, true)}, reason: ReasonLocked},
+		{name: "throttled, and wrong", user: plain, bar: ReasonThrottled, cands: []candidate{heldPass(fresh, -1, true, true)}, reason: ReasonThrottled},
+		{name: "an altered row", user: plain, cands: []candidate{failing(fresh, hsm.ErrTampered)}, reason: ReasonTampered, serial: "R"},
+		{name: "a fault", user: plain, cands: []candidate{failing(fresh, fault)}, reason: ReasonUnavailable, fault: true},
+
+		{name: "temporary", user: plain, cands: []candidate{heldPass(temporary, 0, true, true)}, accept: true, reason: ReasonAccepted, serial: "T", factor: 2},
+		{name: "temporary, used up", user: plain, cands: []candidate{heldPass(usedUp, 0, true, true)}, reason: ReasonUsedUp, serial: "T"},
+		{name: "temporary, used up, a wrong one", user: plain, cands: []candidate{heldPass(usedUp, -1, true, true)}, counted: true, reason: ReasonWrongCode},
+		{name: "temporary, expired", user: plain, cands: []candidate{heldPass(over, 0, true, true)}, reason: ReasonExpiredUsed, serial: "T"},
+		{name: "temporary, expired, a wrong one", user: plain, cands: []candidate{heldPass(over, -1, true, true)}, reason: ReasonExpiredToken, serial: "T"},
+
+		{name: "wrong for the OTP token, right for the sheet", user: plain, cands: []candidate{wrongOTP, heldPass(fresh, 1, true, true), heldPass(temporary, -1, true, true)}, accept: true, reason: ReasonAccepted, serial: "R", factor: 1},
+		{name: "wrong for all", user: plain, cands: []candidate{wrongOTP, heldPass(fresh, -1, true, true), heldPass(temporary, -1, true, true)}, counted: true, reason: ReasonWrongCode},
+		{name: "wrong for the OTP token, used of the sheet", user: plain, cands: []candidate{wrongOTP, heldPass(fresh, 3, true, true)}, reason: ReasonReplay, serial: "R"},
+		{name: "wrong for the OTP token, and decoys", user: plain, cands: []candidate{wrongOTP, decoy(nil), decoy(nil)}, counted: true, reason: ReasonWrongCode},
+		{name: "decoys alone", user: plain, cands: []candidate{decoy(nil), decoy(nil)}, reason: ReasonNoToken},
+		{name: "decoys alone, locked", user: plain, bar: ReasonLocked, cands: []candidate{decoy(nil)}, reason: ReasonLocked},
+		{name: "an altered decoy", user: plain, cands: []candidate{decoy(hsm.ErrTampered)}, reason: ReasonNoToken},
+		{name: "a fault of a decoy", user: plain, cands: []candidate{decoy(fault)}, reason: ReasonUnavailable, fault: true},
+		{name: "a fault of a decoy beside a guess", user: plain, cands: []candidate{wrongOTP, decoy(fault)}, counted: true, reason: ReasonUnavailable, fault: true},
+		{name: "right, in spite of a decoy's fault", user: plain, cands: []candidate{decoy(fault), heldPass(fresh, 1, true, true)}, accept: true, reason: ReasonAccepted, serial: "R", factor: 1},
+	} {
+		v := decide(c.user, c.bar, c.cands)
+		serial := ""
+		if v.token != nil {
+			serial = v.token.Serial[:1]
+		}
+		if v.accept != c.accept || v.counted != c.counted || v.reason != c.reason || serial != c.serial || v.factor != c.factor || (v.err != nil) != c.fault {
+			t.Errorf("%s: accept %v, counted %v, reason %s, token %q, factor %d, error %v;\nwant accept %v, counted %v, reason %s, token %q, factor %d, a fault %v",
+				c.name, v.accept, v.counted, v.reason, serial, v.factor, v.err, c.accept, c.counted, c.reason, c.serial, c.factor, c.fault)
 		}
 	}
 }
@@ -200,6 +324,7 @@ func TestPromisesOfDecide(t *testing.T) {
 		if rapid.Bool().Draw(t, "has PIN") {
 			user.PINMAC, pin = bytes.Repeat([]byte{1}, 32), rapid.SampledFrom([]string{"1234", "12", "pin"}).Draw(t, "PIN")
 		}
+		user.PINDue = rapid.IntRange(0, 3).Draw(t, "PIN due") == 0
 		bar := rapid.SampledFrom([]Reason{"", "", ReasonLocked, ReasonThrottled, ReasonDisabled}).Draw(t, "bar")
 		var list []*Token
 		for i := range rapid.IntRange(0, 4).Draw(t, "tokens") {
@@ -210,6 +335,7 @@ func TestPromisesOfDecide(t *testing.T) {
 			token.Digits = rapid.IntRange(6, 8).Draw(t, "digits")
 			token.State = rapid.SampledFrom([]State{Active, Active, Suspended, Lost, Imported}).Draw(t, "state")
 			token.Serial = fmt.Sprint(i)
+			token.Expires = rapid.SampledFrom([]time.Time{{}, {}, at, at.Add(1), at.Add(-time.Hour)}).Draw(t, "expires")
 			list = append(list, token)
 		}
 		typed := rapid.SampledFrom([]string{"000000", "", "12", "1234000000", "x"}).Draw(t, "guess")
@@ -238,7 +364,7 @@ func TestPromisesOfDecide(t *testing.T) {
 		anyActive, isReplay := false, false
 		for i := range candidates {
 			c := &candidates[i]
-			if c.err != nil || c.token.State != Active {
+			if c.err != nil || c.token.State != Active || !c.token.Expires.IsZero() && !at.Before(c.token.Expires) {
 				continue
 			}
 			anyActive = true
@@ -259,6 +385,14 @@ func TestPromisesOfDecide(t *testing.T) {
 		switch {
 		case v.accept && (bar != "" || len(possible) == 0):
 			t.Fatal("accepted, and nothing allows it")
+		case v.accept && user.PINDue && user.HasPIN():
+			t.Fatal("accepted, and the PIN is due")
+		case !v.accept && bar == "" && len(possible) > 0 && user.PINDue && user.HasPIN():
+			if v.reason != ReasonPINDue || v.counted || v.err != nil {
+				t.Fatalf("nothing but the PIN's age is wrong, and the verdict is %+v", v)
+			}
+		case v.reason == ReasonPINDue:
+			t.Fatal("the PIN is due, and more is wrong")
 		case v.accept && (v.counted || v.err != nil || !v.token.fresh(v.factor) || v.token.State != Active):
 			t.Fatalf("an accept with %+v", v)
 		case !v.accept && bar == "" && len(possible) > 0:

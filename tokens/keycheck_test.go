@@ -77,6 +77,10 @@ func TestEachAnswerOfAKeyIsDecidedForOneReason(t *testing.T) {
 		{name: "made for another user", edit: func(k *keyAnswer) { k.token.Credential.UserID = 8 }, reason: ReasonTampered},
 		{name: "another's user handle", edit: func(k *keyAnswer) { k.handle = false }, reason: ReasonUnknownCredential},
 		{name: "expired", edit: func(k *keyAnswer) { k.expired = true }, reason: ReasonExpired},
+		{name: "the token has expired", edit: func(k *keyAnswer) { k.ended = true }, reason: ReasonExpiredUsed},
+		{name: "the token has expired, and the counter stands", edit: func(k *keyAnswer) { k.ended = true; k.said.SignCount-- }, reason: ReasonExpiredUsed},
+		{name: "the token has expired, wrong signature", edit: func(k *keyAnswer) { k.ended = true; k.refused = bad }, reason: ReasonBadSignature},
+		{name: "the token has expired, and is lost", state: Lost, edit: func(k *keyAnswer) { k.ended = true }, reason: ReasonLostUsed},
 		{name: "answered before", edit: func(k *keyAnswer) { k.replay = true }, reason: ReasonReplay},
 
 		{name: "suspended", state: Suspended, reason: ReasonSuspendedUsed},
@@ -131,7 +135,7 @@ func TestAKeyIsAcceptedOnlyIfNothingIsWrong(t *testing.T) {
 		token.Credential.UserID = rapid.SampledFrom([]int64{7, 7, 7, 8}).Draw(t, "made for")
 		mostly := func(name string) bool { return rapid.IntRange(0, 5).Draw(t, name) > 0 }
 		k := keyAnswer{
-			token: token, known: mostly("known"), expired: !mostly("in time"), replay: !mostly("new"), intact: mostly("intact"), handle: mostly("handle"),
+			token: token, known: mostly("known"), expired: !mostly("in time"), ended: !mostly("not expired"), replay: !mostly("new"), intact: mostly("intact"), handle: mostly("handle"),
 			said: Assertion{SignCount: rapid.Uint32Range(0, 4).Draw(t, "count"), Synced: rapid.Bool().Draw(t, "synced")},
 		}
 		if !mostly("signature") {
@@ -143,7 +147,7 @@ func TestAKeyIsAcceptedOnlyIfNothingIsWrong(t *testing.T) {
 		bar := rapid.SampledFrom([]Reason{"", "", "", ReasonLocked}).Draw(t, "bar")
 		v := decideKey(owner, bar, &k)
 		rises := token.Last == 0 && k.said.SignCount == 0 || int64(k.said.SignCount) > token.Last
-		want := k.known && !k.expired && !k.replay && k.intact && k.handle && k.refused == nil && k.err == nil && bar == "" &&
+		want := k.known && !k.expired && !k.ended && !k.replay && k.intact && k.handle && k.refused == nil && k.err == nil && bar == "" &&
 			token.State == Active && token.Credential.UserID == 7 && k.said.Synced == token.Credential.Synced && rises
 		if v.accept != want {
 			t.Fatalf("accept %v, %s; want %v", v.accept, v.reason, want)
@@ -177,7 +181,7 @@ func TestWhatWasSpentIsRememberedWithinBounds(t *testing.T) {
 func TestEachReasonOfAKeyIsExplained(t *testing.T) {
 	for _, r := range []Reason{
 		ReasonCloned, ReasonBadSignature, ReasonUnknownCredential, ReasonExpired, ReasonNotVerified, ReasonBackupChanged, ReasonWrongOrigin,
-		ReasonReplay, ReasonSuspendedUsed, ReasonLostUsed, ReasonTampered,
+		ReasonReplay, ReasonSuspendedUsed, ReasonLostUsed, ReasonExpiredUsed, ReasonTampered,
 	} {
 		if x := explanations[r]; x.words == "" || x.advice == "" {
 			t.Errorf("%s: %q, %q", r, x.words, x.advice)

@@ -63,7 +63,7 @@ func (h *house) acceptedOnce() int {
 				n++
 				k := r.Serial
 				for _, f := range r.Detail {
-					if f.Name == "factor" || f.Name == "challenge" {
+					if f.Name == "factor" || f.Name == "challenge" || f.Name == "number" {
 						k += ":" + f.Value
 					}
 					if f.Name == "challenge" { // of whichever key

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"math"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -14,7 +16,7 @@ import (
 
 func drawRow(t *rapid.T, label string) (Token, []byte) {
 	text := rapid.SampledFrom([]string{"", "a", "aa", "a\x00", "\x00\x00\x00\x01a", "default", "watchword-row-1"})
-	return Token{
+	t0 := Token{
 		Realm:     text.Draw(t, label+" realm"),
 		Serial:    text.Draw(t, label+" serial"),
 		Type:      Type(text.Draw(t, label+" type")),
@@ -24,7 +26,16 @@ func drawRow(t *rapid.T, label string) (Token, []byte) {
 		State:     State(text.Draw(t, label+" state")),
 		OwnerID:   rapid.Int64Range(0, 2).Draw(t, label+" owner id"),
 		Owner:     text.Draw(t, label+" owner"),
-	}, []byte(text.Draw(t, label+" PIN"))
+		Expires:   rapid.SampledFrom([]time.Time{{}, {}, time.UnixMicro(1), time.UnixMicro(2)}).Draw(t, label+" expires"),
+	}
+	if rapid.Bool().Draw(t, label+" a passcode") {
+		t0.Type = rapid.SampledFrom([]Type{Recovery, Temporary}).Draw(t, label+" kind")
+		for range rapid.IntRange(0, 2).Draw(t, label+" codes") {
+			t0.Passcodes = append(t0.Passcodes, []byte(text.Draw(t, label+" code")))
+		}
+		t0.Uses = rapid.IntRange(0, 2).Draw(t, label+" uses")
+	}
+	return t0, []byte(text.Draw(t, label+" PIN"))
 }
 
 // The binding's worth hangs on it: two rows that differ in any bound column
@@ -34,7 +45,8 @@ func TestRowsThatDifferHaveDifferentBytes(t *testing.T) {
 		a, pinA := drawRow(t, "a")
 		b, pinB := drawRow(t, "b")
 		same := a.Realm == b.Realm && a.Serial == b.Serial && a.Type == b.Type && a.Algorithm == b.Algorithm && a.Digits == b.Digits &&
-			a.Period == b.Period && a.State == b.State && a.OwnerID == b.OwnerID && a.Owner == b.Owner && bytes.Equal(pinA, pinB)
+			a.Period == b.Period && a.State == b.State && a.OwnerID == b.OwnerID && a.Owner == b.Owner && bytes.Equal(pinA, pinB) &&
+			a.Expires.Equal(b.Expires) && a.Uses == b.Uses && slices.EqualFunc(a.Passcodes, b.Passcodes, bytes.Equal)
 		if equal := bytes.Equal(a.Row(pinA), b.Row(pinB)); equal != same {
 			t.Fatalf("rows %+v %q and %+v %q: same %v, same bytes %v", a, pinA, b, pinB, same, equal)
 		}
@@ -133,5 +145,53 @@ func TestOnlyPossibleTokensAreValid(t *testing.T) {
 		if c.ok != (err == nil) || err != nil && !errors.Is(err, ErrInvalid) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// What was bound before tokens could expire is bound the same way still.
+func TestARowWithoutAnExpiryIsAsItAlwaysWas(t *testing.T) {
+	token := Token{
+		Realm: "default", Serial: "T1", Type: TOTP, Algorithm: hsm.SHA256, Digits: 8, Period: 60, OwnerID: 258, Owner: "alice", State: Active,
+		Passcodes: [][]byte{{1}}, Uses: 3, // not a TOTP token's
+	}
+	want := "\x00\x00\x00\x0fwatchword-row-1\x00\x00\x00\x07default\x00\x00\x00\x02T1\x00\x00\x00\x04totp" +
+		"\x02\x00\x00\x00\x08\x00\x00\x00\x3c\x00\x00\x00\x00\x00\x00\x01\x02\x00\x00\x00\x05alice\x00\x00\x00\x06active\x00\x00\x00\x03pin"
+	if got := string(token.Row([]byte("pin"))); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	token.Expires = time.UnixMicro(0x010203)
+	if got := string(token.Row([]byte("pin"))); got != want+"\x00\x00\x00\x07expires\x00\x00\x00\x00\x00\x01\x02\x03" {
+		t.Errorf("with an expiry: %q", got)
+	}
+}
+
+func TestPasscodesAndUsesAreBoundInTheRow(t *testing.T) {
+	token := stopgap(3, 0)
+	seen := map[string]string{}
+	for name, edit := range map[string]func(*Token){
+		"as it is":       func(*Token) {},
+		"uses":           func(t *Token) { t.Uses = 4 },
+		"negative uses":  func(t *Token) { t.Uses = -3 },
+		"expiry":         func(t *Token) { t.Expires = t.Expires.Add(time.Microsecond) },
+		"none":           func(t *Token) { t.Expires = time.Time{} },
+		"the code":       func(t *Token) { t.Passcodes = [][]byte{make([]byte, macSize)} },
+		"no code":        func(t *Token) { t.Passcodes = nil },
+		"an empty code":  func(t *Token) { t.Passcodes = append(t.Passcodes[:1:1], nil) },
+		"two for one":    func(t *Token) { t.Passcodes = [][]byte{t.Passcodes[0][:16], t.Passcodes[0][16:]} },
+		"the type":       func(t *Token) { t.Type = Recovery },
+		"the other type": func(t *Token) { t.Type = TOTP },
+	} {
+		other := *token
+		edit(&other)
+		row := string(other.Row(nil))
+		if same, ok := seen[row]; ok {
+			t.Errorf("%s is bound like %s", name, same)
+		}
+		seen[row] = name
+	}
+	moved := *token
+	moved.Last, moved.UsedAt = 2, 1
+	if !bytes.Equal(moved.Row(nil), token.Row(nil)) {
+		t.Error("motion is bound, and every accept would have to bind anew")
 	}
 }
