@@ -37,6 +37,11 @@ func TestBodiesAreDecodedStrictly(t *testing.T) {
 		{"not UTF-8", "{\"user\":\"al\xffice\",\"code\":\"1\"}", "not valid UTF-8"},
 		{"NUL", `{"user":"al\u0000ice","code":"1"}`, "NUL"},
 		{"white space", "  ", "not valid JSON"},
+		{"an object inside", `{"user":"alice","code":"1","statement":{"audience":"x","ttl":5}}`, ""},
+		{"unknown field inside", `{"user":"alice","code":"1","statement":{"audience":"x","nonse":"y"}}`, `unknown field "nonse"; there are: audience, nonce, ttl`},
+		{"field twice inside", `{"user":"alice","code":"1","statement":{"audience":"x","audience":"y"}}`, `the field "audience" stands there twice`},
+		{"null inside", `{"user":"alice","code":"1","statement":{"audience":"x","ttl":null}}`, `the field "ttl" is null`},
+		{"missing inside", `{"user":"alice","code":"1","statement":{}}`, `the field "audience" is missing`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := do(h, "POST", "/v1/verify", tt.body)
