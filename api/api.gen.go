@@ -1046,6 +1046,9 @@ type NewKey struct {
 
 // NewPin A PIN.
 type NewPin struct {
+	// Change The user must change it before anything is accepted.
+	Change *bool `json:"change,omitempty"`
+
 	// Pin The PIN, 4 to 32 characters.
 	Pin string `json:"pin"`
 
@@ -1099,6 +1102,21 @@ type NewTokenType string
 
 // NewUser A user to add.
 type NewUser struct {
+	// Attributes Whatever else is to be kept: at most 32 names of letters, digits, `.`, `_` and `-`, with values of up to 1024 bytes.
+	Attributes *map[string]string `json:"attributes,omitempty"`
+
+	// Display The full name.
+	Display *string `json:"display,omitempty"`
+
+	// ExternalId The id in another directory; unique in the realm.
+	ExternalId *string `json:"external_id,omitempty"`
+
+	// Groups The groups; made if they are not there.
+	Groups *[]string `json:"groups,omitempty"`
+
+	// Mail The mail address.
+	Mail *string `json:"mail,omitempty"`
+
 	// Name The name; compared in any case.
 	Name string `json:"name"`
 
@@ -1573,6 +1591,24 @@ type User struct {
 	Tokens *[]Token `json:"tokens,omitempty"`
 }
 
+// UserEdit What to change of a user's profile; what is not there stays as it is.
+type UserEdit struct {
+	// Attributes Attributes to set; null removes one.
+	Attributes *map[string]*string `json:"attributes,omitempty"`
+
+	// Display The full name; empty for none.
+	Display *string `json:"display,omitempty"`
+
+	// ExternalId The id in another directory; empty for none.
+	ExternalId *string `json:"external_id,omitempty"`
+
+	// Mail The mail address; empty for none.
+	Mail *string `json:"mail,omitempty"`
+
+	// Realm The realm.
+	Realm *string `json:"realm,omitempty"`
+}
+
 // UserPage A page of users.
 type UserPage struct {
 	Items []User `json:"items"`
@@ -1995,6 +2031,12 @@ type ShowUserParams struct {
 	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
 }
 
+// EditUserParams defines parameters for EditUser.
+type EditUserParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
 // DisableUserParams defines parameters for DisableUser.
 type DisableUserParams struct {
 	// Realm The realm; the key's own or `default` if none is named.
@@ -2159,6 +2201,9 @@ type UnlockOwnerJSONRequestBody = Nothing
 
 // AddUserJSONRequestBody defines body for AddUser for application/json ContentType.
 type AddUserJSONRequestBody = NewUser
+
+// EditUserJSONRequestBody defines body for EditUser for application/json ContentType.
+type EditUserJSONRequestBody = UserEdit
 
 // DisableUserJSONRequestBody defines body for DisableUser for application/json ContentType.
 type DisableUserJSONRequestBody = Nothing
@@ -2363,6 +2408,9 @@ type ServerInterface interface {
 	// ShowUser Show a user and the tokens held
 	// (GET /v1/users/{name})
 	ShowUser(ctx echo.Context, name UserName, params ShowUserParams) error
+	// EditUser Change a user's profile
+	// (PATCH /v1/users/{name})
+	EditUser(ctx echo.Context, name UserName, params EditUserParams) error
 	// DisableUser Reject every code of a user
 	// (POST /v1/users/{name}/disable)
 	DisableUser(ctx echo.Context, name UserName, params DisableUserParams) error
@@ -3601,6 +3649,31 @@ func (w *ServerInterfaceWrapper) ShowUser(ctx echo.Context) error {
 	return err
 }
 
+// EditUser converts echo context to params.
+func (w *ServerInterfaceWrapper) EditUser(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name UserName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params EditUserParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.EditUser(ctx, name, params)
+	return err
+}
+
 // DisableUser converts echo context to params.
 func (w *ServerInterfaceWrapper) DisableUser(ctx echo.Context) error {
 	var err error
@@ -4063,6 +4136,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/users", wrapper.ListUsers, options.OperationMiddlewares["listUsers"]...)
 	router.POST(options.BaseURL+"/v1/users", wrapper.AddUser, options.OperationMiddlewares["addUser"]...)
 	router.GET(options.BaseURL+"/v1/users/:name", wrapper.ShowUser, options.OperationMiddlewares["showUser"]...)
+	router.PATCH(options.BaseURL+"/v1/users/:name", wrapper.EditUser, options.OperationMiddlewares["editUser"]...)
 	router.POST(options.BaseURL+"/v1/users/:name/enable", wrapper.EnableUser, options.OperationMiddlewares["enableUser"]...)
 	router.POST(options.BaseURL+"/v1/users/:name/disable", wrapper.DisableUser, options.OperationMiddlewares["disableUser"]...)
 	router.POST(options.BaseURL+"/v1/users/:name/unlock", wrapper.UnlockUser, options.OperationMiddlewares["unlockUser"]...)

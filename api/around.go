@@ -73,6 +73,7 @@ var queries = map[routeKey]reflect.Type{
 	{"POST", "/v1/users/:name/tokens"}:      reflect.TypeFor[NewTokenParams](),
 	{"POST", "/v1/users/:name/recovery"}:    reflect.TypeFor[IssueRecoveryParams](),
 	{"POST", "/v1/users/:name/temporary"}:   reflect.TypeFor[IssueTemporaryParams](),
+	{"PATCH", "/v1/users/:name"}:            reflect.TypeFor[EditUserParams](),
 	{"PATCH", "/v1/tokens/:serial"}:         reflect.TypeFor[AnnotateTokenParams](),
 	{"PUT", "/v1/tokens/:serial/expiry"}:    reflect.TypeFor[SetExpiryParams](),
 	{"POST", "/v1/tokens/:serial/activate"}: reflect.TypeFor[ActivateTokenParams](),

@@ -27,6 +27,8 @@ type Core interface {
 	Imports
 	Invitations
 	Memberships
+	Profiles
+	PINs
 	Realms
 	Passcodes
 	Care
@@ -50,11 +52,9 @@ type Verifier interface {
 
 // Users are the people who hold tokens.
 type Users interface {
-	AddUser(ctx context.Context, p tokens.Principal, realm, name string) (tokens.UserEntry, error)
 	ShowUser(ctx context.Context, p tokens.Principal, realm, name string) (tokens.UserEntry, []tokens.Token, error)
 	Users(ctx context.Context, p tokens.Principal, q tokens.UserQuery) (page []tokens.UserEntry, next int64, err error)
 	SetUserState(ctx context.Context, p tokens.Principal, realm, name string, st tokens.UserState) (tokens.UserEntry, error)
-	SetPIN(ctx context.Context, p tokens.Principal, realm, name, pin string, due bool) (tokens.UserEntry, error)
 }
 
 // Helpdesk helps a user who cannot get in.
@@ -81,6 +81,17 @@ type Lifecycle interface {
 	// and answers its code, which the caller wipes.
 	Lose(ctx context.Context, p tokens.Principal, realm, serial, reason string, t *tokens.TemporaryRequest) (lost tokens.Token, temporary *tokens.Token, code []byte, err error)
 	Revoke(ctx context.Context, p tokens.Principal, realm, serial, reason string) (tokens.Token, error)
+}
+
+// Profiles say who users are.
+type Profiles interface {
+	CreateUser(ctx context.Context, p tokens.Principal, r tokens.NewUserRequest) (tokens.UserEntry, error)
+	EditUser(ctx context.Context, p tokens.Principal, realm, name string, e tokens.ProfileEdit) (tokens.UserEntry, error)
+}
+
+// PINs are what users type before their codes.
+type PINs interface {
+	SetPIN(ctx context.Context, p tokens.Principal, realm, name, pin string, due bool) (tokens.UserEntry, error)
 }
 
 // Realms are listed, and have rules.

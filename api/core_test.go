@@ -98,10 +98,6 @@ func token(id int64, serial string, kind tokens.Type) tokens.Token {
 	return t
 }
 
-func (s *scripted) AddUser(_ context.Context, p tokens.Principal, realm, name string) (tokens.UserEntry, error) {
-	return userEntry(1, name), s.asked(p, realm, name, nil)
-}
-
 func (s *scripted) ShowUser(_ context.Context, p tokens.Principal, realm, name string) (tokens.UserEntry, []tokens.Token, error) {
 	return userEntry(1, name), []tokens.Token{token(1, "A1", tokens.TOTP), token(2, "A2", tokens.HOTP)}, s.asked(p, realm, name, nil)
 }
@@ -118,8 +114,10 @@ func (s *scripted) SetUserState(_ context.Context, p tokens.Principal, realm, na
 	return userEntry(1, name), s.asked(p, realm, name, st)
 }
 
-func (s *scripted) SetPIN(_ context.Context, p tokens.Principal, realm, name, pin string, _ bool) (tokens.UserEntry, error) {
-	return userEntry(1, name), s.asked(p, realm, name, pin)
+func (s *scripted) SetPIN(_ context.Context, p tokens.Principal, realm, name, pin string, due bool) (tokens.UserEntry, error) {
+	u := userEntry(1, name)
+	u.PINDue = due
+	return u, s.asked(p, realm, name, pin)
 }
 
 func (s *scripted) UnlockUser(_ context.Context, p tokens.Principal, realm, name string) (tokens.UserEntry, error) {

@@ -9,6 +9,16 @@ import (
 
 // What scripted answers as the core, of the life of users and tokens.
 
+func (s *scripted) CreateUser(_ context.Context, p tokens.Principal, r tokens.NewUserRequest) (tokens.UserEntry, error) {
+	u := userEntry(1, r.Name)
+	u.Profile, u.Groups = r.Profile, r.Groups
+	return u, s.asked(p, r.Realm, r.Name, r)
+}
+
+func (s *scripted) EditUser(_ context.Context, p tokens.Principal, realm, name string, e tokens.ProfileEdit) (tokens.UserEntry, error) {
+	return userEntry(1, name), s.asked(p, realm, name, e)
+}
+
 func (s *scripted) SetExpiry(_ context.Context, p tokens.Principal, realm, serial string, at time.Time) (tokens.Token, error) {
 	t := token(1, serial, tokens.TOTP)
 	t.Expires = at

@@ -16,7 +16,7 @@ func (s *Server) SetPin(c echo.Context, name UserName, params SetPinParams) erro
 	if err != nil {
 		return err
 	}
-	u, err := s.cfg.Core.SetPIN(c.Request().Context(), who(c), realm, name, in.Pin, false)
+	u, err := s.cfg.Core.SetPIN(c.Request().Context(), who(c), realm, name, in.Pin, value(in.Change))
 	return actedOnUser(c, policy.UserPIN, &u, err)
 }
 

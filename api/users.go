@@ -32,7 +32,12 @@ func (s *Server) AddUser(c echo.Context, params AddUserParams) error {
 	if err != nil {
 		return err
 	}
-	u, err := s.cfg.Core.AddUser(c.Request().Context(), who(c), realm, in.Name)
+	u, err := s.cfg.Core.CreateUser(c.Request().Context(), who(c), tokens.NewUserRequest{
+		Realm: realm, Name: in.Name, Groups: value(in.Groups),
+		Profile: tokens.Profile{
+			Display: value(in.Display), Mail: value(in.Mail), External: value(in.ExternalId), Attributes: value(in.Attributes),
+		},
+	})
 	return created(c, "/v1/users/"+url.PathEscape(u.Name), userView(&u), err)
 }
 
@@ -43,6 +48,22 @@ func (s *Server) ShowUser(c echo.Context, name UserName, params ShowUserParams) 
 	list := views(held, tokenView)
 	out.Tokens = &list
 	return reply(c, out, err)
+}
+
+// EditUser is PATCH /v1/users/{name}.
+func (s *Server) EditUser(c echo.Context, name UserName, params EditUserParams) error {
+	in, err := decode[UserEdit](c)
+	if err != nil {
+		return err
+	}
+	realm, err := oneRealm(params.Realm, in.Realm)
+	if err != nil {
+		return err
+	}
+	u, err := s.cfg.Core.EditUser(c.Request().Context(), who(c), realm, name, tokens.ProfileEdit{
+		Display: in.Display, Mail: in.Mail, External: in.ExternalId, Attributes: value(in.Attributes),
+	})
+	return reply(c, userView(&u), err)
 }
 
 // EnableUser is POST /v1/users/{name}/enable.
@@ -112,6 +133,9 @@ func userView(u *tokens.UserEntry) User {
 	}
 	if len(u.Profile.Attributes) > 0 {
 		v.Attributes = &u.Profile.Attributes
+	}
+	if len(u.Groups) > 0 {
+		v.Groups = &u.Groups
 	}
 	return v
 }

@@ -116,6 +116,11 @@ func (s *Service) Users(ctx context.Context, p Principal, q UserQuery) (page []U
 	if err != nil {
 		return nil, 0, err
 	}
+	if q.Group != "" {
+		if q.Group, err = FoldName(q.Group); err != nil {
+			return nil, 0, err
+		}
+	}
 	for _, check := range []func(...string) error{askable, searchable} {
 		if err := check(q.Key, q.Q, q.External, q.Group); err != nil {
 			return nil, 0, err
