@@ -168,7 +168,22 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 		"Annotate": func(p tokens.Principal) error {
 			return second(h.Annotate(ctx, p, "corp", "C1", tokens.NoteEdit{Add: []string{"blue"}}))
 		},
-		"Replace": func(p tokens.Principal) error { return third(h.Replace(ctx, p, "corp", "C1", "C2", "broken")) },
+		"Replace":       func(p tokens.Principal) error { return third(h.Replace(ctx, p, "corp", "C1", "C2", "broken")) },
+		"IssueRecovery": func(p tokens.Principal) error { return third(h.IssueRecovery(ctx, p, "corp", "carol")) },
+		"IssueTemporary": func(p tokens.Principal) error {
+			err := third(h.IssueTemporary(ctx, p, "corp", "carol", tokens.TemporaryRequest{}))
+			if errors.Is(err, tokens.ErrState) { // the realm's rules were looked at
+				return nil
+			}
+			return err
+		},
+		"Lose": func(p tokens.Principal) error {
+			_, _, _, err := h.Lose(ctx, p, "corp", "C1", "", &tokens.TemporaryRequest{})
+			if errors.Is(err, tokens.ErrState) {
+				return nil
+			}
+			return err
+		},
 		"Invite": func(p tokens.Principal) error {
 			_, _, err := h.Invite(ctx, p, tokens.NewInvitation{Realm: "corp", User: "carol"})
 			return err

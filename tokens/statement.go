@@ -239,6 +239,8 @@ func (s *Service) stated(ctx context.Context, sub *Subject, v *Verified, now tim
 		return nil, fmt.Errorf("%w: the user was disabled or locked", ErrState)
 	case sub.Tokens[i].State != Active:
 		return nil, fmt.Errorf("%w: the token is %s", ErrState, sub.Tokens[i].State)
+	case sub.Tokens[i].expired(now):
+		return nil, fmt.Errorf("%w: the token has expired", ErrState)
 	}
 	t := &sub.Tokens[i]
 	if used := time.Unix(t.UsedAt, 0); t.UsedAt == 0 || now.Sub(used) > statementWithin || used.Sub(now) > s.cfg.ClockSkew {

@@ -291,6 +291,19 @@ func TestAStatementSaysWhatWasVerified(t *testing.T) {
 	}
 	same("a code with a PIN", claims(tokens.Verified{User: "alice", Serial: "S1"}), map[string]any{"amr": []string{"otp", "pin", "mfa"}, "token": of})
 
+	// A code of a sheet is good once; a temporary passcode is a password, and with a
+	// PIN a second one.
+	h.allow()
+	sheet, codes := h.recovery("alice")
+	temporary, passcode := h.temporary("alice", tokens.TemporaryRequest{})
+	if !h.try("alice", "4711"+codes[0]) || !h.try("alice", "4711"+passcode) {
+		t.Fatal("rejected")
+	}
+	same("a recovery code", claims(tokens.Verified{User: "alice", Serial: sheet.Serial}), map[string]any{
+		"amr": []string{"otp", "pin", "mfa"}, "token": map[string]any{"serial": sheet.Serial, "type": "recovery", "model": "recovery codes"}})
+	same("a temporary passcode", claims(tokens.Verified{User: "alice", Serial: temporary.Serial}), map[string]any{
+		"amr": []string{"pwd", "pin"}, "token": map[string]any{"serial": temporary.Serial, "type": "temporary", "model": "temporary passcode"}})
+
 	for _, c := range []struct {
 		name    string
 		key     *seckey
@@ -330,6 +343,7 @@ func TestThereIsNoStatementWithoutAnAccept(t *testing.T) {
 		v         tokens.Verified
 		want      error
 	}{
+		"expired since":           {func(h *house) { h.expire("S1", h.clock.now()) }, v, tokens.ErrState},
 		"an accept long ago":      {func(h *house) { h.clock.forward(3 * time.Minute) }, v, tokens.ErrState},
 		"no accept":               {nil, tokens.Verified{User: "alice", Serial: "S2"}, tokens.ErrState},
 		"another's token":         {nil, tokens.Verified{User: "alice", Serial: "S3"}, tokens.ErrNotFound},
