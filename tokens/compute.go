@@ -132,7 +132,7 @@ func (s *Service) load(ctx context.Context, batch []*pending) ([]*Subject, error
 		refs[i] = x.ref
 	}
 	before := s.cfg.Now()
-	view, err := s.db.Load(ctx, refs)
+	view, err := s.db.Recall(ctx, refs)
 	s.noteDatabase(err)
 	if err != nil {
 		return nil, unavailable(err)

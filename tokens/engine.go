@@ -403,6 +403,7 @@ func (d *decided) change() (*Change, []audit.Event) {
 	c := &Change{
 		Standings: make([]StandingWrite, 0, len(d.writes)),
 		Motions:   make([]MotionWrite, 0, len(d.writes)),
+		Recalled:  true,
 	}
 	for _, w := range d.writes {
 		c.Standings = append(c.Standings, StandingWrite{UserID: w.subject.User.ID, Expect: w.expect, Next: w.standing})

@@ -170,6 +170,10 @@ func (d *editor) edit(f func(d *editor)) {
 	f(d)
 }
 
+func (d *editor) Recall(ctx context.Context, refs []tokens.Ref) (tokens.View, error) {
+	return d.Load(ctx, refs)
+}
+
 func (d *editor) Load(ctx context.Context, refs []tokens.Ref) (tokens.View, error) {
 	d.loads.Add(1)
 	v, err := d.Memory.Load(ctx, refs)

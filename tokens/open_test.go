@@ -241,6 +241,10 @@ func (l *lateDatabase) Commit(ctx context.Context, c *tokens.Change) error {
 	return err
 }
 
+func (l *lateDatabase) Recall(ctx context.Context, refs []tokens.Ref) (tokens.View, error) {
+	return l.Load(ctx, refs)
+}
+
 func (l *lateDatabase) Load(ctx context.Context, refs []tokens.Ref) (tokens.View, error) {
 	v, err := l.Database.Load(ctx, refs)
 	l.call()

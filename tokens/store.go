@@ -43,6 +43,13 @@ type Store interface {
 	// not read. A credential is found in the realm that its Ref names only.
 	Load(ctx context.Context, refs []Ref) (View, error)
 
+	// Recall is Load for attempts, whose outcome goes to Commit whatever it is: it
+	// may answer what was so a moment ago, as long as Commit then wraps ErrConflict
+	// where the outcome depends on it. After that it answers what is so. What it
+	// answers is not to be changed, but for the subjects' standings and their tokens'
+	// states, bindings and motions.
+	Recall(ctx context.Context, refs []Ref) (View, error)
+
 	// Commit applies the change in one transaction, all or nothing, and answers
 	// nil only when it is durable. It wraps ErrChainMoved when a record does not
 	// continue its chain, whatever else is wrong; ErrConflict, as
@@ -78,6 +85,9 @@ type Change struct {
 	Spends    []Spend // each can be spent once, whatever else this or any other change holds
 	Publish   []Batch // staging batches that become visible, by ID, with their final counts and what Batcher.Grant noted
 	Records   []audit.Record
+
+	// Recalled says that it was decided on what Recall answered.
+	Recalled bool
 
 	// Made, if not nil, is called by a Store that makes changes durable several
 	// at a time: once, from within Commit, when this one is made, Load and Heads

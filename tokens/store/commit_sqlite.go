@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 
 	"watchword/tokens"
 )
@@ -16,6 +17,7 @@ const (
 
 	spend = `INSERT INTO spent (hash, expires) VALUES (?, ?) ON CONFLICT (hash) DO NOTHING`
 
+	dataVersion  = `PRAGMA data_version`
 	findUser     = `SELECT id FROM users WHERE realm = ? AND key = ?`
 	lastRecord   = `SELECT max(id) FROM audit`
 	insertRecord = `INSERT INTO audit (prev, id, chain, seq, time, action, outcome, realm, user_key, serial, actor, client,
@@ -24,9 +26,24 @@ const (
 )
 
 func (db *sqliteDB) commitHot(ctx context.Context, p *plan) error {
-	return db.transaction(ctx, false, p.Made, func(conn *sql.Conn) error {
+	made := func() {
+		db.known.follow(p)
+		if p.Made != nil {
+			p.Made()
+		}
+	}
+	err := db.transaction(ctx, false, made, func(conn *sql.Conn) error {
 		return db.commitCore(conn, p)
 	})
+	var conflict *tokens.ConflictError
+	switch {
+	case err == nil:
+	case errors.As(err, &conflict):
+		db.known.forget(conflict.UserIDs)
+	default:
+		db.known.empty()
+	}
+	return err
 }
 
 func (db *sqliteDB) core(s *session, p *plan) error {
@@ -46,6 +63,13 @@ func (db *sqliteDB) commitCore(conn *sql.Conn, p *plan) error {
 			if !ok {
 				return moved(l.chain)
 			}
+		}
+		var version int64
+		if err := c.each(dataVersion, func(f *fields) { version = f.int() }); err != nil {
+			return err
+		}
+		if db.known.check(version) && p.Recalled {
+			return &tokens.ConflictError{} // to be decided anew
 		}
 		tails, err := db.record(c, p)
 		if err != nil {

@@ -61,6 +61,7 @@ var _ tokens.Database = (*DB)(nil)
 // engine is what differs between the databases.
 type engine interface {
 	load(ctx context.Context, refs []tokens.Ref) (tokens.View, error)
+	recall(ctx context.Context, refs []tokens.Ref) (tokens.View, error)
 	// commitHot commits standings, motions of owned tokens and records, and
 	// nothing else.
 	commitHot(ctx context.Context, p *plan) error

@@ -12,6 +12,12 @@ func (db *DB) Load(ctx context.Context, refs []tokens.Ref) (tokens.View, error) 
 	return view, failed("reading users", err)
 }
 
+// Recall implements tokens.Store.
+func (db *DB) Recall(ctx context.Context, refs []tokens.Ref) (tokens.View, error) {
+	view, err := db.engine.recall(ctx, refs)
+	return view, failed("reading users", err)
+}
+
 // subjects gathers rows into subjects, each user once.
 type subjects struct {
 	view  tokens.View

@@ -61,6 +61,39 @@ func (db *sqliteDB) load(ctx context.Context, refs []tokens.Ref) (tokens.View, e
 	return subjects.view, err
 }
 
+// recall is load, but for what is remembered.
+func (db *sqliteDB) recall(ctx context.Context, refs []tokens.Ref) (tokens.View, error) {
+	if err := db.log.sound(); err != nil {
+		return tokens.View{}, err
+	}
+	view := tokens.View{Subjects: make([]*tokens.Subject, len(refs))}
+	rest := db.known.recall(refs, &view)
+	if len(rest) == 0 && len(refs) > 0 {
+		return view, nil
+	}
+	ask := refs
+	if len(rest) < len(refs) {
+		ask = make([]tokens.Ref, len(rest))
+		for i, n := range rest {
+			ask[i] = refs[n]
+		}
+	}
+	began := db.known.writing()
+	read, err := db.load(ctx, ask)
+	if err != nil {
+		return tokens.View{}, err
+	}
+	db.known.note(began, ask, &read)
+	if len(rest) == len(refs) {
+		return read, nil
+	}
+	view.Generation = read.Generation
+	for i, n := range rest {
+		view.Subjects[n] = read.Subjects[i]
+	}
+	return view, nil
+}
+
 // load reads the refs' subjects on one snapshot.
 func (c *sqliteConn) load(subjects *subjects, refs []tokens.Ref) error {
 	err := c.each(`SELECT generation FROM meta`, func(f *fields) { subjects.view.Generation = f.int() })

@@ -37,6 +37,7 @@ type sqliteDB struct {
 	reader *sql.DB
 	gate   gate
 	log    *wal
+	known  recollection
 
 	userIDs map[name]int64 // in the hands of who passed the gate
 }
@@ -72,6 +73,7 @@ func openSQLite(ctx context.Context, path string, opts Options) (*sqliteDB, erro
 	}
 
 	db := &sqliteDB{path: path, log: newWAL(path + "-wal")}
+	db.known.empty()
 	// Deleted content is overwritten: a revoked token's wrapped seed is to be gone.
 	db.writer, err = sql.Open("sqlite3", sqliteDSN(path, url.Values{
 		"_journal_mode": {"WAL"}, "_synchronous": {"NORMAL"}, "_foreign_keys": {"1"}, "_secure_delete": {"FAST"},
@@ -157,10 +159,20 @@ func (db *sqliteDB) close() error {
 // write runs f in the one write transaction, and answers when that is durable.
 // It is not cut off when ctx ends: it is short, and cutting it off would only cost
 // the answer.
+//
+// Bulk work changes nothing that attempts are decided on.
 func (db *sqliteDB) write(ctx context.Context, bulk bool, f func(*session) error) error {
-	return db.transaction(ctx, bulk, nil, func(conn *sql.Conn) error {
+	made := db.known.empty
+	if bulk {
+		made = nil
+	}
+	err := db.transaction(ctx, bulk, made, func(conn *sql.Conn) error {
 		return f(&session{conn: conn, ctx: context.WithoutCancel(ctx)})
 	})
+	if err != nil {
+		db.known.empty() // who knows what was made
+	}
+	return err
 }
 
 // transaction is write on the connection itself. made, if not nil, is called when

@@ -1,0 +1,229 @@
+package store
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"watchword/tokens"
+)
+
+// A recollection is what a SQLite database said of users the last times that
+// attempts on them were decided, kept up to date with every commit: this process
+// is the only one that writes, so that what it remembers is what is stored. Should
+// another program have written all the same, the next commit notices, makes nothing
+// and has everything forgotten.
+//
+// It may lag behind for a moment: between a commit and its being noted here, and
+// when a reading that began before a commit is noted after it. Who decides on it
+// must have the outcome held against the stored version by Commit.
+type recollection struct {
+	mu         sync.Mutex
+	users      map[name]*tokens.Subject // never changed once here: replaced
+	names      map[int64]name           // of users
+	strangers  map[name]struct{}        // names that are no user's
+	generation int64
+	checked    time.Time // when a commit last found that nobody else has written
+	version    int64     // SQLite's data_version then, on the writer's connection; zero before the first time
+
+	// A reading that began before something was written must not be noted after
+	// it: what was written when, counted in writes.
+	writes  uint64
+	moved   map[int64]uint64 // users that moved, since forgotten
+	emptied uint64           // the last write that had everything forgotten
+}
+
+const (
+	// maxRecalled is how many users are remembered, and as many moves. A user with
+	// one token takes about a kilobyte.
+	maxRecalled = 32768
+	// maxStrangers is how many names that are nobody's are remembered: so that
+	// they are answered as quickly as others, but do not fill the memory.
+	maxStrangers = 4096
+	// recallFor is how long what is remembered is good without a commit that
+	// looks whether another program has written.
+	recallFor = time.Second
+)
+
+// writing is how many writes there were: before a reading begins.
+func (r *recollection) writing() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.writes
+}
+
+// recall fills in the subjects of refs that it remembers, with the generation, and
+// answers the positions of all others.
+func (r *recollection) recall(refs []tokens.Ref, view *tokens.View) (rest []int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	view.Generation = r.generation
+	good := time.Since(r.checked) < recallFor
+	var found map[*tokens.Subject]*tokens.Subject
+	for i := range refs {
+		ref := &refs[i]
+		n := name{ref.Realm, ref.User}
+		if !good || ref.Serial != "" || ref.Credential != "" {
+			rest = append(rest, i)
+			continue
+		}
+		known := r.users[n]
+		if known == nil {
+			if _, nobody := r.strangers[n]; !nobody {
+				rest = append(rest, i)
+			}
+			continue
+		}
+		// The same subject is the same pointer.
+		mine := found[known]
+		if mine == nil {
+			mine = copied(known)
+			if len(refs) > 1 {
+				if found == nil {
+					found = make(map[*tokens.Subject]*tokens.Subject, len(refs))
+				}
+				found[known] = mine
+			}
+		}
+		view.Subjects[i] = mine
+	}
+	return rest
+}
+
+// copied is a subject whose standing, and whose tokens' states and motions, may be
+// changed.
+func copied(s *tokens.Subject) *tokens.Subject {
+	return &tokens.Subject{User: s.User, Standing: s.Standing, Tokens: slices.Clone(s.Tokens)}
+}
+
+// note remembers what a reading found that began after so many writes.
+func (r *recollection) note(writes uint64, refs []tokens.Ref, view *tokens.View) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.emptied > writes {
+		return
+	}
+	r.generation = view.Generation
+	for i := range refs {
+		ref, s := &refs[i], view.Subjects[i]
+		n := name{ref.Realm, ref.User}
+		switch {
+		case ref.Serial != "" || ref.Credential != "":
+		case s == nil:
+			for old := range r.strangers { // any
+				if len(r.strangers) < maxStrangers {
+					break
+				}
+				delete(r.strangers, old)
+			}
+			r.strangers[n] = struct{}{}
+		case r.moved[s.User.ID] > writes:
+		default:
+			for id, old := range r.names { // any
+				if len(r.users) < maxRecalled {
+					break
+				}
+				delete(r.users, old)
+				delete(r.names, id)
+			}
+			kept := copied(s)
+			user := *s.User
+			kept.User = &user
+			r.users[n], r.names[s.User.ID] = kept, n
+		}
+	}
+}
+
+// follow brings what is remembered to where a commit of attempts has brought it.
+func (r *recollection) follow(p *plan) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.writes++
+	for i := range p.standings {
+		w := &p.standings[i]
+		r.move(w.UserID)
+		n, known := r.names[w.UserID]
+		if !known {
+			continue
+		}
+		was := r.users[n]
+		if was.Version != w.Expect {
+			r.drop(w.UserID)
+			continue
+		}
+		next := copied(was)
+		next.Standing = w.Next
+		r.users[n] = next
+	}
+	for i := range p.owned {
+		w := &p.owned[i]
+		n, known := r.names[w.UserID]
+		if !known {
+			continue
+		}
+		list := r.users[n].Tokens // its standing moved as well, so that this is a copy
+		k := slices.IndexFunc(list, func(t tokens.Token) bool { return t.ID == w.TokenID })
+		if k < 0 {
+			r.drop(w.UserID)
+			continue
+		}
+		m := &list[k].Motion
+		m.Last, m.Drift, m.UsedAt = w.Last, w.Drift, w.UsedAt
+	}
+}
+
+// move notes that a user moved.
+func (r *recollection) move(user int64) {
+	if len(r.moved) >= maxRecalled {
+		clear(r.moved)
+		r.emptied = r.writes // no reading that began before is noted
+	}
+	r.moved[user] = r.writes
+}
+
+func (r *recollection) drop(user int64) {
+	if n, known := r.names[user]; known {
+		delete(r.users, n)
+		delete(r.names, user)
+	}
+}
+
+// forget forgets users.
+func (r *recollection) forget(users []int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, id := range users {
+		r.drop(id)
+	}
+}
+
+// empty forgets everything: something else was written than attempts, or nobody
+// knows what, or the writer's connection is another one.
+func (r *recollection) empty() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.clear()
+}
+
+func (r *recollection) clear() {
+	r.writes++
+	r.emptied = r.writes
+	r.checked, r.version = time.Time{}, 0
+	r.users, r.names = make(map[name]*tokens.Subject), make(map[int64]name)
+	r.strangers, r.moved = make(map[name]struct{}), make(map[int64]uint64)
+}
+
+// check takes SQLite's data_version, as the writer's connection has it in its
+// transaction: it changes when, and only when, someone else has written. Then
+// everything is forgotten. It answers whether anything may have been recalled that
+// was not so any more.
+func (r *recollection) check(version int64) (stale bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.version != version {
+		stale = r.version != 0
+		r.clear()
+	}
+	r.version, r.checked = version, time.Now()
+	return stale
+}
