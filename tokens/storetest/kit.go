@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -175,6 +176,17 @@ func (k *kit) load(refs ...tokens.Ref) tokens.View {
 	}
 	if len(view.Subjects) != len(refs) {
 		k.Fatalf("Load answered %d subjects for %d refs", len(view.Subjects), len(refs))
+	}
+	// Attempts see the same, whatever a Store remembers.
+	for range 2 {
+		again, err := k.Recall(k.ctx, refs)
+		if err != nil {
+			k.Fatalf("Recall: %v", err)
+		}
+		again.Clock = view.Clock
+		if !reflect.DeepEqual(again, view) {
+			k.Fatalf("Recall answers\n%+v, and Load\n%+v", again, view)
+		}
 	}
 	return view
 }
