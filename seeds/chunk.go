@@ -65,8 +65,8 @@ func (c *chunk) add(r *Record, to *rsa.PublicKey) {
 	c.tokens = append(c.tokens, tokens.NewToken{
 		Serial: r.Serial, Type: r.Type, Algorithm: r.Algorithm, Digits: r.Digits, Period: r.Period,
 		Counter: r.Counter, Drift: r.drift(), Model: r.Model, PublicID: public, PrivateID: private,
-		Seed: c.arena[start:len(c.arena):len(c.arena)],
-		User: r.User, UserRealm: r.UserRealm,
+		Seed:    c.arena[start:len(c.arena):len(c.arena)],
+		Expires: r.Expires, User: r.User, UserRealm: r.UserRealm,
 	})
 	if r.Transported != nil {
 		n, t := &c.tokens[it.token], *r.Transported

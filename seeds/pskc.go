@@ -63,7 +63,7 @@ func (p *pskcReader) Next() (*Record, error) {
 		return nil, fmt.Errorf("reading the file: %w", err)
 	}
 	rec := &p.rec
-	*rec = Record{Line: k.Line, Key: k.Number, Serial: k.Serial, Model: deviceName(k.Manufacturer, k.Model), User: k.User, Err: k.Err}
+	*rec = Record{Line: k.Line, Key: k.Number, Serial: k.Serial, Model: deviceName(k.Manufacturer, k.Model), User: k.User, Expires: k.Expires, Err: k.Err}
 	if k.Err == nil {
 		p.fill(k)
 	}

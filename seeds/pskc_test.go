@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,6 +54,49 @@ func accepts(t *testing.T, core *tokens.Service, admin tokens.Principal, serial 
 	code := strings.TrimSpace(output(t, "", "oathtool", args...))
 	if r, err := core.Verify(ctx, admin, tokens.Attempt{User: user, Code: code, Transport: "http"}); err != nil || !r.Accept || r.Serial != serial {
 		t.Errorf("%s: oathtool's code is answered %+v, %v", serial, r, err)
+	}
+}
+
+// The end of a key's validity period is its token's expiry, also where the import
+// hands the token out, and is bound.
+func TestATokenIsRefusedFromTheEndOfItsValidityPeriodOn(t *testing.T) {
+	ctx := context.Background()
+	for _, assign := range []bool{false, true} {
+		var ahead atomic.Int64
+		core, admin := newCore(t, func(c *tokens.Config) {
+			c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+		})
+		end := time.Now().Add(24 * time.Hour).UTC().Truncate(time.Second)
+		file := strings.Replace(figure(t, 3), "<UserId>UID", "<Policy><ExpiryDate>"+end.Format(time.RFC3339)+"</ExpiryDate></Policy><UserId>UID", 1)
+		r, err := seeds.NewImporter(seeds.Service(core)).Import(ctx, admin, seeds.Options{Assign: assign, Create: assign}, strings.NewReader(file))
+		if err != nil || !r.Published || r.Created != 1 || !strings.Contains(fmt.Sprint(r.Notes), "validity period ends: 1, the first of them on "+end.Format("2006-01-02")) {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		got, err := core.ShowToken(ctx, admin, "", "987654321")
+		if err != nil || !got.Expires.Equal(end) {
+			t.Fatalf("it expires %v, %v", got.Expires, err)
+		}
+		user := got.Owner
+		if !assign {
+			user = "alice"
+			if _, err := core.AddUser(ctx, admin, "", user); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := core.Assign(ctx, admin, "", got.Serial, user); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for n, accept := range []bool{true, false} {
+			code := strings.TrimSpace(output(t, "", "oathtool", "-d8", "-c"+fmt.Sprint(n), "3132333435363738393031323334353637383930"))
+			if r, err := core.Verify(ctx, admin, tokens.Attempt{User: user, Code: code, Transport: "http"}); err != nil || r.Accept != accept {
+				t.Errorf("code %d: %+v, %v; want accept %v", n, r, err, accept)
+			}
+			ahead.Store(int64(time.Until(end)))
+		}
+		why, err := core.Why(ctx, admin, "", user, 1)
+		if err != nil || len(why) != 1 || why[0].Record.Reason != string(tokens.ReasonExpiredUsed) {
+			t.Errorf("why: %+v, %v", why, err)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 
 	"watchword/hsm"
@@ -37,6 +38,10 @@ type Record struct {
 	Drift     int    // TOTP: time steps that the token's clock is ahead
 	Origin    int64  // TOTP: Unix time that its time steps count from, on a multiple of Period; zero as RFC 6238 has it
 	Model     string // what the file says of manufacturer and model; may be empty
+
+	// Expires is when the file says that the token's key is not to be used any more;
+	// zero: never.
+	Expires time.Time
 
 	// User is whom the file names as the owner, and UserRealm where; they are a
 	// hint, and bind nobody unless the import is asked to.

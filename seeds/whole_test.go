@@ -26,7 +26,7 @@ func (f *firsts) Save(adminKey, _ string) error {
 }
 
 // newCore is the real core on SQLite and SoftHSM, and its administrator.
-func newCore(t *testing.T) (*tokens.Service, tokens.Principal) {
+func newCore(t *testing.T, edits ...func(*tokens.Config)) (*tokens.Service, tokens.Principal) {
 	t.Helper()
 	ctx := context.Background()
 	db, err := store.Open(ctx, "sqlite:"+filepath.Join(t.TempDir(), "watchword.db"), store.Options{})
@@ -40,7 +40,11 @@ func newCore(t *testing.T) (*tokens.Service, tokens.Principal) {
 	}
 	t.Cleanup(func() { keys.Close() })
 	var first firsts
-	core, err := tokens.Open(ctx, tokens.Config{Database: db, Custody: keys, Exclusive: true}, keys, &first)
+	cfg := tokens.Config{Database: db, Custody: keys, Exclusive: true}
+	for _, edit := range edits {
+		edit(&cfg)
+	}
+	core, err := tokens.Open(ctx, cfg, keys, &first)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -40,9 +40,10 @@ type NewToken struct {
 	Counter   uint64 // HOTP: the next one expected; YubicoOTP: the next session<<8|use
 	Drift     int    // TOTP: steps that the token's clock is ahead
 	Model     string
-	PublicID  string // YubicoOTP: modhex
-	PrivateID []byte // YubicoOTP: 6 bytes; wiped by Add
-	Seed      []byte // wiped by Add
+	Expires   time.Time // from then on the token is refused; zero: never
+	PublicID  string    // YubicoOTP: modhex
+	PrivateID []byte    // YubicoOTP: 6 bytes; wiped by Add
+	Seed      []byte    // wiped by Add
 
 	// Transported is the seed as its vendor encrypted it to TransportKey (nil: to
 	// the newest transport key), instead of Seed.
@@ -446,6 +447,10 @@ func (n *NewToken) token(realm string, batch int64, now time.Time) (Token, error
 	t := Token{
 		Realm: realm, Serial: n.Serial, Type: n.Type, Algorithm: n.Algorithm, Digits: n.Digits, Period: n.Period,
 		State: Imported, Model: n.Model, Batch: batch, Created: now, Motion: Motion{Version: 1, Last: -1, Drift: n.Drift},
+	}
+	var err error
+	if t.Expires, err = expiry(n.Expires); err != nil {
+		return t, err
 	}
 	if n.Type == HOTP {
 		if n.Counter > maxFactor {

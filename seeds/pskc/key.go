@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // The names of the algorithms that Key.Algorithm can be (RFC 6030, sections
@@ -48,6 +49,11 @@ type Key struct {
 	// Err says why the key cannot be used, without any secret; the other fields
 	// then hold what could be read.
 	Err error
+
+	// Expires is the end of the key's validity period, or of its device's if that
+	// comes before: from then on nobody may use it. It is zero if the file says none,
+	// and for one that is over already and was read all the same.
+	Expires time.Time
 
 	expired bool
 }

@@ -100,7 +100,8 @@ func (r *Reader) pinPolicy(n *node) error {
 
 // valid checks the validity period that n states: RFC 6030, section 5, wants a
 // key used between its dates only, both included. A key whose period is over is
-// let through where the options say so, and counted.
+// let through where the options say so, and counted. An end that is still to come
+// goes with the key.
 func (r *Reader) valid(n *node, what string) error {
 	if n == nil {
 		return nil
@@ -132,6 +133,8 @@ func (r *Reader) valid(n *node, what string) error {
 		return fmt.Errorf("%s expired on %s; --partial imports it all the same", what, end.Format(day))
 	case !start.IsZero() && now.Before(start):
 		return fmt.Errorf("%s may not be used before %s; import it then", what, start.Format(day))
+	case !end.IsZero() && (r.key.Expires.IsZero() || end.Before(r.key.Expires)):
+		r.key.Expires = end
 	}
 	return nil
 }

@@ -61,6 +61,8 @@ type Reader struct {
 	digests      int // seeds in clear with a digest
 	expired      int
 	firstExpired string
+	ends         int // keys whose validity period is still to end
+	firstEnd     time.Time
 	pins         []string
 	morePINs     int
 	pinOwners    map[string]string // keys by the id of their PIN
@@ -124,7 +126,10 @@ func (r *Reader) Notes() []string {
 		add("Further key packages that are PINs of other keys and were left out: %d.", r.morePINs)
 	}
 	if r.expired > 0 {
-		add("Keys whose validity period is over, read all the same: %d, the first of them of %s. The period is not enforced later: revoke what should not be used.", r.expired, r.firstExpired)
+		add("Keys whose validity period is over, read all the same: %d, the first of them of %s. Their tokens get no expiry: revoke what should not be used.", r.expired, r.firstExpired)
+	}
+	if r.ends > 0 {
+		add("Keys whose validity period ends: %d, the first of them on %s. Their tokens expire then, and are refused from then on; where the file means something else by it, such as the warranty, set another expiry or none.", r.ends, r.firstEnd.Format("2006-01-02"))
 	}
 	if r.vault.overPlain > 0 {
 		add("Values whose MAC is over the plaintext, as in drafts of RFC 6030, instead of the ciphertext: %d. Each was right.", r.vault.overPlain)
@@ -223,6 +228,10 @@ func (r *Reader) take(n *node) (found bool, err error) {
 		r.key.wipe()
 		r.key.Secret, r.key.Encrypted = r.key.Secret[:0], nil
 		r.key.Err = err
+	case !r.key.Expires.IsZero():
+		if r.ends++; r.ends == 1 || r.key.Expires.Before(r.firstEnd) {
+			r.firstEnd = r.key.Expires
+		}
 	}
 	return true, nil
 }

@@ -236,6 +236,48 @@ func TestExpiredKeyIsReadIfAllowed(t *testing.T) {
 	}
 }
 
+// The end of a validity period that is still to come goes with the key: of several
+// the first. One that is over, and read all the same, does not.
+func TestValidityPeriodGoesWithTheKey(t *testing.T) {
+	key := func(serial, device, rule string) string {
+		p := strings.Replace(keyPackage(serial, hotpURI, eight, plainSeed), "</Data>", "</Data><Policy>"+rule+"</Policy>", 1)
+		return strings.Replace(p, "</DeviceInfo>", device+"</DeviceInfo>", 1)
+	}
+	end := func(day string) string { return "<ExpiryDate>" + day + "</ExpiryDate>" }
+	file := wrapXML("",
+		key("A1", "", ""),
+		key("A2", "", end("2030-01-01T10:00:00+02:00")),
+		key("A3", end("2031-12-31"), ""),
+		key("A4", end("2029-06-01T00:00:00Z"), end("2030-01-01T00:00:00Z")),
+		key("A5", end("2030-01-01T00:00:00Z"), end("2029-06-01T00:00:00Z")),
+		key("A6", "", end("2006-05-31T00:00:00Z")),
+		key("A7", end("2006-05-31T00:00:00Z"), end("2028-01-01T00:00:00Z")),
+	)
+	want := []string{
+		"A1 0001-01-01T00:00:00Z", "A2 2030-01-01T08:00:00Z", "A3 2031-12-31T23:59:59.999999999Z", "A4 2029-06-01T00:00:00Z", "A5 2029-06-01T00:00:00Z",
+		"A6 0001-01-01T00:00:00Z", "A7 2028-01-01T00:00:00Z",
+	}
+	r := NewReader(strings.NewReader(file), Options{Now: time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC), AllowExpired: true})
+	defer r.Close()
+	var got []string
+	for {
+		k, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil || k.Err != nil {
+			t.Fatal(err, k)
+		}
+		got = append(got, k.Serial+" "+k.Expires.Format(time.RFC3339Nano))
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if notes := fmt.Sprint(r.Notes()); !strings.Contains(notes, "validity period ends: 5, the first of them on 2028-01-01") || !strings.Contains(notes, "is over, read all the same: 2") {
+		t.Error(notes)
+	}
+}
+
 func TestPINIsLeftOutAndNamed(t *testing.T) {
 	var list []string
 	for i := range 15 {
