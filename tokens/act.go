@@ -55,6 +55,15 @@ func (d *deed) moves(from, to State) {
 // perform authorises an act and does it, with its records. The deed's token has
 // what listings have, too.
 func (s *Service) perform(ctx context.Context, p Principal, a act) (deed, error) {
+	d, err := s.enact(ctx, p, a)
+	if err == nil {
+		s.listing(ctx, &d.token)
+	}
+	return d, err
+}
+
+// enact is perform for whom the token itself does not interest.
+func (s *Service) enact(ctx context.Context, p Principal, a act) (deed, error) {
 	var d deed
 	err := s.changes(ctx, p, a.action, a.event, a.refs, func(found []*Subject, c *Change, e *audit.Event) ([]audit.Event, error) {
 		d = deed{principal: p, found: found, change: c, event: e}
@@ -67,7 +76,6 @@ func (s *Service) perform(ctx context.Context, p Principal, a act) (deed, error)
 	if err != nil {
 		return deed{}, err
 	}
-	s.listing(ctx, &d.token)
 	return d, nil
 }
 

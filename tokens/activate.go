@@ -65,14 +65,14 @@ func (s *Service) activate(ctx context.Context, d *deed, serial, code1, code2 st
 	case t.State != Pending || sub.User == nil || !t.showsCodes():
 		return fmt.Errorf("%w: token %s is %s, and waits for no codes", ErrState, serial, t.State)
 	case sub.User.State != UserEnabled:
-		return fmt.Errorf("%w: user %s is disabled", ErrState, sub.User.Name)
+		return saying(sayDisabled, fmt.Errorf("%w: user %s is disabled", ErrState, sub.User.Name))
 	case t.expired(now):
 		return fmt.Errorf("%w: token %s expired on %s", ErrState, serial, t.Expires.Format("2006-01-02"))
 	case sub.Locked:
-		return fmt.Errorf("%w: %s is locked; unlock the user first", ErrState, sub.User.Name)
+		return saying(sayLocked, fmt.Errorf("%w: %s is locked; unlock the user first", ErrState, sub.User.Name))
 	case s.cfg.Throttle.throttled(&sub.Standing, p.client(), now):
 		d.event.Reason = string(ReasonThrottled)
-		return fmt.Errorf("%w: too many failures; wait, or unlock the user", ErrState)
+		return saying(sayThrottled, fmt.Errorf("%w: too many failures; wait, or unlock the user", ErrState))
 	case t.Type == TOTP && s.skewed.Load():
 		return fmt.Errorf("%w: the clocks of server and database differ", ErrUnavailable)
 	}

@@ -74,7 +74,7 @@ func (s *Service) mayEnrol(ctx context.Context, sub *Subject) error {
 	case err != nil:
 		return err
 	case sub.User.State != UserEnabled:
-		return fmt.Errorf("%w: user %s is disabled", ErrState, sub.User.Name)
+		return saying(sayDisabled, fmt.Errorf("%w: user %s is disabled", ErrState, sub.User.Name))
 	}
 	if err := sub.mayHold(&rules, 1); err != nil {
 		return fmt.Errorf("%w; revoke one first", err)

@@ -41,7 +41,7 @@ func (s *Service) Assign(ctx context.Context, p Principal, realm, serial, user s
 				d.unchanged(t)
 				return nil
 			case sub.User != nil:
-				return fmt.Errorf("%w: token %s belongs to %s; unassign it first", ErrState, serial, sub.User.Name)
+				return saying(sayTaken, fmt.Errorf("%w: token %s belongs to %s; unassign it first", ErrState, serial, sub.User.Name))
 			}
 			rules, err := s.rulesOf(ctx, realm)
 			if err != nil {
@@ -100,7 +100,7 @@ func (s *Subject) counted() int {
 // mayHold says why a user can hold no n tokens more, or nil.
 func (s *Subject) mayHold(rules *Rules, n int) error {
 	if held := s.counted(); held+n > rules.MaxTokens {
-		return fmt.Errorf("%w: %s holds %d tokens already, the most a user can", ErrState, s.User.Name, held)
+		return saying(sayFull, fmt.Errorf("%w: %s holds %d tokens already, the most a user can", ErrState, s.User.Name, held))
 	}
 	return nil
 }
@@ -122,7 +122,7 @@ func takeBack(t, next *Token, _ string) error {
 	case t.State == Imported:
 		return nil
 	case t.State == Revoked:
-		return fmt.Errorf("%w: token %s is revoked, which is final", ErrState, t.Serial)
+		return saying(sayEnded, fmt.Errorf("%w: token %s is revoked, which is final", ErrState, t.Serial))
 	case t.soft():
 		return fmt.Errorf("%w: token %s is a software token, whose seed %s keeps; revoke it", ErrState, t.Serial, t.Owner)
 	case t.passcode():
@@ -179,8 +179,12 @@ func resume(t, next *Token, reason string) error {
 			return fmt.Errorf("%w: token %s is a passcode that was lost, which somebody may have copied; make another one", ErrState, t.Serial)
 		}
 		if strings.TrimSpace(reason) == "" {
-			return fmt.Errorf("%w: token %s was lost; say in a reason how it came back", ErrInvalid, t.Serial)
+			return saying(sayHow, fmt.Errorf("%w: token %s was lost; say in a reason how it came back", ErrInvalid, t.Serial))
 		}
+	case Revoked:
+		return saying(sayEnded, fmt.Errorf("%w: token %s is revoked, which is final", ErrState, t.Serial))
+	case Pending:
+		return saying(sayCodes, fmt.Errorf("%w: token %s waits for two codes: activate it with them", ErrState, t.Serial))
 	default:
 		return fmt.Errorf("%w: token %s is %s; only a suspended or lost token can be resumed", ErrState, t.Serial, t.State)
 	}
@@ -349,7 +353,7 @@ func (s *Service) expiring(realm, serial string, at time.Time) act {
 			}
 			switch {
 			case t.State == Revoked:
-				return fmt.Errorf("%w: token %s is revoked, which is final", ErrState, serial)
+				return saying(sayEnded, fmt.Errorf("%w: token %s is revoked, which is final", ErrState, serial))
 			case t.Type == Temporary:
 				return fmt.Errorf("%w: token %s is a temporary passcode, which ends when it was made to; make another one", ErrState, serial)
 			case t.Expires.Equal(at):

@@ -184,6 +184,13 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 			}
 			return err
 		},
+		"Bulk": func(p tokens.Principal) error {
+			r, err := h.Bulk(ctx, p, tokens.BulkRequest{Realm: "corp", Act: "suspend", Serials: []string{"C1"}}, func(tokens.BulkItem) error { return nil })
+			if err == nil && r.Done+r.Unchanged != 1 {
+				return fmt.Errorf("%+v", r)
+			}
+			return err
+		},
 		"Invite": func(p tokens.Principal) error {
 			_, _, err := h.Invite(ctx, p, tokens.NewInvitation{Realm: "corp", User: "carol"})
 			return err
@@ -347,7 +354,7 @@ func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
 		"AddKey": policy.KeyAdd, "DeleteKey": policy.KeyDelete,
 		"VerifyKey": policy.Verify, "RefuseLogin": policy.Verify, "LoginHolder": policy.Verify, "KeyHolder": policy.KeyEnrol,
 		"EnrolKey": policy.KeyEnrol, "RefuseKey": policy.KeyEnrol, "EnrolSoft": policy.TokenEnrol, "ConfirmSoft": policy.TokenConfirm,
-		"Activate": policy.TokenActivate, "SetExpiry": policy.TokenExpire, "Annotate": policy.TokenNote, "Replace": policy.TokenReplace,
+		"Activate": policy.TokenActivate, "SetExpiry": policy.TokenExpire, "Annotate": policy.TokenNote, "Replace": policy.TokenReplace, "Bulk": policy.TokenBulk,
 		"Invite": policy.InviteAdd, "Invitations": policy.InviteList, "SetGroups": policy.UserGroups, "UserGroups": policy.UserShow,
 		"PutSealed": policy.FIDORules, "Rules": policy.RealmShow, "SetRules": policy.RealmRules, "DropRules": policy.RealmRules,
 		"PutDocument": policy.FIDORules, "May": policy.FIDORules, "Allow": policy.FIDOShow, "Statement": policy.Verify,

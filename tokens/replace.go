@@ -81,7 +81,7 @@ func (s *Service) replace(ctx context.Context, d *deed, realm, serial, by string
 	case t.passcode():
 		return Token{}, fmt.Errorf("%w: token %s is a passcode: make another one, which ends this", ErrState, serial)
 	case holder.User != nil:
-		return Token{}, fmt.Errorf("%w: token %s belongs to %s; unassign it first", ErrState, by, holder.User.Name)
+		return Token{}, saying(sayTaken, fmt.Errorf("%w: token %s belongs to %s; unassign it first", ErrState, by, holder.User.Name))
 	}
 	rules, err := s.rulesOf(ctx, realm)
 	if err != nil {

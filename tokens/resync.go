@@ -45,14 +45,14 @@ func (s *Service) Resync(ctx context.Context, p Principal, realm, serial, code1,
 			}
 			switch {
 			case t.State == Pending:
-				return fmt.Errorf("%w: token %s waits for two codes: activate it with them", ErrState, serial)
+				return saying(sayCodes, fmt.Errorf("%w: token %s waits for two codes: activate it with them", ErrState, serial))
 			case t.State == Lost || t.State == Revoked:
 				return fmt.Errorf("%w: token %s is %s", ErrState, serial, t.State)
 			case sub.User != nil && sub.Locked:
-				return fmt.Errorf("%w: %s is locked; unlock the user first", ErrState, sub.User.Name)
+				return saying(sayLocked, fmt.Errorf("%w: %s is locked; unlock the user first", ErrState, sub.User.Name))
 			case sub.User != nil && s.cfg.Throttle.throttled(&sub.Standing, p.client(), now):
 				e.Reason = string(ReasonThrottled)
-				return fmt.Errorf("%w: too many failures; wait, or unlock the user", ErrState)
+				return saying(sayThrottled, fmt.Errorf("%w: too many failures; wait, or unlock the user", ErrState))
 			case t.Type == TOTP && s.skewed.Load():
 				return fmt.Errorf("%w: the clocks of server and database differ", ErrUnavailable)
 			}
