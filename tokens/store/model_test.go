@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -121,12 +122,107 @@ func walk(t *testing.T, r *rapid.T, db *store.DB) {
 
 	r.Repeat(map[string]func(*rapid.T){
 		"newUser": func(r *rapid.T) {
-			name := user.Draw(r, "user")
+			name, profile, due := user.Draw(r, "user"), drawProfile(r), rapid.Bool().Draw(r, "due")
 			w.commit("user.add", func(tokens.Database, int) *tokens.Change {
 				return &tokens.Change{NewUsers: []tokens.NewUser{{User: &tokens.User{
-					Realm: "default", Name: name, Key: name, State: tokens.UserEnabled, Created: w.clock,
+					Realm: "default", Name: name, Key: name, State: tokens.UserEnabled, PINDue: due, Created: w.clock, Profile: profile,
 				}}}}
 			})
+		},
+		"profiles": func(r *rapid.T) { // of several at once, who may exchange their ids
+			names := rapid.SliceOfNDistinct(user, 1, 3, rapid.ID[string]).Draw(r, "users")
+			wrong, due, fresh := off.Draw(r, "off"), rapid.Bool().Draw(r, "due"), user.Draw(r, "new")
+			var profiles []tokens.Profile
+			for range names {
+				profiles = append(profiles, drawProfile(r))
+			}
+			addsOne, added := rapid.Bool().Draw(r, "adds one"), drawProfile(r)
+			w.commit("user.edit", func(db tokens.Database, _ int) *tokens.Change {
+				c := &tokens.Change{}
+				for i, name := range names {
+					s := subjectOf(w, db, ref(name))
+					if s == nil {
+						continue
+					}
+					write := move(s)[0]
+					if i == 0 && write.Expect+wrong >= 1 {
+						write.Expect, write.Next.Version = write.Expect+wrong, write.Next.Version+wrong
+					}
+					c.Standings = append(c.Standings, write)
+					c.Profiles = append(c.Profiles, tokens.ProfileWrite{UserID: s.User.ID, Profile: profiles[i]})
+					u := *s.User
+					u.PINDue = due
+					c.Users = append(c.Users, u)
+				}
+				if addsOne {
+					c.NewUsers = []tokens.NewUser{{User: &tokens.User{Realm: "default", Name: fresh, Key: fresh, State: tokens.UserEnabled, Created: w.clock, Profile: added}}}
+				}
+				return c
+			})
+		},
+		"notes": func(r *rapid.T) {
+			list := rapid.SliceOfNDistinct(serial, 1, 3, rapid.ID[string]).Draw(r, "serials")
+			tag := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c", "d"}), 0, 2)
+			var writes []tokens.NoteWrite
+			for range list {
+				n := tokens.NoteWrite{Add: tag.Draw(r, "add"), Drop: tag.Draw(r, "drop")}
+				if text := rapid.SampledFrom([]string{"none", "", "one", "two"}).Draw(r, "note"); text != "none" {
+					n.Note = &text
+				}
+				writes = append(writes, n)
+			}
+			w.commit("token.note", func(db tokens.Database, side int) *tokens.Change {
+				c := &tokens.Change{}
+				for i, serial := range list {
+					n := writes[i]
+					if s := subjectOf(w, db, tokens.Ref{Realm: "default", Serial: serial}); s != nil {
+						n.TokenID = s.Tokens[slices.IndexFunc(s.Tokens, func(t tokens.Token) bool { return t.Serial == serial })].ID
+					} else {
+						n.TokenID = 1<<40 + int64(i)
+					}
+					c.Notes = append(c.Notes, n)
+				}
+				slices.Reverse(c.Notes)
+				return c
+			})
+		},
+		"passcodes": func(r *rapid.T) {
+			what, owner, wrong := serial.Draw(r, "serial"), user.Draw(r, "user"), off.Draw(r, "off")
+			typ := rapid.SampledFrom([]tokens.Type{tokens.Recovery, tokens.Temporary, tokens.TOTP}).Draw(r, "type")
+			n, uses, size := rapid.IntRange(0, 3).Draw(r, "codes"), rapid.IntRange(0, 3).Draw(r, "uses"), rapid.SampledFrom([]int{32, 32, 32, 31}).Draw(r, "size")
+			expires := drawTime(w, r)
+			w.commit("user.passcode", func(db tokens.Database, _ int) *tokens.Change {
+				s := subjectOf(w, db, ref(owner))
+				if s == nil {
+					return &tokens.Change{}
+				}
+				t := tokens.Token{
+					Realm: "default", Serial: what, Type: typ, State: tokens.Active, OwnerID: s.User.ID, Created: w.clock,
+					Uses: uses, Expires: expires, Assigned: expires, Binding: []byte{7},
+				}
+				for i := range n {
+					t.Passcodes = append(t.Passcodes, bytes.Repeat([]byte{byte(i)}, size))
+				}
+				c := &tokens.Change{Standings: move(s), NewTokens: []*tokens.Token{&t}}
+				c.Standings[0].Expect = max(1, s.Version+wrong)
+				c.Standings[0].Next.Version = c.Standings[0].Expect + 1
+				return c
+			})
+		},
+		"undo": func(r *rapid.T) {
+			if len(w.batch) == 0 {
+				r.Skip()
+			}
+			ids := rapid.SampledFrom(w.batch).Draw(r, "batch")
+			var got [2]string
+			for side, db := range w.both() {
+				n, last, err := db.Remove(context.Background(), ids[side], 0, 10, w.clock)
+				tally, terr := db.Tally(context.Background(), ids[side])
+				got[side] = fmt.Sprint(n, last == 0, kind(err), tally, terr)
+			}
+			if got[0] != got[1] {
+				r.Fatalf("Remove: the database says %s, memory %s", got[0], got[1])
+			}
 		},
 		"begin": func(r *rapid.T) {
 			var ids [2]int64
@@ -146,7 +242,7 @@ func walk(t *testing.T, r *rapid.T, db *store.DB) {
 			var list []tokens.Token
 			for _, s := range rapid.SliceOfN(serial, 1, 4).Draw(r, "serials") {
 				t := sampleToken(s)
-				t.Created, t.Last = w.clock, rapid.Int64Range(-1, 3).Draw(r, "last")
+				t.Created, t.Last, t.Expires = w.clock, rapid.Int64Range(-1, 3).Draw(r, "last"), drawTime(w, r)
 				list = append(list, t)
 			}
 			var got [2]string
@@ -214,6 +310,8 @@ func walk(t *testing.T, r *rapid.T, db *store.DB) {
 		"give": func(r *rapid.T) { // assign, unassign, move, revoke
 			to, what, wrong := user.Draw(r, "user"), serial.Draw(r, "serial"), off.Draw(r, "off")
 			state := rapid.SampledFrom([]tokens.State{tokens.Active, tokens.Active, tokens.Imported, tokens.Lost, tokens.Revoked}).Draw(r, "state")
+			expires, says, at := drawTime(w, r), rapid.Bool().Draw(r, "says when"), drawTime(w, r)
+			moves, last := rapid.Bool().Draw(r, "moves"), rapid.Int64Range(-1, 8).Draw(r, "last")
 			w.commit("token.assign", func(db tokens.Database, _ int) *tokens.Change {
 				s := subjectOf(w, db, tokens.Ref{Realm: "default", Serial: what})
 				if s == nil {
@@ -237,7 +335,18 @@ func walk(t *testing.T, r *rapid.T, db *store.DB) {
 				if state == tokens.Revoked {
 					t.Wrapped.Blob = nil
 				}
+				t.Expires = expires
 				c.Tokens = []tokens.TokenWrite{{Token: t, Expect: max(1, t.Version+wrong)}}
+				if says {
+					c.Tokens[0].Assigned = &at
+				}
+				if moves {
+					m := tokens.MotionWrite{TokenID: t.ID, UserID: t.OwnerID, Last: last}
+					if s.User != nil {
+						m.UserID = s.User.ID // the old owner's, rather than the new one's
+					}
+					c.Motions = []tokens.MotionWrite{m}
+				}
 				return c
 			})
 		},
@@ -342,6 +451,23 @@ func walk(t *testing.T, r *rapid.T, db *store.DB) {
 	})
 }
 
+// drawProfile is mostly one that others have, too.
+func drawProfile(r *rapid.T) tokens.Profile {
+	p := tokens.Profile{External: rapid.SampledFrom([]string{"", "x", "y", "z"}).Draw(r, "external")}
+	if rapid.Bool().Draw(r, "attributes") {
+		p.Mail, p.Attributes = "a@b.example", map[string]string{"a": p.External, "b": "é\n"}
+	}
+	return p
+}
+
+// drawTime is mostly none.
+func drawTime(w *twin, r *rapid.T) time.Time {
+	if n := rapid.IntRange(-3, 3).Draw(r, "when"); n > 0 {
+		return w.clock.Add(time.Duration(n) * time.Hour)
+	}
+	return time.Time{}
+}
+
 var (
 	documents   = []string{"fido.mds", "fido.rules"}
 	invitations = []string{"i1", "i2"}
@@ -367,7 +493,8 @@ func (w *twin) compare(users []string) {
 		}
 		say := func(v ...any) { seen[side] += fmt.Sprintln(v...) }
 		token := func(t tokens.Token) string {
-			return fmt.Sprint(t.Serial, t.State, t.Owner, batches[t.Batch], t.Wrapped, t.Binding, t.Motion, t.Created, t.Batch == 0, credentialOf(&t))
+			return fmt.Sprint(t.Serial, t.State, t.Owner, batches[t.Batch], t.Wrapped, t.Binding, t.Motion, t.Created, t.Batch == 0, credentialOf(&t),
+				t.Expires, t.Assigned, t.Note, t.Tags, t.Passcodes, t.Uses)
 		}
 		var refs []tokens.Ref
 		for _, name := range users {
@@ -391,7 +518,7 @@ func (w *twin) compare(users []string) {
 			}
 			say(i, slices.Index(view.Subjects, s), s.Standing)
 			if s.User != nil {
-				say(s.User.Key, s.User.State, s.User.Created)
+				say(s.User.Key, s.User.State, s.User.Created, s.User.PINDue, s.User.Profile)
 			}
 			for _, t := range s.Tokens {
 				say(token(t))
@@ -405,7 +532,7 @@ func (w *twin) compare(users []string) {
 		entries, _, err := db.Users(ctx, tokens.UserQuery{Limit: 100})
 		say(err)
 		for _, u := range entries {
-			say(u.Key, u.Standing, u.Tokens)
+			say(u.Key, u.Standing, u.Tokens, u.PINDue, u.Profile)
 		}
 		registry, err := db.Registry(ctx)
 		say(registry.Clients, registry.Generation-view.Generation, err)

@@ -411,3 +411,41 @@ func TestANodeOfTheFirstVersionGoesOn(t *testing.T) {
 		t.Errorf("the token is at %d", last)
 	}
 }
+
+// Nor is one of the second version, whose statements know nothing of what is new:
+// they leave it as it is.
+func TestANodeOfTheSecondVersionGoesOn(t *testing.T) {
+	ctx := context.Background()
+	url := storetest.Postgres(t)
+	db := openMigrated(t, url)
+	w := alice(t, db)
+	lives(t, w)
+	before, noted := subject(t, db, tokens.Ref{Realm: "default", User: "alice"}), listed(t, db, "A1")
+	raw := rawPostgres(t, url)
+	for _, statement := range []string{
+		`UPDATE tokens SET state = 'suspended', owner_id = owner_id, mechanism = 'aes-kwp', kek = 1, hash = 1, seed_len = 20, blob = blob, binding = '\x09'
+			WHERE serial = 'A1'`,
+		`UPDATE users SET state = 'enabled', pin_salt = NULL, pin_mac = NULL WHERE key = 'alice'`,
+		`INSERT INTO users (realm, key, name, state, pin_salt, pin_mac, created) VALUES ('default', 'bob', 'bob', 'enabled', NULL, NULL, 1)`,
+		`INSERT INTO standings (user_id, version) SELECT id, 1 FROM users WHERE key = 'bob'`,
+		`INSERT INTO tokens (batch, realm, serial, type, algorithm, digits, period, state, model, created, mechanism, kek, hash, seed_len, blob,
+				binding, last0, drift0, hint, public_id, private_mac, owner_id, credential, credential_key)
+			SELECT 0, 'default', 'S1', 'totp', 1, 6, 30, 'pending', '', 1, 'aes-kwp', 1, 1, 20, '\x01', '\x01', -1, 0, '', NULL, NULL, id, NULL, NULL
+			FROM users WHERE key = 'bob'`,
+	} {
+		if _, err := raw.ExecContext(ctx, statement); err != nil {
+			t.Fatal(err)
+		}
+	}
+	after := subject(t, db, tokens.Ref{Realm: "default", User: "alice"})
+	if !after.User.PINDue || after.Tokens[0].Expires != before.Tokens[0].Expires || !reflect.DeepEqual(after.Tokens[1].Passcodes, before.Tokens[1].Passcodes) {
+		t.Errorf("alice is %+v and holds %+v", after.User, after.Tokens)
+	}
+	if got := listed(t, db, "A1"); got.State != tokens.Suspended || got.Note != noted.Note || !slices.Equal(got.Tags, noted.Tags) {
+		t.Errorf("the token is listed as %+v", got)
+	}
+	bob := subject(t, db, tokens.Ref{Realm: "default", User: "bob"})
+	if bob.User.PINDue || len(bob.Tokens) != 1 || !bob.Tokens[0].Expires.IsZero() || bob.Tokens[0].Passcodes != nil || bob.Tokens[0].Uses != 0 {
+		t.Errorf("bob is %+v and holds %+v", bob.User, bob.Tokens)
+	}
+}
