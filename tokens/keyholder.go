@@ -2,6 +2,8 @@ package tokens
 
 import (
 	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -154,21 +156,23 @@ var decoyKinds = []struct {
 }
 
 // decoyKeys are the credentials of a user who has none: one, or for one in eight
-// names two.
+// names two. The HSM makes one secret of the name, from which they are expanded as
+// HKDF does (RFC 5869, section 2.3).
 func (s *Service) decoyKeys(ctx context.Context, realm, user, rpID string) ([]HeldKey, error) {
-	message := func(part byte) []byte {
-		b := []byte("watchword-decoy-1\x00")
-		for _, text := range []string{realm, user, rpID} {
-			b = binary.BigEndian.AppendUint32(b, uint32(len(text)))
-			b = append(b, text...)
-		}
-		return append(b, part)
+	b := []byte("watchword-decoy-1\x00")
+	for _, text := range []string{realm, user, rpID} {
+		b = binary.BigEndian.AppendUint32(b, uint32(len(text)))
+		b = append(b, text...)
 	}
-	macs, err := s.custody.MAC(ctx, hsm.KeyBinding, message(0), message(1), message(2), message(3), message(4))
+	macs, err := s.custody.MAC(ctx, hsm.KeyBinding, b)
 	if err != nil {
 		return nil, translate(err)
 	}
-	choice := macs[0]
+	made, err := hkdf.Expand(sha256.New, macs[0], "credentials", 3+2*64)
+	if err != nil {
+		return nil, fmt.Errorf("make up credentials: %w", err)
+	}
+	choice, ids := made[:3], made[3:]
 	list := make([]HeldKey, 0, 2)
 	for i := range 2 {
 		if i == 1 && choice[2] >= 32 {
@@ -176,8 +180,7 @@ func (s *Service) decoyKeys(ctx context.Context, realm, user, rpID string) ([]He
 		}
 		for _, kind := range decoyKinds {
 			if int(choice[i]) < kind.upTo {
-				id := append(append([]byte(nil), macs[1+2*i]...), macs[2+2*i]...)
-				list = append(list, HeldKey{ID: id[:kind.size], Transports: kind.transports})
+				list = append(list, HeldKey{ID: ids[64*i : 64*i+kind.size], Transports: kind.transports})
 				break
 			}
 		}
