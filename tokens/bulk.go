@@ -245,19 +245,19 @@ func (b *bulk) named(ctx context.Context, serials []string, f func(BulkItem) err
 func (b *bulk) selected(ctx context.Context, f func(BulkItem) error) error {
 	q := b.query
 	for {
-		list, err := b.s.db.Tokens(ctx, q)
+		list, next, err := b.s.db.Tokens(ctx, q)
 		if err != nil {
 			return unavailable(err)
 		}
 		for i := range list {
-			q.After = list[i].ID
 			if err := b.one(ctx, list[i].Serial, &list[i], f); err != nil {
 				return err
 			}
 		}
-		if len(list) < q.Limit {
+		if next == 0 {
 			return nil
 		}
+		q.After = next
 	}
 }
 

@@ -113,16 +113,22 @@ func (s *Service) replace(ctx context.Context, d *deed, realm, serial, by string
 
 // replaced answers whose token was replaced by another, as the audit says, or "".
 func (s *Service) replaced(ctx context.Context, realm, serial, by string) (user string, err error) {
-	list, _, err := s.db.Records(ctx, RecordQuery{Realm: realm, Serial: serial, Action: string(policy.TokenReplace), Outcome: "ok", Limit: 10})
-	if err != nil {
-		return "", unavailable(err)
-	}
-	for i := range list {
-		for _, f := range list[i].Detail {
-			if f.Name == fieldBy && f.Value == by && list[i].Reason != string(ReasonUnchanged) {
-				return list[i].User, nil
+	q := RecordQuery{Realm: realm, Serial: serial, Action: string(policy.TokenReplace), Outcome: "ok", Limit: 100}
+	for {
+		list, next, err := s.db.Records(ctx, q)
+		if err != nil {
+			return "", unavailable(err)
+		}
+		for i := range list {
+			for _, f := range list[i].Detail {
+				if f.Name == fieldBy && f.Value == by && list[i].Reason != string(ReasonUnchanged) {
+					return list[i].User, nil
+				}
 			}
 		}
+		if next == 0 {
+			return "", nil
+		}
+		q.Before = next
 	}
-	return "", nil
 }
