@@ -1,0 +1,215 @@
+package api
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// totpOf asks oathtool for the code of a base32 secret.
+func totpOf(t *testing.T, secret string, at time.Time, args ...string) string {
+	t.Helper()
+	args = append(args, "-b", "--now", at.UTC().Format("2006-01-02 15:04:05 UTC"), secret)
+	out, err := exec.Command("oathtool", args...).Output()
+	if err != nil {
+		t.Fatalf("oathtool: %v", err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// items are those of a listing, by one of their members.
+func (w *whole) items(path, member string) []string {
+	w.t.Helper()
+	var list []string
+	for _, i := range w.call("GET", path, "", 200)["items"].([]any) {
+		list = append(list, fmt.Sprint(i.(map[string]any)[member]))
+	}
+	return list
+}
+
+func TestAUserHasAProfile(t *testing.T) {
+	w := newWhole(t)
+	got := w.call("POST", "/v1/users", `{"name":"alice","display":"Alice Example","mail":"alice@example.com","external_id":"4711","groups":["Staff"],"attributes":{"site":"Berlin","desk":"12"}}`, 201)
+	if got["display"] != "Alice Example" || fmt.Sprint(got["groups"]) != "[staff]" || fmt.Sprint(got["attributes"]) != "map[desk:12 site:Berlin]" {
+		t.Errorf("made: %v", got)
+	}
+	w.call("POST", "/v1/users", `{"name":"bob","external_id":"4711"}`, 409)
+	w.call("POST", "/v1/users", `{"name":"bob","mail":"no address"}`, 400)
+	w.call("POST", "/v1/users", `{"name":"bob"}`, 201)
+	got = w.call("PATCH", "/v1/users/alice", `{"mail":"","attributes":{"site":"Bonn","desk":null}}`, 200)
+	if got["mail"] != nil || got["display"] != "Alice Example" || fmt.Sprint(got["attributes"]) != "map[site:Bonn]" {
+		t.Errorf("edited: %v", got)
+	}
+	if got = w.call("GET", "/v1/users/alice", "", 200); got["external_id"] != "4711" || fmt.Sprint(got["groups"]) != "[staff]" {
+		t.Errorf("shown: %v", got)
+	}
+	for query, want := range map[string]string{"external_id=4711": "[alice]", "external_id=47": "[]", "group=STAFF": "[alice]", "group=board": "[]"} {
+		if list := w.items("/v1/users?"+query, "name"); fmt.Sprint(list) != want {
+			t.Errorf("%s: %v", query, list)
+		}
+	}
+}
+
+func TestASoftwareTokenIsMadeAndActivated(t *testing.T) {
+	w := newWhole(t)
+	w.call("POST", "/v1/users", `{"name":"alice"}`, 201)
+	made := w.call("POST", "/v1/users/alice/tokens", `{"issuer":"Example","algorithm":"sha256","digits":8,"period":60}`, 201)
+	serial, secret := made["token"].(map[string]any)["serial"].(string), made["secret"].(string)
+	if made["token"].(map[string]any)["state"] != "pending" || !strings.Contains(made["uri"].(string), "secret="+secret+"&") {
+		t.Errorf("%v", made)
+	}
+	now := time.Now()
+	code := func(step int) string {
+		return totpOf(t, secret, now.Add(time.Duration(step)*time.Minute), "--totp=sha256", "-d", "8", "-s", "60")
+	}
+	if got := w.verify("alice", code(0)); got != "reject" {
+		t.Errorf("before it is active: %v", got)
+	}
+	path := "/v1/tokens/" + serial + "/activate"
+	w.call("POST", path, fmt.Sprintf(`{"code1":%q,"code2":%q}`, code(0), code(-1)), 422)
+	if got := w.call("POST", path, fmt.Sprintf(`{"code1":%q,"code2":%q}`, code(-1), code(0)), 200); got["state"] != "active" {
+		t.Errorf("activated: %v", got)
+	}
+	if got := w.verify("alice", code(0)); got != "reject" {
+		t.Errorf("a code that activated: %v", got)
+	}
+	if got := w.verify("alice", code(1)); got != "accept" {
+		t.Errorf("the next code: %v", got)
+	}
+	w.call("POST", "/v1/users/bob/tokens", "", 404)
+}
+
+func TestALostTokenIsReplaced(t *testing.T) {
+	w := newWhole(t)
+	w.call("POST", "/v1/users", `{"name":"alice"}`, 201)
+	w.call("POST", "/v1/imports", "A1,"+seedHex+",hotp\nA2,"+seedHex+",hotp\n", 200)
+	w.call("POST", "/v1/tokens/A1/assign", `{"user":"alice"}`, 200)
+
+	// What the rules do not allow is refused, whatever the reason, and changes nothing.
+	w.call("POST", "/v1/tokens/A1/lost", `{"temporary":{}}`, 409)
+	if got := w.call("GET", "/v1/tokens/A1", "", 200); got["state"] != "active" || got["assigned"] == nil {
+		t.Errorf("after a refusal: %v", got)
+	}
+	rules := w.call("GET", "/v1/realms/default/rules", "", 200)
+	if rules["own"] != false || rules["version"] != 0.0 {
+		t.Errorf("%v", rules)
+	}
+	w.call("PUT", "/v1/realms/default/rules", `{"version":7,"rules":`+someRules+`}`, 409)
+	if got := w.call("PUT", "/v1/realms/default/rules", `{"version":0,"rules":`+someRules+`}`, 200); got["own"] != true {
+		t.Errorf("%v", got)
+	}
+	w.call("POST", "/v1/tokens/A1/lost", `{"temporary":{"uses":99}}`, 400)
+
+	lost := w.call("POST", "/v1/tokens/A1/lost", `{"reason":"train","temporary":{"valid_minutes":30,"uses":2}}`, 200)
+	temporary := lost["temporary"].(map[string]any)
+	code, of := temporary["code"].(string), temporary["token"].(map[string]any)
+	if lost["state"] != "lost" || of["left"] != 2.0 || of["expires"] == nil || of["user"] != "alice" {
+		t.Errorf("%v", lost)
+	}
+	if got := w.verify("alice", hotp(t, 0)); got != "reject" {
+		t.Errorf("the lost token: %v", got)
+	}
+	for i, want := range []string{"accept", "accept", "reject"} {
+		if got := w.verify("alice", strings.ToUpper(code)); got != want {
+			t.Errorf("use %d of the passcode: %v", i+1, got)
+		}
+	}
+	if got := w.call("GET", "/v1/tokens/"+of["serial"].(string), "", 200); got["left"] != 0.0 || got["uses"] != 2.0 {
+		t.Errorf("used up: %v", got)
+	}
+
+	// Under these rules the new one waits for its codes.
+	got := w.call("POST", "/v1/tokens/A1/replace", `{"by":"A2","reason":"left in a train"}`, 200)
+	old, next := got["old"].(map[string]any), got["token"].(map[string]any)
+	if old["state"] != "revoked" || next["serial"] != "A2" || next["state"] != "pending" || next["user"] != "alice" {
+		t.Errorf("%v", got)
+	}
+	if got := w.call("POST", "/v1/tokens/A2/activate", fmt.Sprintf(`{"code1":%q,"code2":%q}`, hotp(t, 4), hotp(t, 5)), 200); got["state"] != "active" {
+		t.Errorf("%v", got)
+	}
+	if got := w.verify("alice", hotp(t, 6)); got != "accept" {
+		t.Errorf("the new token: %v", got)
+	}
+	if got := w.call("DELETE", "/v1/realms/default/rules", "", 200); got["own"] != false {
+		t.Errorf("%v", got)
+	}
+	if list := w.items("/v1/realms", "name"); len(list) == 0 {
+		t.Errorf("realms: %v", list)
+	}
+}
+
+func TestRecoveryCodesAreGoodOnce(t *testing.T) {
+	w := newWhole(t)
+	w.call("POST", "/v1/users", `{"name":"alice"}`, 201)
+	sheet := w.call("POST", "/v1/users/alice/recovery", "", 201)
+	codes := sheet["codes"].([]any)
+	serial := sheet["token"].(map[string]any)["serial"].(string)
+	if len(codes) != 10 || sheet["token"].(map[string]any)["left"] != 10.0 {
+		t.Fatalf("%v", sheet)
+	}
+	for i, want := range []string{"accept", "reject"} {
+		if got := w.verify("alice", codes[3].(string)); got != want {
+			t.Errorf("use %d: %v", i+1, got)
+		}
+	}
+	if got := w.call("GET", "/v1/tokens/"+serial, "", 200); got["left"] != 9.0 || got["type"] != "recovery" || got["algorithm"] != nil {
+		t.Errorf("%v", got)
+	}
+	w.call("POST", "/v1/users/alice/recovery", "", 201)
+	if got := w.verify("alice", codes[4].(string)); got != "reject" {
+		t.Errorf("a code of the older sheet: %v", got)
+	}
+	if list := w.items("/v1/tokens?user=alice&type=recovery&state=active", "serial"); len(list) != 1 || list[0] == serial {
+		t.Errorf("%v", list)
+	}
+	if got := w.call("GET", "/v1/tokens/"+serial, "", 200); got["state"] != "revoked" || got["left"] != 0.0 {
+		t.Errorf("the older sheet: %v", got)
+	}
+}
+
+func TestNotesTagsAndExpiryAreKept(t *testing.T) {
+	w := newWhole(t)
+	w.call("POST", "/v1/users", `{"name":"alice"}`, 201)
+	w.call("POST", "/v1/imports", "A1,"+seedHex+",hotp\nA2,"+seedHex+",hotp\n", 200)
+	w.call("POST", "/v1/tokens/A1/assign", `{"user":"alice"}`, 200)
+	got := w.call("PATCH", "/v1/tokens/A1", `{"note":"scratched\nand old","add_tags":["Berlin","spare"]}`, 200)
+	if got["note"] != "scratched\nand old" || fmt.Sprint(got["tags"]) != "[berlin spare]" {
+		t.Errorf("%v", got)
+	}
+	got = w.call("PATCH", "/v1/tokens/A1", `{"drop_tags":["spare"]}`, 200)
+	if got["note"] != "scratched\nand old" || fmt.Sprint(got["tags"]) != "[berlin]" {
+		t.Errorf("%v", got)
+	}
+	w.call("PATCH", "/v1/tokens/A1", `{}`, 400)
+	if list := w.items("/v1/tokens?tag=berlin", "serial"); fmt.Sprint(list) != "[A1]" {
+		t.Errorf("%v", list)
+	}
+	if got := w.call("PUT", "/v1/tokens/A1/expiry", `{"expires":"2020-01-01T00:00:00Z"}`, 200); got["expires"] != "2020-01-01T00:00:00Z" {
+		t.Errorf("%v", got)
+	}
+	if got := w.verify("alice", hotp(t, 0)); got != "reject" {
+		t.Errorf("an expired token: %v", got)
+	}
+	if got := w.call("PUT", "/v1/tokens/A1/expiry", `{"expires":null}`, 200); got["expires"] != nil {
+		t.Errorf("%v", got)
+	}
+	if got := w.verify("alice", hotp(t, 1)); got != "accept" {
+		t.Errorf("a token that does not expire any more: %v", got)
+	}
+}
+
+func TestAPINThatIsDueAcceptsNothing(t *testing.T) {
+	w := newWhole(t)
+	w.call("POST", "/v1/users", `{"name":"alice"}`, 201)
+	w.call("POST", "/v1/imports", "A1,"+seedHex+",hotp\n", 200)
+	w.call("POST", "/v1/tokens/A1/assign", `{"user":"alice"}`, 200)
+	w.call("PUT", "/v1/users/alice/pin", `{"pin":"1234"}`, 400)
+	if got := w.call("PUT", "/v1/users/alice/pin", `{"pin":"280714","change":true}`, 200); got["pin_due"] != true || got["has_pin"] != true {
+		t.Errorf("%v", got)
+	}
+	if got := w.verify("alice", "280714"+hotp(t, 0)); got != "reject" {
+		t.Errorf("while the PIN is due: %v", got)
+	}
+}
