@@ -16,6 +16,69 @@ import (
 	openapi_types "github.com/oapi-codegen/runtime/types"
 )
 
+// Defines values for BulkAct.
+const (
+	BulkActExpire   BulkAct = "expire"
+	BulkActLost     BulkAct = "lost"
+	BulkActNote     BulkAct = "note"
+	BulkActResume   BulkAct = "resume"
+	BulkActRevoke   BulkAct = "revoke"
+	BulkActSuspend  BulkAct = "suspend"
+	BulkActTag      BulkAct = "tag"
+	BulkActUnassign BulkAct = "unassign"
+	BulkActUntag    BulkAct = "untag"
+)
+
+// Valid indicates whether the value is a known member of the BulkAct enum.
+func (e BulkAct) Valid() bool {
+	switch e {
+	case BulkActExpire:
+		return true
+	case BulkActLost:
+		return true
+	case BulkActNote:
+		return true
+	case BulkActResume:
+		return true
+	case BulkActRevoke:
+		return true
+	case BulkActSuspend:
+		return true
+	case BulkActTag:
+		return true
+	case BulkActUnassign:
+		return true
+	case BulkActUntag:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for BulkItemOutcome.
+const (
+	BulkItemOutcomeDone      BulkItemOutcome = "done"
+	BulkItemOutcomeRefused   BulkItemOutcome = "refused"
+	BulkItemOutcomeUnchanged BulkItemOutcome = "unchanged"
+	BulkItemOutcomeWould     BulkItemOutcome = "would"
+)
+
+// Valid indicates whether the value is a known member of the BulkItemOutcome enum.
+func (e BulkItemOutcome) Valid() bool {
+	switch e {
+	case BulkItemOutcomeDone:
+		return true
+	case BulkItemOutcomeRefused:
+		return true
+	case BulkItemOutcomeUnchanged:
+		return true
+	case BulkItemOutcomeWould:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ImportRecordOutcome.
 const (
 	ImportRecordOutcomeCreated   ImportRecordOutcome = "created"
@@ -480,6 +543,63 @@ type AuditReport struct {
 	// Problems What is wrong, one sentence each.
 	Problems []string `json:"problems"`
 	Records  int64    `json:"records"`
+}
+
+// Bulk One act, and on which tokens.
+type Bulk struct {
+	Act BulkAct `json:"act"`
+
+	// DryRun Say what would happen; do nothing.
+	DryRun *bool `json:"dry_run,omitempty"`
+
+	// Expires The time, null for never; act expire, which needs it.
+	Expires timeOrNull `json:"expires,omitempty"`
+
+	// Note The note; act note.
+	Note *string `json:"note,omitempty"`
+
+	// Realm The realm.
+	Realm *string `json:"realm,omitempty"`
+
+	// Reason Why, in words; for the audit.
+	Reason *string `json:"reason,omitempty"`
+
+	// Select Which tokens; all conditions must hold, and there must be one.
+	Select *Selection `json:"select,omitempty"`
+
+	// Serials At most 10,000.
+	Serials *[]string `json:"serials,omitempty"`
+
+	// Tags The tags; acts tag and untag.
+	Tags *[]string `json:"tags,omitempty"`
+}
+
+// BulkAct defines model for Bulk.Act.
+type BulkAct string
+
+// BulkItem What became of one token.
+type BulkItem struct {
+	// Outcome `would`: with `dry_run`, it would be done.
+	Outcome BulkItemOutcome `json:"outcome"`
+
+	// Reason Why it was refused; else empty.
+	Reason string `json:"reason"`
+	Serial string `json:"serial"`
+
+	// User The user who holds it; empty if nobody does.
+	User string `json:"user"`
+}
+
+// BulkItemOutcome `would`: with `dry_run`, it would be done.
+type BulkItemOutcome string
+
+// BulkReport What became of each token.
+type BulkReport struct {
+	Done      int        `json:"done"`
+	Items     []BulkItem `json:"items"`
+	Matched   int        `json:"matched"`
+	Refused   int        `json:"refused"`
+	Unchanged int        `json:"unchanged"`
 }
 
 // Ceremony A ceremony that was begun.
@@ -1153,6 +1273,9 @@ type Problem struct {
 	// Instance Names this occurrence, in the server's log too.
 	Instance string `json:"instance"`
 
+	// Say What to tell the user on the telephone; of acts of the helpdesk.
+	Say *string `json:"say,omitempty"`
+
 	// Status The status code.
 	Status int `json:"status"`
 
@@ -1343,6 +1466,26 @@ type RulesActivation string
 // codes, keys and statements and nothing else; `read` look at everything and change nothing.
 type Scope string
 
+// Selection Which tokens; all conditions must hold, and there must be one.
+type Selection struct {
+	// Batch Only tokens of this import.
+	Batch *int64 `json:"batch,omitempty"`
+
+	// Q Part of the serial or of the user's name, in any case.
+	Q *string `json:"q,omitempty"`
+
+	// State Where a token stands in its life.
+	State *TokenState `json:"state,omitempty"`
+	Tag   *string     `json:"tag,omitempty"`
+
+	// Type What a token is. `recovery` is a sheet of codes that are each good once, `temporary` a
+	// passcode in the place of a lost token.
+	Type *TokenType `json:"type,omitempty"`
+
+	// User Only the tokens of this user.
+	User *string `json:"user,omitempty"`
+}
+
 // StatementCheck A statement to check.
 type StatementCheck struct {
 	// Audience Whom it must be for.
@@ -1499,7 +1642,10 @@ type Token struct {
 	Realm    string  `json:"realm"`
 
 	// RpId The relying party that it was enrolled for; FIDO, as is all below.
-	RpId   *string `json:"rp_id,omitempty"`
+	RpId *string `json:"rp_id,omitempty"`
+
+	// Say What to tell the user on the telephone; in the answer to an act.
+	Say    *string `json:"say,omitempty"`
 	Serial string  `json:"serial"`
 
 	// State Where a token stands in its life.
@@ -1580,6 +1726,9 @@ type User struct {
 	// PinDue The PIN must be changed by its user before anything is accepted.
 	PinDue bool   `json:"pin_due,omitempty"`
 	Realm  string `json:"realm"`
+
+	// Say What to tell the user on the telephone; in the answer to an act.
+	Say *string `json:"say,omitempty"`
 
 	// State Whether the user may be verified at all.
 	State UserState `json:"state"`
@@ -1920,6 +2069,12 @@ type ListTokensParams struct {
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
+// BulkTokensParams defines parameters for BulkTokens.
+type BulkTokensParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
 // ShowTokenParams defines parameters for ShowToken.
 type ShowTokenParams struct {
 	// Realm The realm; the key's own or `default` if none is named.
@@ -2163,6 +2318,9 @@ type CheckStatementJSONRequestBody = StatementCheck
 // RotateStatementKeyJSONRequestBody defines body for RotateStatementKey for application/json ContentType.
 type RotateStatementKeyJSONRequestBody = Rotation
 
+// BulkTokensJSONRequestBody defines body for BulkTokens for application/json ContentType.
+type BulkTokensJSONRequestBody = Bulk
+
 // AnnotateTokenJSONRequestBody defines body for AnnotateToken for application/json ContentType.
 type AnnotateTokenJSONRequestBody = Annotation
 
@@ -2360,6 +2518,9 @@ type ServerInterface interface {
 	// ListTokens List tokens
 	// (GET /v1/tokens)
 	ListTokens(ctx echo.Context, params ListTokensParams) error
+	// BulkTokens Do one act on many tokens
+	// (POST /v1/tokens/bulk)
+	BulkTokens(ctx echo.Context, params BulkTokensParams) error
 	// ShowToken Show a token
 	// (GET /v1/tokens/{serial})
 	ShowToken(ctx echo.Context, serial Serial, params ShowTokenParams) error
@@ -3225,6 +3386,24 @@ func (w *ServerInterfaceWrapper) ListTokens(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ListTokens(ctx, params)
+	return err
+}
+
+// BulkTokens converts echo context to params.
+func (w *ServerInterfaceWrapper) BulkTokens(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params BulkTokensParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.BulkTokens(ctx, params)
 	return err
 }
 
@@ -4156,6 +4335,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.PATCH(options.BaseURL+"/v1/tokens/:serial", wrapper.AnnotateToken, options.OperationMiddlewares["annotateToken"]...)
 	router.PUT(options.BaseURL+"/v1/tokens/:serial/expiry", wrapper.SetExpiry, options.OperationMiddlewares["setExpiry"]...)
 	router.POST(options.BaseURL+"/v1/tokens/:serial/replace", wrapper.ReplaceToken, options.OperationMiddlewares["replaceToken"]...)
+	router.POST(options.BaseURL+"/v1/tokens/bulk", wrapper.BulkTokens, options.OperationMiddlewares["bulkTokens"]...)
 	router.POST(options.BaseURL+"/v1/tokens/:serial/assign", wrapper.AssignToken, options.OperationMiddlewares["assignToken"]...)
 	router.POST(options.BaseURL+"/v1/tokens/:serial/unassign", wrapper.UnassignToken, options.OperationMiddlewares["unassignToken"]...)
 	router.POST(options.BaseURL+"/v1/tokens/:serial/suspend", wrapper.SuspendToken, options.OperationMiddlewares["suspendToken"]...)

@@ -75,6 +75,7 @@ var queries = map[routeKey]reflect.Type{
 	{"POST", "/v1/users/:name/temporary"}:   reflect.TypeFor[IssueTemporaryParams](),
 	{"PATCH", "/v1/users/:name"}:            reflect.TypeFor[EditUserParams](),
 	{"PATCH", "/v1/tokens/:serial"}:         reflect.TypeFor[AnnotateTokenParams](),
+	{"POST", "/v1/tokens/bulk"}:             reflect.TypeFor[BulkTokensParams](),
 	{"PUT", "/v1/tokens/:serial/expiry"}:    reflect.TypeFor[SetExpiryParams](),
 	{"POST", "/v1/tokens/:serial/activate"}: reflect.TypeFor[ActivateTokenParams](),
 	{"POST", "/v1/tokens/:serial/replace"}:  reflect.TypeFor[ReplaceTokenParams](),
@@ -87,7 +88,7 @@ var queries = map[routeKey]reflect.Type{
 // or an answer without end, and those that go through a million rows.
 var slow = []routeKey{
 	{"POST", "/v1/imports"}, {"GET", "/v1/imports/:id"}, {"POST", "/v1/imports/:id/undo"}, {"GET", "/v1/audit/verify"},
-	{"POST", "/v1/fido/metadata"},
+	{"POST", "/v1/fido/metadata"}, {"POST", "/v1/tokens/bulk"},
 }
 
 // secret are those whose body holds what stays a secret.

@@ -95,6 +95,10 @@ var calls = []call{
 	{"PATCH", "/v1/users/alice", `{"display":"Alice","mail":"","attributes":{"site":"Bonn","desk":null}}`, 200, ""},
 	{"PATCH", "/v1/users/alice?realm=corp", `{}`, 200, ""},
 	{"PUT", "/v1/users/alice/pin", `{"pin":"4711","change":true}`, 200, ""},
+	{"POST", "/v1/tokens/bulk", `{"act":"revoke","serials":["A1","A2"],"reason":"recalled"}`, 200, ""},
+	{"POST", "/v1/tokens/bulk?realm=corp", `{"act":"tag","select":{"user":"alice","state":"active","type":"totp","q":"24","tag":"old","batch":3},"tags":["spare"],"dry_run":true}`, 200, ""},
+	{"POST", "/v1/tokens/bulk", `{"act":"expire","serials":["A1"],"expires":null}`, 200, ""},
+	{"POST", "/v1/tokens/bulk", `{"act":"note","serials":["A1"],"note":""}`, 200, ""},
 	{"GET", "/v1/realms", "", 200, ""},
 	{"GET", "/v1/realms/corp/rules", "", 200, ""},
 	{"PUT", "/v1/realms/corp/rules", `{"version":3,"rules":` + someRules + `}`, 200, ""},
@@ -320,6 +324,17 @@ func TestEveryOperationFailsAsTheContractSays(t *testing.T) {
 		{nil, call{"PATCH", "/v1/users/bob", `{"attributes":{"site":"a","site":"b"}}`, 400, ""}},
 		{nil, call{"PATCH", "/v1/users/bob", `{"attributes":{"site":4}}`, 400, ""}},
 		{nil, call{"POST", "/v1/users", `{"name":"bob","attributes":{"site":null}}`, 400, ""}},
+		{nil, call{"POST", "/v1/tokens/bulk", `{"act":"assign","serials":["A"]}`, 400, ""}},
+		{nil, call{"POST", "/v1/tokens/bulk", `{"act":"lost"}`, 400, ""}},
+		{nil, call{"POST", "/v1/tokens/bulk", `{"act":"lost","serials":[]}`, 400, ""}},
+		{nil, call{"POST", "/v1/tokens/bulk", `{"act":"lost","serials":["A"],"select":{"q":"A"}}`, 400, ""}},
+		{nil, call{"POST", "/v1/tokens/bulk", `{"act":"lost","select":{"owner":"alice"}}`, 400, ""}},
+		{nil, call{"POST", "/v1/tokens/bulk", `{"act":"lost","select":{"state":"gone"}}`, 400, ""}},
+		{nil, call{"POST", "/v1/tokens/bulk", `{"act":"expire","serials":["A"]}`, 400, ""}},
+		{nil, call{"POST", "/v1/tokens/bulk", `{"act":"lost","serials":["A"],"expires":null}`, 400, ""}},
+		{nil, call{"POST", "/v1/tokens/bulk", `{"act":"note","serials":["A"]}`, 400, ""}},
+		{nil, call{"POST", "/v1/tokens/bulk", `{"act":"untag","serials":["A"]}`, 400, ""}},
+		{nil, call{"POST", "/v1/tokens/bulk", `{"act":"lost","serials":["` + strings.Repeat("A", maxBulk) + `"]}`, 413, ""}},
 		{tokens.ErrWrongCode, call{"POST", "/v1/tokens/A/activate", `{"code1":"1","code2":"2"}`, 422, ""}},
 		{tokens.ErrState, call{"POST", "/v1/tokens/A/replace", `{"by":"B"}`, 409, ""}},
 		{tokens.ErrNotFound, call{"POST", "/v1/tokens/A/replace", `{"by":"B"}`, 404, ""}},
@@ -463,6 +478,16 @@ func TestEnumsAreTheCores(t *testing.T) {
 	for _, st := range []tokens.UserState{tokens.UserEnabled, tokens.UserDisabled} {
 		if !UserState(st).Valid() {
 			t.Errorf("user state %s", st)
+		}
+	}
+	for _, o := range []string{tokens.BulkDone, tokens.BulkWould, tokens.BulkUnchanged, tokens.BulkRefused} {
+		if !BulkItemOutcome(o).Valid() {
+			t.Errorf("outcome of a bulk %s", o)
+		}
+	}
+	for _, a := range []tokens.Activation{tokens.ActivateAtOnce, tokens.ActivateByCode} {
+		if !RulesActivation(a).Valid() {
+			t.Errorf("activation %s", a)
 		}
 	}
 	for _, rule := range []tokens.NameRule{tokens.NamePlain, tokens.NameStrip, tokens.NameRealm} {

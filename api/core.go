@@ -114,6 +114,9 @@ type Care interface {
 	SetExpiry(ctx context.Context, p tokens.Principal, realm, serial string, at time.Time) (tokens.Token, error)
 	Annotate(ctx context.Context, p tokens.Principal, realm, serial string, e tokens.NoteEdit) (tokens.Token, error)
 	Replace(ctx context.Context, p tokens.Principal, realm, serial, by, reason string) (old, next tokens.Token, err error)
+	// Bulk calls f with what became of each token, as it is done, and stops at its
+	// first error.
+	Bulk(ctx context.Context, p tokens.Principal, r tokens.BulkRequest, f func(tokens.BulkItem) error) (tokens.BulkReport, error)
 }
 
 // Clients are the RADIUS clients.

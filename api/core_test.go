@@ -35,7 +35,8 @@ type scripted struct {
 
 	secrets [][]byte // what was answered for the caller to wipe
 
-	stating   error // what Statement answers, if it is not nil
+	bulk      func(f func(tokens.BulkItem) error) error // what Bulk does, if it is not nil
+	stating   error                                     // what Statement answers, if it is not nil
 	importing func(ctx context.Context, o seeds.Options, r io.Reader) (*seeds.Report, error)
 	verifying func(ctx context.Context, a tokens.Attempt) (tokens.Result, error)
 }

@@ -51,5 +51,5 @@ func (s *Server) ReplaceToken(c echo.Context, serial Serial, params ReplaceToken
 	if err != nil {
 		return unsaid(policy.TokenReplace, err)
 	}
-	return reply(c, Replaced{Old: tokenView(&was), Token: tokenView(&next)}, nil)
+	return reply(c, Replaced{Old: tokenView(&was), Token: tokenView(&next), Say: said(policy.TokenReplace, &next, nil)}, nil)
 }

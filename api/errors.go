@@ -114,6 +114,9 @@ func (s *Server) fail(c echo.Context, err error) (answered bool) {
 	if d := k.words(err); d != "" {
 		p.Detail = &d
 	}
+	if act := new(saying); errors.As(err, &act) {
+		p.Say = &act.say
+	}
 	var body any = p
 	var more interface{ problem(Problem) any }
 	if errors.As(err, &more) {

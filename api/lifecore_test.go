@@ -38,6 +38,23 @@ func (s *scripted) Replace(_ context.Context, p tokens.Principal, realm, serial,
 	return token(1, serial, tokens.TOTP), token(2, by, tokens.TOTP), s.asked(p, realm, "", "replace "+serial+" "+by+" "+reason)
 }
 
+func (s *scripted) Bulk(_ context.Context, p tokens.Principal, r tokens.BulkRequest, f func(tokens.BulkItem) error) (tokens.BulkReport, error) {
+	if err := s.asked(p, r.Realm, "", r); err != nil {
+		return tokens.BulkReport{}, err
+	}
+	if s.bulk != nil {
+		return tokens.BulkReport{}, s.bulk(f)
+	}
+	for _, i := range []tokens.BulkItem{
+		{Serial: "A1", User: "alice", Outcome: tokens.BulkDone}, {Serial: "A2", Outcome: tokens.BulkRefused, Reason: "token A2 is \"imported\""},
+	} {
+		if err := f(i); err != nil {
+			return tokens.BulkReport{}, err
+		}
+	}
+	return tokens.BulkReport{Matched: 2, Done: 1, Refused: 1}, nil
+}
+
 func (s *scripted) Realms(_ context.Context, p tokens.Principal) ([]tokens.RealmEntry, error) {
 	return []tokens.RealmEntry{{Name: "corp", Users: 1, Tokens: 2, Clients: 3, Keys: 4}, {Name: "default"}}, s.asked(p, "", "", nil)
 }

@@ -100,6 +100,7 @@ func (s *Server) LoseToken(c echo.Context, serial Serial, params LoseTokenParams
 	}
 	defer clear(passcode)
 	v := tokenView(&t)
+	v.Say = said(policy.TokenLost, &t, nil)
 	body, err := withSecrets(v, secretField{"temporary", passcode})
 	if err != nil {
 		return err

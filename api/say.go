@@ -17,11 +17,17 @@ func (s *saying) Unwrap() error { return s.error }
 
 // unsaid is the error of an act, with what to say of it, if there is anything.
 func unsaid(action policy.Action, err error) error {
+	if say := tokens.Say(action, nil, nil, err); say != "" {
+		return &saying{err, say}
+	}
 	return err
 }
 
 // said is what to say of an act that was done; nil if there is nothing.
 func said(action policy.Action, t *tokens.Token, u *tokens.UserEntry) *string {
+	if say := tokens.Say(action, t, u, nil); say != "" {
+		return &say
+	}
 	return nil
 }
 
@@ -31,6 +37,7 @@ func acted(c echo.Context, action policy.Action, t *tokens.Token, err error) err
 		return unsaid(action, err)
 	}
 	v := tokenView(t)
+	v.Say = said(action, t, nil)
 	return reply(c, v, nil)
 }
 
@@ -40,5 +47,6 @@ func actedOnUser(c echo.Context, action policy.Action, u *tokens.UserEntry, err 
 		return unsaid(action, err)
 	}
 	v := userView(u)
+	v.Say = said(action, nil, u)
 	return reply(c, v, nil)
 }
