@@ -74,6 +74,9 @@ func (e *engine) decide(ctx context.Context, batch []*pending) *decided {
 				t.answer.replay = t.answer.replay || spends[t.key.Spend.Hash]
 			}
 			v := t.judge()
+			if t.pin != nil && v.accept {
+				s.changePIN(ctx, t, &v)
+			}
 			if t.answer != nil && v.spends() {
 				spends[t.key.Spend.Hash] = true
 			}
@@ -115,7 +118,12 @@ func (t *trial) judge() verdict {
 		}
 		return v
 	}
-	v := decide(t.user, t.bar, t.cands)
+	var v verdict
+	if t.pin != nil {
+		v = t.judgePIN()
+	} else {
+		v = decide(t.user, t.bar, t.cands)
+	}
 	if t.subject == nil && v.err == nil {
 		v.reason = ReasonUnknownUser
 	}
@@ -250,7 +258,7 @@ func (s *Service) computeCodes(ctx context.Context, trials []trial, now time.Tim
 			}
 			c.factors = s.cfg.Windows.factors(make([]uint64, 0, 12), c.token, now)
 			job := hsm.Job{Key: c.token.Sealed(t.boundTo(c)), Factors: c.factors}
-			if t.subject != nil && t.bar == "" && c.pinOK && c.token.State == Active && !c.expired && !t.user.mustChangePIN() {
+			if t.mayAccept() && c.pinOK && c.token.State == Active && !c.expired {
 				job.Stop = func(i int, mac []byte) bool {
 					return matches(mac, c.token.Digits, c.code) && c.token.fresh(c.factors[i])
 				}
@@ -278,6 +286,12 @@ func (s *Service) computeCodes(ctx context.Context, trials []trial, now time.Tim
 			c.macs = jobs[i].MACs
 		}
 	}
+}
+
+// mayAccept says whether a right code is accepted: only then may it cost less than a
+// wrong one.
+func (t *trial) mayAccept() bool {
+	return t.subject != nil && t.bar == "" && !t.user.mustChangePIN() && (t.pin == nil || t.user.HasPIN())
 }
 
 // boundTo is the PIN MAC that the row of a candidate's token is bound to.
@@ -343,11 +357,14 @@ func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *ver
 			w.moved = append(w.moved, v.token)
 		}
 		t.subject.Standing = t.subject.clear()
+		if t.pin != nil {
+			s.rebound(w, this, t, v, now)
+		}
 		if t.key != nil {
 			this.result = accepted(v, t.user, now)
 		}
 	case v.suspend != nil:
-		w.tokens = append(w.tokens, TokenWrite{Token: *v.suspend, Expect: v.token.Version})
+		w.put(TokenWrite{Token: *v.suspend, Expect: v.token.Version})
 		this.beside = s.suspension(t, v, now)
 		v.token.State, v.token.Binding = v.suspend.State, v.suspend.Binding
 	default:

@@ -98,6 +98,8 @@ type verdict struct {
 	verified bool   // on accept: its user, by the authenticator
 	suspend  *Token // the token's next form, where it was cloned
 	why      string // for the audit
+
+	rekeyed *rekeyed // of an attempt that is to change the PIN: what becomes of that; nil where it is rejected
 }
 
 // barred is the reason for which a user is turned away whatever was typed, or

@@ -277,6 +277,7 @@ type write struct {
 	standing Standing
 	moved    []*Token
 	tokens   []TokenWrite
+	user     *User // nil: the row stays
 }
 
 // maxPretence bounds how long an answer without a commit is held back.
@@ -329,6 +330,8 @@ func (e *engine) commit(ctx context.Context, d *decided, made func()) (again []*
 		switch {
 		case v.err != nil:
 			x.fail(unavailable(v.err))
+		case v.reason == ReasonPINSame:
+			x.fail(errPINSame)
 		case v.accept:
 			x.answer <- answer{result: Result{Accept: true, Serial: v.token.Serial}, key: d.list[i].result}
 		default:
@@ -408,6 +411,9 @@ func (d *decided) change() (*Change, []audit.Event) {
 	for _, w := range d.writes {
 		c.Standings = append(c.Standings, StandingWrite{UserID: w.subject.User.ID, Expect: w.expect, Next: w.standing})
 		c.Tokens = append(c.Tokens, w.tokens...)
+		if w.user != nil {
+			c.Users = append(c.Users, *w.user)
+		}
 		for _, t := range w.moved {
 			c.Motions = append(c.Motions, MotionWrite{TokenID: t.ID, UserID: w.subject.User.ID, Last: t.Last, Drift: t.Drift, UsedAt: t.UsedAt})
 		}

@@ -259,6 +259,18 @@ type meter struct {
 	blocks   atomic.Int64 // blocks decrypted
 	bindings atomic.Int64 // MACs under the binding key computed
 	gate     atomic.Pointer[chan struct{}]
+	cut      atomic.Pointer[atomic.Int64] // MACs that are still answered; nil: all
+}
+
+// after makes MACs fail after so many calls; none does once it is negative.
+func (m *meter) after(calls int64) {
+	if calls < 0 {
+		m.cut.Store(nil)
+		return
+	}
+	left := new(atomic.Int64)
+	left.Store(calls)
+	m.cut.Store(left)
 }
 
 // hang makes HMACs and MACs wait until the answer is called.
@@ -301,6 +313,9 @@ func (m *meter) HMAC(ctx context.Context, jobs []*hsm.Job) error {
 func (m *meter) MAC(ctx context.Context, key hsm.KeyName, messages ...[]byte) ([][]byte, error) {
 	if err := m.wait(ctx); err != nil {
 		return nil, err
+	}
+	if left := m.cut.Load(); left != nil && left.Add(-1) < 0 {
+		return nil, fmt.Errorf("%w: it was cut off", hsm.ErrUnavailable)
 	}
 	if key == hsm.KeyPIN {
 		m.pins.Add(int64(len(messages)))

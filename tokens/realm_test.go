@@ -42,6 +42,11 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 			}
 			return err
 		},
+		"ChangePIN": func(p tokens.Principal) error {
+			c, _ := code() // carol has no PIN, so that it is rejected
+			_, err := h.ChangePIN(ctx, p, tokens.Attempt{Realm: "corp", User: "carol", Code: c}, "0815")
+			return err
+		},
 		"AddUser": func(p tokens.Principal) error { _, err := h.AddUser(ctx, p, "corp", "dave"); return err },
 		"CreateUser": func(p tokens.Principal) error {
 			_, err := h.CreateUser(ctx, p, tokens.NewUserRequest{Realm: "corp", Name: "dave", Profile: tokens.Profile{Mail: "dave@example.com"}, Groups: []string{"Staff"}})
@@ -346,7 +351,7 @@ func TestOneRealmsKeyNeitherSeesNorTouchesAnother(t *testing.T) {
 
 func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
 	actions := map[string]policy.Action{
-		"Verify": policy.Verify, "AddUser": policy.UserAdd, "CreateUser": policy.UserAdd, "EditUser": policy.UserEdit, "ShowUser": policy.UserShow, "Users": policy.UserList, "SetUserState": policy.UserDisable,
+		"Verify": policy.Verify, "ChangePIN": policy.UserPINChange, "AddUser": policy.UserAdd, "CreateUser": policy.UserAdd, "EditUser": policy.UserEdit, "ShowUser": policy.UserShow, "Users": policy.UserList, "SetUserState": policy.UserDisable,
 		"UnlockUser": policy.UserUnlock, "UnlockOwner": policy.UserUnlock, "SetPIN": policy.UserPIN, "Assign": policy.TokenAssign,
 		"Unassign": policy.TokenUnassign, "Suspend": policy.TokenSuspend, "Resume": policy.TokenResume, "MarkLost": policy.TokenLost,
 		"Revoke": policy.TokenRevoke, "Resync": policy.TokenResync, "ShowToken": policy.TokenShow, "Tokens": policy.TokenList, "Why": policy.UserWhy,

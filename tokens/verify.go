@@ -41,6 +41,12 @@ func (s *Service) Verify(ctx context.Context, p Principal, a Attempt) (Result, e
 	if d := policy.Decide(policy.Request{Scope: p.Scope, Realm: p.Realm, Action: policy.Verify, In: realm}); !d.Allow {
 		return Result{}, s.deny(ctx, p, policy.Verify, audit.Event{Realm: realm}, d.Reason)
 	}
+	got, err := s.await(ctx, s.attempt(p, realm, a))
+	return got.result, err
+}
+
+// attempt is an attempt with a code for the engine.
+func (s *Service) attempt(p Principal, realm string, a Attempt) *pending {
 	x := &pending{principal: p, client: p.client(), code: a.Code, transport: a.Transport, answer: make(chan answer, 1)}
 	x.ref.Realm = realm
 	// What is longer than any PIN and code is wrong, also when it is cut off.
@@ -50,8 +56,7 @@ func (s *Service) Verify(ctx context.Context, p Principal, a Attempt) (Result, e
 	} else { // no such user can be: it is held against the decoy like any unknown one
 		x.impossible = true
 	}
-	got, err := s.await(ctx, x)
-	return got.result, err
+	return x
 }
 
 // await gives an attempt to the engine and waits for its answer.
@@ -103,6 +108,7 @@ type pending struct {
 	also       *Ref // the user, once a passkey's is known
 	code       string
 	key        *KeyAttempt // in the place of code
+	pin        *pinChange  // what is done if it is accepted; mostly nil
 	spent      bool        // the database says that the key's challenge was answered before
 	transport  string
 	impossible bool // the name can be no user's
@@ -136,6 +142,9 @@ func (x *pending) event(e *audit.Event, now time.Time, v *verdict) {
 	}
 	e.Detail = make([]audit.Field, 1, 2)
 	e.Detail[0] = audit.Field{Name: "transport", Value: x.transport}
+	if x.pin != nil {
+		e.Detail = append(e.Detail, audit.Field{Name: "for", Value: string(policy.UserPINChange)})
+	}
 	if x.key != nil {
 		e.Detail = append(e.Detail, x.key.detail(v)...)
 	} else if v.accept && v.token.passcode() {

@@ -81,6 +81,7 @@ var explanations = map[Reason]struct{ words, advice string }{
 	ReasonUsedUp:        {"The temporary passcode was right, but it was used as often as it may be.", "Make another one, if the user still has no token: watchword user temporary NAME."},
 	ReasonPINDue:        {"PIN and code were right, but the PIN must be changed before it is good for anything.", "The user changes it where you offer that (POST /v1/pin), with a code; or set another one: watchword user pin NAME."},
 	ReasonNoToken:       {"The user has no token that shows codes.", "Assign one: watchword token assign SERIAL NAME. If the user has a security key, it is no use where codes are asked for."},
+	ReasonPINSame:       {"PIN and code were right, but the new PIN is the one that was to be changed.", "Choose another PIN."},
 	ReasonUnknownUser:   {"There is no such user.", "Check the name and the realm; add the user: watchword user add NAME."},
 	ReasonTampered:      {"The token's row in the database was altered outside Watchword.", "Tell security. Restore the row from a backup, or revoke the token and assign another one."},
 	ReasonUnavailable:   {"The HSM or the database did not answer; nothing was decided.", "Look at /readyz and the server's log."},
