@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+
+	"watchword/api"
 )
 
 func realmCommand(c *client) *cobra.Command {
@@ -24,15 +26,6 @@ has one, default, and never names it.`,
 	return c.flags(cmd)
 }
 
-// realmEntry is a realm with what it holds.
-type realmEntry struct {
-	Name    string `json:"name"`
-	Users   int    `json:"users"`
-	Tokens  int    `json:"tokens"`
-	Clients int    `json:"clients"`
-	Keys    int    `json:"keys"`
-}
-
 func realmList(c *client) *cobra.Command {
 	return &cobra.Command{
 		Use:     "list",
@@ -40,7 +33,7 @@ func realmList(c *client) *cobra.Command {
 		Example: "  watchword realm list\n  watchword realm list --json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			page, printed, err := get[struct{ Items []realmEntry }](cmd, c, call{what: "list the realms", path: pathTo("realms")})
+			page, printed, err := get[api.RealmPage](cmd, c, call{what: "list the realms", path: pathTo("realms")})
 			if err != nil || printed {
 				return err
 			}
@@ -68,35 +61,6 @@ of --realm '*', which an administrator of all realms can set.`,
 	return cmd
 }
 
-// realmRuleSet is what a realm asks.
-type realmRuleSet struct {
-	MaxTokens  int    `json:"max_tokens"`
-	Activation string `json:"activation"`
-	PIN        struct {
-		Min       int  `json:"min"`
-		Max       int  `json:"max"`
-		Sequences bool `json:"sequences"`
-		Change    bool `json:"change"`
-	} `json:"pin"`
-	Recovery struct {
-		Allow bool `json:"allow"`
-		Codes int  `json:"codes"`
-	} `json:"recovery"`
-	Temporary struct {
-		Allow      bool `json:"allow"`
-		ValidHours int  `json:"valid_hours"`
-		Uses       int  `json:"uses"`
-	} `json:"temporary"`
-}
-
-// realmRulesDocument is the rules with their version.
-type realmRulesDocument struct {
-	Realm   string       `json:"realm"`
-	Version int64        `json:"version"`
-	Own     bool         `json:"own"`
-	Rules   realmRuleSet `json:"rules"`
-}
-
 // realmName is the realm whose rules are meant.
 func (c *client) realmName() string {
 	if c.realm == "" {
@@ -119,7 +83,7 @@ func realmRulesShow(c *client) *cobra.Command {
 
 // sayRules makes a call that answers rules, and prints them.
 func (c *client) sayRules(cmd *cobra.Command, r call) error {
-	d, printed, err := get[realmRulesDocument](cmd, c, r)
+	d, printed, err := get[api.RealmRules](cmd, c, r)
 	if err != nil || printed {
 		return err
 	}
@@ -128,14 +92,14 @@ func (c *client) sayRules(cmd *cobra.Command, r call) error {
 	}
 	t := newTable("RULE", "VALUE", "FLAG OF 'REALM RULES SET'")
 	activation := "by assigning"
-	if d.Rules.Activation == "codes" {
+	if d.Rules.Activation == api.RulesActivationCodes {
 		activation = "by two codes"
 	}
 	t.add("tokens a user may hold", itoa(d.Rules.MaxTokens), "--max-tokens")
 	t.add("hardware tokens become active", activation, "--activation assign|codes")
-	t.add("PIN, characters", fmt.Sprintf("%d to %d", d.Rules.PIN.Min, d.Rules.PIN.Max), "--pin-min, --pin-max")
-	t.add("PINs such as 1234 and 1111", allowed(d.Rules.PIN.Sequences), "--pin-sequences")
-	t.add("a PIN must be changed at first use", yesNo(d.Rules.PIN.Change), "--pin-change")
+	t.add("PIN, characters", fmt.Sprintf("%d to %d", d.Rules.Pin.Min, d.Rules.Pin.Max), "--pin-min, --pin-max")
+	t.add("PINs such as 1234 and 1111", allowed(d.Rules.Pin.Sequences), "--pin-sequences")
+	t.add("a PIN must be changed at first use", yesNo(d.Rules.Pin.Change), "--pin-change")
 	t.add("recovery codes", allowed(d.Rules.Recovery.Allow), "--recovery")
 	t.add("recovery codes on a sheet", itoa(d.Rules.Recovery.Codes), "--recovery-codes")
 	t.add("temporary passcodes", allowed(d.Rules.Temporary.Allow), "--temporary")
@@ -166,7 +130,7 @@ from the next act on; what users hold already stays.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r := call{what: "set the rules of realm " + c.realmName(), path: pathTo("realms", c.realmName(), "rules")}
-			var next realmRulesDocument
+			var next api.NewRealmRules
 			switch given := f.given(cmd); {
 			case file != "" && given:
 				return &failure{What: r.what, Why: "--file and other flags exclude each other"}
@@ -183,17 +147,17 @@ from the next act on; what users hold already stays.`,
 			default:
 				quiet := *c
 				quiet.json = false
-				now, _, err := get[realmRulesDocument](cmd, &quiet, r)
+				now, _, err := get[api.RealmRules](cmd, &quiet, r)
 				if err != nil {
 					return err
 				}
-				next = now
+				next.Version, next.Rules = &now.Version, now.Rules
 				if err := f.apply(cmd, &next.Rules); err != nil {
 					return &failure{What: r.what, Why: err.Error()}
 				}
 			}
 			r.method = http.MethodPut
-			r.body = map[string]any{"version": next.Version, "rules": next.Rules}
+			r.body = next
 			return c.sayRules(cmd, r)
 		},
 	}

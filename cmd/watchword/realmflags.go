@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"watchword/api"
 )
 
 // ruleFlags are the rules of a realm, a flag each.
@@ -46,14 +48,14 @@ func (f *ruleFlags) given(cmd *cobra.Command) bool {
 }
 
 // apply sets the rules that flags name. The server says which values cannot be.
-func (f *ruleFlags) apply(cmd *cobra.Command, r *realmRuleSet) error {
+func (f *ruleFlags) apply(cmd *cobra.Command, r *api.Rules) error {
 	for name, set := range map[string]func(){
 		"max-tokens":      func() { r.MaxTokens = f.maxTokens },
-		"activation":      func() { r.Activation = f.activation },
-		"pin-min":         func() { r.PIN.Min = f.pinMin },
-		"pin-max":         func() { r.PIN.Max = f.pinMax },
-		"pin-sequences":   func() { r.PIN.Sequences = f.sequences },
-		"pin-change":      func() { r.PIN.Change = f.change },
+		"activation":      func() { r.Activation = api.RulesActivation(f.activation) },
+		"pin-min":         func() { r.Pin.Min = f.pinMin },
+		"pin-max":         func() { r.Pin.Max = f.pinMax },
+		"pin-sequences":   func() { r.Pin.Sequences = f.sequences },
+		"pin-change":      func() { r.Pin.Change = f.change },
 		"recovery":        func() { r.Recovery.Allow = f.recovery },
 		"recovery-codes":  func() { r.Recovery.Codes = f.codes },
 		"temporary":       func() { r.Temporary.Allow = f.temporary },
