@@ -27,14 +27,14 @@ func TestACodeSentTwoHundredTimesAtOnceIsAcceptedOnce(t *testing.T) {
 
 // twoNodes starts two nodes on one new PostgreSQL database and one SoftHSM
 // token: that of the data directory that they share, or one that both are told
-// of.
-func twoNodes(t *testing.T, sharedDir bool) (a, b *node) {
+// of. env is what both get besides.
+func twoNodes(t *testing.T, sharedDir bool, env ...string) (a, b *node) {
 	t.Helper()
-	o := nodeOptions{database: newDatabase(t)}
+	o := nodeOptions{database: newDatabase(t), env: env}
 	if sharedDir {
 		o.dir = t.TempDir()
 	} else {
-		o.env = newToken(t, "").env()
+		o.env = append(o.env, newToken(t, "").env()...)
 	}
 	a = startNode(t, o)
 	o.keysFrom = a

@@ -107,10 +107,12 @@ func kindOf(t *api.Token) string {
 	return s
 }
 
-// movesOf is a token's drift in steps, its next counter, or the last one that a key
-// answered.
+// movesOf is a token's drift in steps, its next counter, the last one that a key
+// answered, or how many codes or uses are left.
 func movesOf(t *api.Token) string {
 	switch {
+	case t.Left != nil:
+		return fmt.Sprintf("%d left", *t.Left)
 	case t.Drift != nil:
 		return fmt.Sprintf("drift %+d", *t.Drift)
 	case t.RpId != nil && t.Counter != nil && *t.Counter > 0:
