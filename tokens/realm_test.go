@@ -85,7 +85,16 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 			_, _, err := h.Tokens(ctx, p, tokens.TokenQuery{Realm: "corp"})
 			return err
 		},
-		"Why": func(p tokens.Principal) error { _, err := h.Why(ctx, p, "corp", "carol", 5); return err },
+		"Why":   func(p tokens.Principal) error { _, err := h.Why(ctx, p, "corp", "carol", 5); return err },
+		"Drift": func(p tokens.Principal) error { _, err := h.Drift(ctx, p, "corp", "C1"); return err },
+		"TokenStory": func(p tokens.Principal) error {
+			_, _, err := h.TokenStory(ctx, p, "corp", "C1", 0, 5)
+			return err
+		},
+		"UserStory": func(p tokens.Principal) error {
+			_, _, err := h.UserStory(ctx, p, "corp", "carol", 0, 5)
+			return err
+		},
 		"Records": func(p tokens.Principal) error {
 			_, _, err := h.Records(ctx, p, tokens.RecordQuery{Realm: "corp"})
 			return err
@@ -355,6 +364,7 @@ func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
 		"UnlockUser": policy.UserUnlock, "UnlockOwner": policy.UserUnlock, "SetPIN": policy.UserPIN, "Assign": policy.TokenAssign,
 		"Unassign": policy.TokenUnassign, "Suspend": policy.TokenSuspend, "Resume": policy.TokenResume, "MarkLost": policy.TokenLost,
 		"Revoke": policy.TokenRevoke, "Resync": policy.TokenResync, "ShowToken": policy.TokenShow, "Tokens": policy.TokenList, "Why": policy.UserWhy,
+		"Drift": policy.TokenDrift, "TokenStory": policy.TokenStory, "UserStory": policy.UserStory,
 		"Records": policy.AuditList, "BeginImport": policy.ImportBegin, "MayImport": policy.ImportBegin, "RefuseImport": policy.ImportBegin, "OpenPGP": policy.ImportBegin, "PutClient": policy.ClientPut, "DeleteClient": policy.ClientDelete,
 		"AddKey": policy.KeyAdd, "DeleteKey": policy.KeyDelete,
 		"VerifyKey": policy.Verify, "RefuseLogin": policy.Verify, "LoginHolder": policy.Verify, "KeyHolder": policy.KeyEnrol,
