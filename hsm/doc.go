@@ -57,9 +57,10 @@
 //
 // The binding says that a row is one that Watchword wrote, not that it is the
 // latest: whoever can write to the database can put back an older row with its
-// older binding, such as that of before a token was marked lost. Counters, locks
-// and whether a user is disabled are not bound either. 'watchword audit verify'
-// shows what was accepted and when, and a counter that went back.
+// older binding, such as that of before a token was marked lost. Counters, which
+// passcodes were used, locks and whether a user is disabled are not bound either.
+// 'watchword audit verify' shows what was accepted and when, a counter that went
+// back, and a passcode that was accepted again.
 //
 // An upload that was refused and is larger than 8 MiB may leave its last few
 // kilobytes in a buffer of net/http until that is used again; nothing of an

@@ -177,8 +177,8 @@ func (r *AuditReport) problem(format string, args ...any) {
 }
 
 // VerifyAudit recomputes every chain, checks that each head that a record names
-// is there, and each signature with the HSM's audit key. Moving factors that fell
-// show that a token's row was set back. What was changed at the
+// is there, and each signature with the HSM's audit key. Moving factors that fell,
+// and passcodes that were used again, show that a token's row was set back. What was changed at the
 // end of another server's chain since it was last named cannot be noticed here:
 // keep checkpoints elsewhere too.
 func (s *Service) VerifyAudit(ctx context.Context, p Principal) (AuditReport, error) {
@@ -194,7 +194,7 @@ func (s *Service) VerifyAudit(ctx context.Context, p Principal) (AuditReport, er
 	}
 	// What was appended while we read is left for the next time: an open chain
 	// is read up to where it was when we came to it.
-	v := verification{s: s, report: &report, want: map[int64]map[int64]place{}, signed: map[[32]byte]struct{}{}}
+	v := verification{s: s, report: &report, want: map[int64]map[int64]place{}, signed: map[[32]byte]struct{}{}, used: map[[3]string]struct{}{}}
 	v.expect(own, "this server wrote")
 	read := map[int64]bool{}
 	for len(chains) > 0 {
@@ -228,6 +228,7 @@ type verification struct {
 	report *AuditReport
 	want   map[int64]map[int64]place // chain -> seq -> the record that must be there
 	signed map[[32]byte]struct{}     // the first half of each signature, which no two share
+	used   map[[3]string]struct{}    // realm, serial and number of each passcode that was accepted
 }
 
 // place is a record that somebody knows.
@@ -283,6 +284,13 @@ func (v *verification) chain(ctx context.Context, chain int64) error {
 			}
 			accepted[token] = factor
 		}
+		if number, ok := numbered(r); ok {
+			use := [3]string{r.Realm, r.Serial, number}
+			if _, ok := v.used[use]; ok { // in whichever chain
+				report.problem("chain %d: record %d: number %s of passcode %s was accepted before: its row was set back in the database", chain, r.Seq, number, r.Serial)
+			}
+			v.used[use] = struct{}{}
+		}
 		return nil
 	})
 	if head.Seq > 0 {
@@ -307,6 +315,20 @@ func consumed(r *audit.Record) (int64, bool) {
 		}
 	}
 	return 0, false
+}
+
+// numbered is which code of a recovery sheet a record says was accepted, or which use
+// of a temporary passcode. Each is there once.
+func numbered(r *audit.Record) (string, bool) {
+	if r.Action != string(policy.Verify) || r.Outcome != "accept" {
+		return "", false
+	}
+	for _, f := range r.Detail {
+		if f.Name == fieldNumber {
+			return f.Value, true
+		}
+	}
+	return "", false
 }
 
 // heads checks the signature of a record that names heads, and notes the heads

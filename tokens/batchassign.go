@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -127,8 +128,9 @@ func (i *Import) unfit(who *person, sub *Subject) string {
 		return fmt.Sprintf("there is no user %q in realm %s; add the user first, or all whom the file names by --create-users", who.name, i.in.Realm)
 	case sub.User.State != UserEnabled:
 		return fmt.Sprintf("user %s is disabled", sub.User.Name)
-	case len(sub.Tokens) > 0:
-		return fmt.Sprintf("user %s holds a token already (%s); hand this one out by hand", sub.User.Name, sub.Tokens[0].Serial)
+	case sub.counted() > 0:
+		i := slices.IndexFunc(sub.Tokens, func(t Token) bool { return !t.passcode() })
+		return fmt.Sprintf("user %s holds a token already (%s); hand this one out by hand", sub.User.Name, sub.Tokens[i].Serial)
 	}
 	return ""
 }

@@ -21,7 +21,8 @@ import (
 // What is stored is the MAC of each, under KeyPIN. The token's row binds them, how
 // many there are, and how often a temporary one is good. Which were used is motion
 // and not bound, as the counters of other tokens are not: whoever can write to the
-// database can clear it, and only the audit shows that a code was accepted twice.
+// database can clear it, and nothing but the audit shows that a code was accepted
+// again; VerifyAudit looks for that.
 const (
 	passChars = 12
 	passGroup = 4

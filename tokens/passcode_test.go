@@ -271,6 +271,22 @@ func TestThePasscodesMessageNamesUserTokenAndCode(t *testing.T) {
 	}
 }
 
+func TestEachReasonOfPasscodesExpiryAndPINsIsExplained(t *testing.T) {
+	for _, r := range []Reason{ReasonExpiredToken, ReasonExpiredUsed, ReasonUsedUp, ReasonPINDue} {
+		if x := explanations[r]; x.words == "" || x.advice == "" {
+			t.Errorf("%s: %q, %q", r, x.words, x.advice)
+		}
+		if _, ranked := order[r]; !ranked && r != ReasonPINDue { // which ends it
+			t.Errorf("%s has no rank", r)
+		}
+	}
+	for r := range keyExplanations {
+		if explanations[r].words == "" || explanations[r].words == keyExplanations[r].words {
+			t.Errorf("%s is explained for keys, and for codes as %q", r, explanations[r].words)
+		}
+	}
+}
+
 func TestTemporaryPasscodesWithinTheRules(t *testing.T) {
 	rules := TemporaryRules{Allow: true, Valid: 24 * time.Hour, Uses: 5}
 	for _, c := range []struct {

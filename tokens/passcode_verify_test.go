@@ -735,3 +735,51 @@ func TestNothingThatExpiresIsAcceptedWhileClocksDiffer(t *testing.T) {
 	h.ends("alice", d.at(0), true, tokens.ReasonAccepted)
 	h.ends("bob2", code, true, tokens.ReasonAccepted)
 }
+
+// What is not bound can be set back in the database; the audit shows it, also where
+// the two accepts are in the chains of two nodes.
+func TestTheAuditShowsThatAPasscodeWasSetBack(t *testing.T) {
+	for name, twoNodes := range map[string]bool{"one node": false, "two nodes": true} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			h.allow()
+			h.user("alice")
+			sheet, codes := h.recovery("alice")
+			temporary, code := h.temporary("alice", tokens.TemporaryRequest{Uses: 3})
+			h.ends("alice", codes[4], true, tokens.ReasonAccepted)
+			h.ends("alice", code, true, tokens.ReasonAccepted)
+			h.ends("alice", code, true, tokens.ReasonAccepted)
+			h.ends("alice", codes[1], true, tokens.ReasonAccepted)
+			h.intact()
+			s := h.Service
+			if twoNodes {
+				s = h.node(&firsts{})
+			}
+			h.db.edit(func(d *editor) {
+				d.token = func(t *tokens.Token) { t.Last &^= 1 << 4 }
+			})
+			again := func(code string) {
+				t.Helper()
+				if r, err := s.Verify(ctx, h.vpn, tokens.Attempt{User: "alice", Code: code}); err != nil || !r.Accept {
+					t.Fatalf("%+v, %v: the row is as it was before, and nothing shows that it was not", r, err)
+				}
+			}
+			again(codes[4])
+			h.db.edit(func(d *editor) {
+				d.token = func(t *tokens.Token) {
+					if t.Type == tokens.Temporary {
+						t.Last = 1
+					}
+				}
+			})
+			again(code)
+			h.db.edit(func(d *editor) { d.token = nil })
+			report, err := h.VerifyAudit(ctx, h.admin)
+			all := strings.Join(report.Problems, "\n")
+			if err != nil || report.Intact || len(report.Problems) != 2 || !strings.Contains(all, "number 5 of passcode "+sheet.Serial) ||
+				!strings.Contains(all, "number 2 of passcode "+temporary.Serial) {
+				t.Errorf("%v, %s", err, all)
+			}
+		})
+	}
+}
