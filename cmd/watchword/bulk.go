@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"watchword/api"
 )
 
 // bulkActs are what can be done to many tokens at once.
@@ -47,22 +49,6 @@ type bulkSelection struct {
 	Q     string `json:"q,omitempty"`
 	Tag   string `json:"tag,omitempty"`
 	Batch int    `json:"batch,omitempty"`
-}
-
-// bulkReport is what came of it.
-type bulkReport struct {
-	Matched   int        `json:"matched"`
-	Done      int        `json:"done"`
-	Unchanged int        `json:"unchanged"`
-	Refused   int        `json:"refused"`
-	Items     []bulkItem `json:"items"`
-}
-
-type bulkItem struct {
-	Serial  string `json:"serial"`
-	User    string `json:"user"`
-	Outcome string `json:"outcome"`
-	Reason  string `json:"reason"`
 }
 
 func tokenBulk(c *client) *cobra.Command {
@@ -114,8 +100,8 @@ func (f *bulkFlags) run(cmd *cobra.Command, c *client, act string, serials []str
 	if ask && (!onTerminal(os.Stdin) || c.json) {
 		return &failure{What: what, Why: "nobody can be asked", Do: "give --dry-run to see what would happen, or --yes"}
 	}
-	post := func(r *bulkRequest) (bulkReport, bool, error) {
-		return get[bulkReport](cmd, c, call{what: what, method: http.MethodPost, path: pathTo("tokens", "bulk"), query: c.query(), body: r, slow: true})
+	post := func(r *bulkRequest) (api.BulkReport, bool, error) {
+		return get[api.BulkReport](cmd, c, call{what: what, method: http.MethodPost, path: pathTo("tokens", "bulk"), query: c.query(), body: r, slow: true})
 	}
 	if f.dryRun || ask {
 		dry := *r
@@ -124,29 +110,29 @@ func (f *bulkFlags) run(cmd *cobra.Command, c *client, act string, serials []str
 		if err != nil || printed {
 			return err
 		}
-		would := report.would()
-		if err := report.print(cmd); err != nil {
+		changed := would(&report)
+		if err := printBulk(cmd, &report); err != nil {
 			return err
 		}
 		if err := say(cmd, "%d of %s would be changed, %d stay as they are, %d would be refused.",
-			len(would), plural(report.Matched, "token"), report.Unchanged, report.Refused); err != nil || f.dryRun {
+			len(changed), plural(report.Matched, "token"), report.Unchanged, report.Refused); err != nil || f.dryRun {
 			return err
 		}
-		if len(would) == 0 {
+		if len(changed) == 0 {
 			return nil
 		}
-		if !confirmCount(len(would)) {
+		if !confirmCount(len(changed)) {
 			return &failure{What: what, Why: "it was not confirmed", Do: "nothing was done"}
 		}
 		// What was shown is what is done, whatever else may have come to match.
-		r.Select, r.Serials = nil, would
+		r.Select, r.Serials = nil, changed
 	}
 	report, printed, err := post(r)
 	if err != nil {
 		return err
 	}
 	if !printed {
-		if err := report.print(cmd); err != nil {
+		if err := printBulk(cmd, &report); err != nil {
 			return err
 		}
 		if err := say(cmd, "%d of %s changed, %d stay as they are, %d refused.",
@@ -224,9 +210,9 @@ func readSerials(path string) (serials []string, err error) {
 }
 
 // would are the tokens to which something would happen.
-func (r *bulkReport) would() (serials []string) {
+func would(r *api.BulkReport) (serials []string) {
 	for _, i := range r.Items {
-		if i.Outcome == "would" {
+		if i.Outcome == api.BulkItemOutcomeWould {
 			serials = append(serials, i.Serial)
 		}
 	}
@@ -236,10 +222,10 @@ func (r *bulkReport) would() (serials []string) {
 // maxShown is how many lines of a bulk act are printed.
 const maxShown = 200
 
-func (r *bulkReport) print(cmd *cobra.Command) error {
+func printBulk(cmd *cobra.Command, r *api.BulkReport) error {
 	t := newTable("SERIAL", "USER", "OUTCOME", "REASON")
 	for _, i := range r.Items[:min(maxShown, len(r.Items))] {
-		t.add(i.Serial, orDash(i.User), i.Outcome, orDash(i.Reason))
+		t.add(i.Serial, orDash(i.User), string(i.Outcome), orDash(i.Reason))
 	}
 	if more := len(r.Items) - len(t.rows); more > 0 {
 		defer hint("%s more; --json lists all", plural(more, "token"))

@@ -84,7 +84,7 @@ type problem struct {
 	Title  string          `json:"title"`
 	Status int             `json:"status"`
 	Detail string          `json:"detail"`
-	Say    string          `json:"say"` // what to tell whoever called
+	Say    *string         `json:"say"` // what to tell whoever called
 	Report json.RawMessage `json:"-"`   // all of it, where it has the members of an import's report too
 }
 

@@ -4,6 +4,8 @@ import (
 	"net/http"
 
 	"github.com/spf13/cobra"
+
+	"watchword/api"
 )
 
 func tokenLost(c *client) *cobra.Command {
@@ -56,13 +58,13 @@ user temporary).`,
 
 func (c *client) lose(cmd *cobra.Command, serial string, body map[string]any) error {
 	r := call{what: "lost token " + serial, method: http.MethodPost, path: pathTo("tokens", serial, "lost"), query: c.query(), body: body}
-	t, printed, err := get[piece](cmd, c, r)
+	t, printed, err := get[api.Token](cmd, c, r)
 	if err != nil || printed {
 		return err
 	}
 	err = sayToken(cmd, &t)
-	if t.Temp != nil {
-		err = firstOf(err, printTemporary(cmd, r.what, t.Temp))
+	if t.Temporary != nil {
+		err = firstOf(err, printTemporary(cmd, r.what, t.Temporary))
 	}
 	return told(err, t.Say)
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/rivo/uniseg"
 	"github.com/spf13/cobra"
+
+	"watchword/api"
 )
 
 func userRecovery(c *client) *cobra.Command {
@@ -22,7 +24,7 @@ of the realm say how many codes there are (see watchword realm rules).`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r := call{what: "make recovery codes for " + args[0], method: http.MethodPost, path: pathTo("users", args[0], "recovery"), query: c.query()}
-			sheet, printed, err := get[issued](cmd, c, r)
+			sheet, printed, err := get[api.RecoverySheet](cmd, c, r)
 			if err != nil || printed {
 				return err
 			}
@@ -35,7 +37,7 @@ of the realm say how many codes there are (see watchword realm rules).`,
 }
 
 // printSheet prints recovery codes to be kept on paper.
-func printSheet(cmd *cobra.Command, sheet *issued) error {
+func printSheet(cmd *cobra.Command, sheet *api.RecoverySheet) error {
 	t := &sheet.Token
 	rule := strings.Repeat("-", 64)
 	head := "Recovery codes of " + clean(t.User)
@@ -111,7 +113,7 @@ limits (see watchword realm rules).`,
 				return err
 			}
 			r.body = body
-			pass, printed, err := get[issued](cmd, c, r)
+			pass, printed, err := get[api.TemporaryPasscode](cmd, c, r)
 			if err != nil || printed {
 				return err
 			}
@@ -123,7 +125,7 @@ limits (see watchword realm rules).`,
 }
 
 // printTemporary prints a temporary passcode in a line of its own.
-func printTemporary(cmd *cobra.Command, what string, pass *issued) error {
+func printTemporary(cmd *cobra.Command, what string, pass *api.TemporaryPasscode) error {
 	if pass.Code == "" {
 		return &failure{What: what, Why: "the server answered no passcode"}
 	}
@@ -131,6 +133,6 @@ func printTemporary(cmd *cobra.Command, what string, pass *issued) error {
 		return err
 	}
 	hint("%s can use it %s until %s; it is not shown again; 'watchword token revoke %s' ends it",
-		pass.Token.User, plural(pass.Token.Left, "time"), toMinuteOf(pass.Token.Expires), pass.Token.Serial)
+		pass.Token.User, plural(valueOf(pass.Token.Left), "time"), toMinuteOf(pass.Token.Expires), pass.Token.Serial)
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"time"
@@ -155,15 +156,66 @@ func reportSummary(c *client) *cobra.Command {
 			if unused != 0 {
 				r.query.Set("unused_days", itoa(unused))
 			}
-			s, printed, err := get[map[string]any](cmd, c, r)
+			s, printed, err := get[summary](cmd, c, r)
 			if err != nil || printed {
 				return err
 			}
-			return printSummary(cmd, s)
+			return s.print(cmd)
 		},
 	}
 	cmd.Flags().IntVar(&unused, "unused-days", 0, "from how many days on a token counts as unused (default 90)")
 	return cmd
 }
 
-func printSummary(cmd *cobra.Command, s map[string]any) error { return nil }
+// summary is everything counted.
+type summary struct {
+	Users    int `json:"users"`
+	Disabled int `json:"disabled"`
+	Unowned  int `json:"unowned"`
+	Tokens   []struct {
+		Type  string `json:"type"`
+		State string `json:"state"`
+		Count int    `json:"count"`
+	} `json:"tokens"`
+	Findings []struct {
+		Finding string `json:"finding"`
+		Count   int    `json:"count"`
+	} `json:"findings"`
+	Resyncs []struct {
+		Batch   int64  `json:"batch"`
+		Name    string `json:"name"`
+		Tokens  int    `json:"tokens"`
+		Resyncs int    `json:"resyncs"`
+	} `json:"resyncs"`
+}
+
+func (s *summary) print(cmd *cobra.Command) error {
+	err := say(cmd, "%s, %d of them disabled; %s that nobody holds.", plural(s.Users, "user"), s.Disabled, plural(s.Unowned, "token"))
+	if err != nil {
+		return err
+	}
+	kinds := newTable("TYPE", "STATE", "TOKENS")
+	for _, k := range s.Tokens {
+		kinds.add(k.Type, k.State, itoa(k.Count))
+	}
+	found := newTable("FINDING", "HOW MANY")
+	for _, f := range s.Findings {
+		found.add(f.Finding, itoa(f.Count))
+	}
+	batches := newTable("IMPORT", "TOKENS", "RESYNCS IN 90 DAYS", "FILE")
+	for _, b := range s.Resyncs {
+		batches.add(fmt.Sprint(b.Batch), itoa(b.Tokens), itoa(b.Resyncs), orDash(b.Name))
+	}
+	for _, t := range []*table{kinds, found, batches} {
+		if len(t.rows) == 0 {
+			continue
+		}
+		if _, err := fmt.Fprintln(cmd.OutOrStdout()); err != nil {
+			return err
+		}
+		if err := t.print(cmd.OutOrStdout()); err != nil {
+			return err
+		}
+	}
+	return nil
+}

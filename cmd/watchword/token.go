@@ -131,23 +131,23 @@ func tokenShow(c *client) *cobra.Command {
 		Example: "  watchword token show 24680017",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			t, printed, err := get[piece](cmd, c, call{what: "show token " + args[0], path: pathTo("tokens", args[0]), query: c.query()})
+			t, printed, err := get[api.Token](cmd, c, call{what: "show token " + args[0], path: pathTo("tokens", args[0]), query: c.query()})
 			if err != nil || printed {
 				return err
 			}
-			table := tokenTable([]api.Token{t.Token})
+			table := tokenTable([]api.Token{t})
 			noteLife(table, &t)
 			if t.Hint != nil {
 				table.note("The file that it came with names " + *t.Hint + ".")
 			}
-			noteKey(table, &t.Token)
+			noteKey(table, &t)
 			return table.print(cmd.OutOrStdout())
 		},
 	}
 }
 
 // noteLife says what there is to say of any token, beside the table.
-func noteLife(table *table, t *piece) {
+func noteLife(table *table, t *api.Token) {
 	if t.Assigned != nil {
 		table.note("Assigned " + toMinuteOf(t.Assigned) + ".")
 	}
@@ -158,11 +158,11 @@ func noteLife(table *table, t *piece) {
 		}
 		table.note(verb + toMinuteOf(t.Expires) + ".")
 	}
-	if len(t.Tags) > 0 {
-		table.note("Tags: " + strings.Join(t.Tags, ", "))
+	if tags := valueOf(t.Tags); len(tags) > 0 {
+		table.note("Tags: " + strings.Join(tags, ", "))
 	}
-	if t.Note != "" {
-		table.note("Note: " + t.Note)
+	if note := valueOf(t.Note); note != "" {
+		table.note("Note: " + note)
 	}
 }
 
@@ -287,14 +287,14 @@ func confirm(serial string) bool {
 
 // actOnToken does something to a token and says how it is then.
 func (c *client) actOnToken(cmd *cobra.Command, name, serial string, body any) error {
-	t, printed, err := get[piece](cmd, c, call{
+	t, printed, err := get[api.Token](cmd, c, call{
 		what: name + " token " + serial, method: http.MethodPost, path: pathTo("tokens", serial, name), query: c.query(), body: body,
 	})
 	if err != nil || printed {
 		return err
 	}
 	if name == "resync" {
-		err = say(cmd, "Token %s is resynchronised (%s); %s.", t.Serial, movesOf(&t.Token), holderOf(&t.Token))
+		err = say(cmd, "Token %s is resynchronised (%s); %s.", t.Serial, movesOf(&t), holderOf(&t))
 	} else {
 		err = sayToken(cmd, &t)
 	}
@@ -302,8 +302,8 @@ func (c *client) actOnToken(cmd *cobra.Command, name, serial string, body any) e
 }
 
 // sayToken says how a token is now.
-func sayToken(cmd *cobra.Command, t *piece) error {
-	return say(cmd, "Token %s is %s; %s.", t.Serial, t.State, holderOf(&t.Token))
+func sayToken(cmd *cobra.Command, t *api.Token) error {
+	return say(cmd, "Token %s is %s; %s.", t.Serial, t.State, holderOf(t))
 }
 
 func holderOf(t *api.Token) string {

@@ -8,16 +8,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-)
 
-// enrolled is a new software token with its seed, which is shown this once.
-type enrolled struct {
-	Token  piece  `json:"token"`
-	URI    string `json:"uri"`
-	Secret string `json:"secret"`
-	QR     string `json:"qr"`
-	Say    string `json:"say"`
-}
+	"watchword/api"
+)
 
 func tokenNew(c *client) *cobra.Command {
 	var issuer, algorithm, png string
@@ -62,11 +55,11 @@ does it without you: watchword user invite.`,
 			}
 			quiet := *c
 			quiet.json = c.json && png == ""
-			made, printed, err := get[enrolled](cmd, &quiet, call{
+			made, printed, err := get[api.MadeToken](cmd, &quiet, call{
 				what: what, method: http.MethodPost, path: pathTo("users", args[0], "tokens"), query: c.query(), body: body,
 			})
 			if err == nil && file != nil {
-				err = made.writePicture(what, file)
+				err = writePicture(&made, what, file)
 			}
 			if err != nil {
 				if file != nil {
@@ -81,7 +74,7 @@ does it without you: watchword user invite.`,
 			if file != nil {
 				err = say(cmd, "Token %s of %s is made; its QR code is in %s.", made.Token.Serial, made.Token.User, png)
 			} else {
-				err = made.show(cmd, what, uri)
+				err = showSeed(cmd, &made, what, uri)
 			}
 			hint("token %s waits for two codes: watchword token activate %s CODE1 CODE2", made.Token.Serial, made.Token.Serial)
 			return told(err, made.Say)
@@ -98,16 +91,16 @@ does it without you: watchword user invite.`,
 	return cmd
 }
 
-// show prints the seed: for an app that looks at the terminal, and for fingers; or
+// showSeed prints the seed: for an app that looks at the terminal, and for fingers; or
 // as text.
-func (e *enrolled) show(cmd *cobra.Command, what string, uri bool) error {
-	if e.URI == "" || e.Secret == "" {
+func showSeed(cmd *cobra.Command, e *api.MadeToken, what string, uri bool) error {
+	if e.Uri == "" || e.Secret == "" {
 		return &failure{What: what, Why: "the server answered no key URI", Do: "take token " + e.Token.Serial + " back: watchword token revoke " + e.Token.Serial}
 	}
 	if uri || !onTerminal(os.Stdout) {
-		return say(cmd, "%s", e.URI)
+		return say(cmd, "%s", e.Uri)
 	}
-	if err := printQR(cmd.OutOrStdout(), e.URI); err != nil {
+	if err := printQR(cmd.OutOrStdout(), e.Uri); err != nil {
 		return err
 	}
 	var typed []string
@@ -119,8 +112,8 @@ func (e *enrolled) show(cmd *cobra.Command, what string, uri bool) error {
 }
 
 // writePicture puts the QR code into a file, and ends it.
-func (e *enrolled) writePicture(what string, file *os.File) error {
-	text, found := strings.CutPrefix(e.QR, "data:image/png;base64,")
+func writePicture(e *api.MadeToken, what string, file *os.File) error {
+	text, found := strings.CutPrefix(e.Qr, "data:image/png;base64,")
 	picture, err := base64.StdEncoding.DecodeString(text)
 	if !found || err != nil || !bytes.HasPrefix(picture, []byte("\x89PNG\r\n")) {
 		return &failure{What: what, Why: "the server answered no picture", Do: "take token " + e.Token.Serial + " back: watchword token revoke " + e.Token.Serial}
@@ -163,22 +156,15 @@ new one waits for them, and a temporary passcode lives on until it is activated.
 			if reason != "" {
 				body["reason"] = reason
 			}
-			r, printed, err := get[replaced](cmd, c, call{
+			r, printed, err := get[api.Replaced](cmd, c, call{
 				what: "replace token " + args[0], method: http.MethodPost, path: pathTo("tokens", args[0], "replace"), query: c.query(), body: body,
 			})
 			if err != nil || printed {
 				return err
 			}
-			return told(firstOf(sayToken(cmd, &r.Old), sayToken(cmd, &r.Next)), r.Say)
+			return told(firstOf(sayToken(cmd, &r.Old), sayToken(cmd, &r.Token)), r.Say)
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why, in words; for the audit")
 	return cmd
-}
-
-// replaced is a token and the one in its place.
-type replaced struct {
-	Old  piece  `json:"old"`
-	Next piece  `json:"token"`
-	Say  string `json:"say"`
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"watchword/api"
 )
 
 func tokenExpire(c *client) *cobra.Command {
@@ -25,7 +27,7 @@ func tokenExpire(c *client) *cobra.Command {
 			for _, serial := range args[:last] {
 				r := call{what: "set when token " + serial + " expires", method: http.MethodPut, path: pathTo("tokens", serial, "expiry"), query: c.query()}
 				r.body = map[string]*time.Time{"expires": when}
-				t, printed, err := get[piece](cmd, c, r)
+				t, printed, err := get[api.Token](cmd, c, r)
 				if err != nil {
 					return err
 				}
@@ -61,14 +63,14 @@ func tokenNote(c *client) *cobra.Command {
 		Example: "  watchword token note 24680017 'spare, in the drawer of room 12'\n  watchword token note 24680017 ''",
 		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			t, printed, err := get[piece](cmd, c, noteCall(c, args[0], map[string]any{"note": args[1]}))
+			t, printed, err := get[api.Token](cmd, c, noteCall(c, args[0], map[string]any{"note": args[1]}))
 			switch {
 			case err != nil || printed:
 				return err
-			case t.Note == "":
+			case valueOf(t.Note) == "":
 				return say(cmd, "Nothing is noted on token %s.", t.Serial)
 			}
-			return say(cmd, "Noted on token %s: %s", t.Serial, t.Note)
+			return say(cmd, "Noted on token %s: %s", t.Serial, *t.Note)
 		},
 	}
 }
@@ -94,14 +96,14 @@ watchword token bulk --tag. Letters, digits, dots, hyphens and underscores.`,
 			if len(body) == 0 {
 				return &failure{What: r.what, Why: "no tag is named", Do: "'watchword token show " + args[0] + "' shows what is there"}
 			}
-			t, printed, err := get[piece](cmd, c, r)
+			t, printed, err := get[api.Token](cmd, c, r)
 			switch {
 			case err != nil || printed:
 				return err
-			case len(t.Tags) == 0:
+			case len(valueOf(t.Tags)) == 0:
 				return say(cmd, "Token %s has no tags.", t.Serial)
 			}
-			return say(cmd, "Token %s has tags %s.", t.Serial, strings.Join(t.Tags, ", "))
+			return say(cmd, "Token %s has tags %s.", t.Serial, strings.Join(*t.Tags, ", "))
 		},
 	}
 	cmd.Flags().StringSliceVar(&drop, "drop", nil, "a tag to take off; may be given several times")

@@ -39,7 +39,7 @@ func userAct(c *client, act, short, sentence string) *cobra.Command {
 		Example: "  watchword user " + act + " alice",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			u, printed, err := get[person](cmd, c, call{
+			u, printed, err := get[api.User](cmd, c, call{
 				what: act + " user " + args[0], method: http.MethodPost, path: pathTo("users", args[0], act), query: c.query(),
 			})
 			if err != nil || printed {
@@ -59,7 +59,7 @@ func userList(c *client) *cobra.Command {
 		Example: "  watchword user list\n  watchword user list --q ali --json\n  watchword user list --group board\n  watchword user list --external-id 4711",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			users, printed, err := list[person](cmd, c, call{
+			users, printed, err := list[api.User](cmd, c, call{
 				what: "list users", path: pathTo("users"), query: c.query("q", q, "group", group, "external_id", external),
 			}, limit)
 			if err != nil || printed {
@@ -67,7 +67,7 @@ func userList(c *client) *cobra.Command {
 			}
 			t := newTable("NAME", "REALM", "STATE", "PIN", "TOKENS", "FAILURES", "ADDED")
 			for _, u := range users {
-				t.add(u.Name, u.Realm, standing(&u.User), pinOf(&u), fmt.Sprint(u.TokenCount), fmt.Sprint(u.Failures), toMinute(u.Created))
+				t.add(u.Name, u.Realm, standing(&u), pinOf(&u), fmt.Sprint(u.TokenCount), fmt.Sprint(u.Failures), toMinute(u.Created))
 			}
 			return printList(cmd, t, "there is no such user")
 		},
@@ -80,8 +80,8 @@ func userList(c *client) *cobra.Command {
 }
 
 // pinOf is "yes", "no", or "due" where it must be changed first.
-func pinOf(u *person) string {
-	if u.HasPin && u.PINDue {
+func pinOf(u *api.User) string {
+	if u.HasPin && u.PinDue {
 		return "due"
 	}
 	return yesNo(u.HasPin)
@@ -106,7 +106,7 @@ func userShow(c *client) *cobra.Command {
 		Example: "  watchword user show alice",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			u, printed, err := get[person](cmd, c, call{what: "show user " + args[0], path: pathTo("users", args[0]), query: c.query()})
+			u, printed, err := get[api.User](cmd, c, call{what: "show user " + args[0], path: pathTo("users", args[0]), query: c.query()})
 			if err != nil || printed {
 				return err
 			}
@@ -119,31 +119,40 @@ func userShow(c *client) *cobra.Command {
 }
 
 // sayUser says how a user stands, and who it is.
-func sayUser(cmd *cobra.Command, u *person) error {
+func sayUser(cmd *cobra.Command, u *api.User) error {
 	pin := map[string]string{"yes": "with a PIN", "no": "without a PIN", "due": "with a PIN that must be changed first"}[pinOf(u)]
 	err := say(cmd, "User %s of realm %s, added %s: %s, %s, %s since the last accept.",
-		u.Name, u.Realm, toMinute(u.Created), standing(&u.User), pin, plural(u.Failures, "failure"))
+		u.Name, u.Realm, toMinute(u.Created), standing(u), pin, plural(u.Failures, "failure"))
 	line := func(name, value string) {
 		if err == nil && value != "" {
 			err = say(cmd, "%s: %s", name, value)
 		}
 	}
-	line("Full name", u.Display)
-	line("Mail", u.Mail)
-	line("External id", u.ExternalID)
-	line("Groups", strings.Join(u.Groups, ", "))
-	for _, name := range slices.Sorted(maps.Keys(u.Attributes)) {
-		line("Attribute "+clean(name), u.Attributes[name])
+	line("Full name", valueOf(u.Display))
+	line("Mail", valueOf(u.Mail))
+	line("External id", valueOf(u.ExternalId))
+	line("Groups", strings.Join(valueOf(u.Groups), ", "))
+	attributes := valueOf(u.Attributes)
+	for _, name := range slices.Sorted(maps.Keys(attributes)) {
+		line("Attribute "+clean(name), attributes[name])
 	}
 	return err
 }
 
 // told adds to an answer what to tell whoever called, which is no part of it.
-func told(err error, words string) error {
-	if err == nil && words != "" {
-		hint("tell them: %s", words)
+func told(err error, words *string) error {
+	if err == nil && words != nil {
+		hint("tell them: %s", *words)
 	}
 	return err
+}
+
+// valueOf is what a member of an answer holds, or nothing where it is not there.
+func valueOf[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
 }
 
 // say prints a sentence about what was done.

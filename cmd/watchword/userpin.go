@@ -49,7 +49,7 @@ realm say what may be a PIN, and may ask for that always (see watchword realm ru
 				}
 				r.body = body
 			}
-			u, printed, err := get[person](cmd, c, r)
+			u, printed, err := get[api.User](cmd, c, r)
 			if err != nil || printed {
 				return err
 			}
@@ -57,7 +57,7 @@ realm say what may be a PIN, and may ask for that always (see watchword realm ru
 			switch {
 			case remove:
 				sentence = "%s has no PIN: a code is the OTP alone."
-			case u.PINDue:
+			case u.PinDue:
 				sentence = "%s has a PIN that must be changed before anything is accepted."
 			}
 			return told(say(cmd, sentence, u.Name), u.Say)

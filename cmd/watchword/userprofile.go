@@ -112,7 +112,7 @@ name by which a user signs in stays. Groups are set with 'watchword user groups'
 				return &failure{What: r.what, Why: "nothing is to be changed", Do: "see watchword user edit --help"}
 			}
 			r.body = body
-			u, printed, err := get[person](cmd, c, r)
+			u, printed, err := get[api.User](cmd, c, r)
 			if err != nil || printed {
 				return err
 			}
