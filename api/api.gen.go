@@ -79,6 +79,42 @@ func (e BulkItemOutcome) Valid() bool {
 	}
 }
 
+// Defines values for Finding.
+const (
+	FindingDrift          Finding = "drift"
+	FindingExpired        Finding = "expired"
+	FindingLocked         Finding = "locked"
+	FindingNeverUsed      Finding = "never_used"
+	FindingNoSecondFactor Finding = "no_second_factor"
+	FindingPinDue         Finding = "pin_due"
+	FindingSha1           Finding = "sha1"
+	FindingUnused         Finding = "unused"
+)
+
+// Valid indicates whether the value is a known member of the Finding enum.
+func (e Finding) Valid() bool {
+	switch e {
+	case FindingDrift:
+		return true
+	case FindingExpired:
+		return true
+	case FindingLocked:
+		return true
+	case FindingNeverUsed:
+		return true
+	case FindingNoSecondFactor:
+		return true
+	case FindingPinDue:
+		return true
+	case FindingSha1:
+		return true
+	case FindingUnused:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ImportRecordOutcome.
 const (
 	ImportRecordOutcomeCreated   ImportRecordOutcome = "created"
@@ -457,6 +493,45 @@ func (e ImportSeedsParamsEncoding) Valid() bool {
 	}
 }
 
+// Defines values for ReportCredentialsParamsFormat.
+const (
+	ReportCredentialsParamsFormatCsv  ReportCredentialsParamsFormat = "csv"
+	ReportCredentialsParamsFormatJson ReportCredentialsParamsFormat = "json"
+)
+
+// Valid indicates whether the value is a known member of the ReportCredentialsParamsFormat enum.
+func (e ReportCredentialsParamsFormat) Valid() bool {
+	switch e {
+	case ReportCredentialsParamsFormatCsv:
+		return true
+	case ReportCredentialsParamsFormatJson:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ShowDriftParamsFormat.
+const (
+	ShowDriftParamsFormatJson ShowDriftParamsFormat = "json"
+	ShowDriftParamsFormatSvg  ShowDriftParamsFormat = "svg"
+	ShowDriftParamsFormatText ShowDriftParamsFormat = "text"
+)
+
+// Valid indicates whether the value is a known member of the ShowDriftParamsFormat enum.
+func (e ShowDriftParamsFormat) Valid() bool {
+	switch e {
+	case ShowDriftParamsFormatJson:
+		return true
+	case ShowDriftParamsFormatSvg:
+		return true
+	case ShowDriftParamsFormatText:
+		return true
+	default:
+		return false
+	}
+}
+
 // AAGUIDs Models; none means that this says nothing.
 type AAGUIDs = []string
 
@@ -662,6 +737,80 @@ type ConcernPage struct {
 	Items []Concern `json:"items"`
 }
 
+// CredentialReport Users and tokens.
+type CredentialReport struct {
+	Items []CredentialRow `json:"items"`
+}
+
+// CredentialRow A user with a token, a user without one, or a token that nobody holds.
+type CredentialRow struct {
+	Algorithm string     `json:"algorithm"`
+	Assigned  *time.Time `json:"assigned,omitempty"`
+
+	// Attestation What the attestation of a FIDO key proved.
+	Attestation string `json:"attestation"`
+	Batch       int64  `json:"batch"`
+	Digits      int    `json:"digits"`
+	Display     string `json:"display"`
+
+	// DriftSeconds How far a clock was ahead of ours when the token was last used.
+	DriftSeconds int        `json:"drift_seconds"`
+	Expires      *time.Time `json:"expires,omitempty"`
+	Failures     int        `json:"failures"`
+	Findings     []string   `json:"findings"`
+	LastUsed     *time.Time `json:"last_used,omitempty"`
+	Locked       bool       `json:"locked"`
+	Model        string     `json:"model"`
+	Period       int        `json:"period"`
+
+	// Pin `none`, `set` or `due`; empty without a user.
+	Pin   string `json:"pin"`
+	Realm string `json:"realm"`
+
+	// Serial Empty if the user has no token.
+	Serial string   `json:"serial"`
+	State  string   `json:"state"`
+	Tags   []string `json:"tags"`
+	Type   string   `json:"type"`
+
+	// User Empty if nobody holds the token.
+	User string `json:"user"`
+
+	// UserState `enabled` or `disabled`; empty without a user.
+	UserState string `json:"user_state"`
+}
+
+// Drift How a token's clock runs.
+type Drift struct {
+	// Points Oldest first.
+	Points []DriftPoint `json:"points"`
+
+	// Ppm How much faster it runs than ours, in parts per million.
+	Ppm float64 `json:"ppm"`
+
+	// Says The verdict in words.
+	Says string `json:"says"`
+
+	// Token A hardware token, a software token, a FIDO key or a passcode.
+	Token Token `json:"token"`
+
+	// Verdict `none` (too little is known), `good`, `fast`, `slow`, `battery`, `batch` or `period`.
+	Verdict string `json:"verdict"`
+}
+
+// DriftPoint One code that was accepted.
+type DriftPoint struct {
+	// Resync It was a resynchronisation or the activation.
+	Resync bool `json:"resync"`
+
+	// Seconds How far its clock was ahead of ours.
+	Seconds float64 `json:"seconds"`
+
+	// Steps The same in time steps.
+	Steps int       `json:"steps"`
+	Time  time.Time `json:"time"`
+}
+
 // Expiry When a token expires.
 type Expiry struct {
 	// Expires The time; null for never.
@@ -694,6 +843,17 @@ type Explanation struct {
 // ExplanationPage A user's last attempts, explained.
 type ExplanationPage struct {
 	Items []Explanation `json:"items"`
+}
+
+// Finding Something that is wrong with a user or a token.
+type Finding string
+
+// FindingCount How many users or tokens a finding concerns.
+type FindingCount struct {
+	Count int `json:"count"`
+
+	// Finding Something that is wrong with a user or a token.
+	Finding Finding `json:"finding"`
 }
 
 // Groups The groups of a user.
@@ -1250,6 +1410,27 @@ type Nothing struct {
 	Realm *string `json:"realm,omitempty"`
 }
 
+// PinChange A new PIN, of its user's own.
+type PinChange struct {
+	// Code The PIN so far, followed by the OTP.
+	Code string `json:"code"`
+
+	// NewPin The new PIN.
+	NewPin string `json:"new_pin"`
+
+	// Realm The realm.
+	Realm *string `json:"realm,omitempty"`
+
+	// User The user's name.
+	User string `json:"user"`
+}
+
+// PinChanged The answer.
+type PinChanged struct {
+	// Result Whether the code was right.
+	Result Verdict `json:"result"`
+}
+
 // PinRules What may be a PIN.
 type PinRules struct {
 	// Change A PIN that somebody else has set must be changed at first use.
@@ -1422,6 +1603,18 @@ type Resync struct {
 	Realm *string `json:"realm,omitempty"`
 }
 
+// ResyncCount How often the tokens of an import were resynchronised.
+type ResyncCount struct {
+	Batch int64 `json:"batch"`
+
+	// Name The file's name.
+	Name    string `json:"name"`
+	Resyncs int    `json:"resyncs"`
+
+	// Tokens Tokens that came with it.
+	Tokens int `json:"tokens"`
+}
+
 // RootInfo An own attestation root.
 type RootInfo = webauthn.RootInfo
 
@@ -1549,6 +1742,56 @@ type StatementVerdict struct {
 
 	// Reason Why it is not active: `malformed`, `unknown_key`, `bad_signature`, `wrong_issuer`, `wrong_audience`, `wrong_realm`, `not_yet`, `expired` or `too_old`.
 	Reason *string `json:"reason,omitempty"`
+}
+
+// StoryItem Something that happened.
+type StoryItem struct {
+	Action string `json:"action"`
+	Actor  string `json:"actor"`
+
+	// Count How many are told as one.
+	Count   int    `json:"count"`
+	Outcome string `json:"outcome"`
+	Serial  string `json:"serial"`
+
+	// Text In a sentence.
+	Text string    `json:"text"`
+	Time time.Time `json:"time"`
+
+	// Until Of several, when the last happened.
+	Until *time.Time `json:"until,omitempty"`
+	User  string     `json:"user"`
+}
+
+// StoryPage A page of a story.
+type StoryPage struct {
+	Items []StoryItem `json:"items"`
+
+	// Next The cursor of the page with what happened before.
+	Next *string `json:"next,omitempty"`
+}
+
+// Summary How many there are of what.
+type Summary struct {
+	// Disabled Users who are disabled.
+	Disabled int `json:"disabled"`
+
+	// Findings How many users or tokens each finding concerns.
+	Findings []FindingCount `json:"findings"`
+
+	// Realm Empty for all realms.
+	Realm string `json:"realm"`
+
+	// Resyncs Imports whose tokens had to be resynchronised often in the last 90 days.
+	Resyncs []ResyncCount `json:"resyncs"`
+	Time    time.Time     `json:"time"`
+
+	// Tokens Tokens by type and state; revoked ones left out.
+	Tokens []TokenCount `json:"tokens"`
+
+	// Unowned Tokens that nobody holds.
+	Unowned int `json:"unowned"`
+	Users   int `json:"users"`
 }
 
 // TemporaryPasscode A temporary passcode. It cannot be shown again.
@@ -1679,6 +1922,18 @@ type Token struct {
 
 // TokenAlgorithm How codes are made; a FIDO key and a passcode make none.
 type TokenAlgorithm string
+
+// TokenCount How many tokens of a type are in a state.
+type TokenCount struct {
+	Count int `json:"count"`
+
+	// State Where a token stands in its life.
+	State TokenState `json:"state"`
+
+	// Type What a token is. `recovery` is a sheet of codes that are each good once, `temporary` a
+	// passcode in the place of a lost token.
+	Type TokenType `json:"type"`
+}
 
 // TokenPage A page of tokens.
 type TokenPage struct {
@@ -1843,6 +2098,9 @@ type Roots = RootPage
 
 // StatementKeys The keys that sign statements.
 type StatementKeys = StatementKeyPage
+
+// Story A page of a story.
+type Story = StoryPage
 
 // TooLarge An error (RFC 9457).
 type TooLarge = Problem
@@ -2039,6 +2297,42 @@ type AddKeyParams struct {
 	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
 }
 
+// ChangePinParams defines parameters for ChangePin.
+type ChangePinParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
+// ReportCredentialsParams defines parameters for ReportCredentials.
+type ReportCredentialsParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+
+	// Format As JSON, or as CSV with a header row and the same columns.
+	Format *ReportCredentialsParamsFormat `form:"format,omitempty" json:"format,omitempty"`
+
+	// Unowned Report the tokens that nobody holds, too.
+	Unowned *bool `form:"unowned,omitempty" json:"unowned,omitempty"`
+
+	// UnusedDays From how many days on a token counts as unused.
+	UnusedDays *int `form:"unused_days,omitempty" json:"unused_days,omitempty"`
+
+	// Find Only rows with this finding.
+	Find *Finding `form:"find,omitempty" json:"find,omitempty"`
+}
+
+// ReportCredentialsParamsFormat defines parameters for ReportCredentials.
+type ReportCredentialsParamsFormat string
+
+// ReportSummaryParams defines parameters for ReportSummary.
+type ReportSummaryParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+
+	// UnusedDays From how many days on a token counts as unused.
+	UnusedDays *int `form:"unused_days,omitempty" json:"unused_days,omitempty"`
+}
+
 // ListTokensParams defines parameters for ListTokens.
 type ListTokensParams struct {
 	// Realm The realm; the key's own or `default` if none is named.
@@ -2099,6 +2393,18 @@ type AssignTokenParams struct {
 	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
 }
 
+// ShowDriftParams defines parameters for ShowDrift.
+type ShowDriftParams struct {
+	// Format As data, as a drawing or as text.
+	Format *ShowDriftParamsFormat `form:"format,omitempty" json:"format,omitempty"`
+
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
+// ShowDriftParamsFormat defines parameters for ShowDrift.
+type ShowDriftParamsFormat string
+
 // SetExpiryParams defines parameters for SetExpiry.
 type SetExpiryParams struct {
 	// Realm The realm; the key's own or `default` if none is named.
@@ -2131,6 +2437,18 @@ type ResyncTokenParams struct {
 
 // RevokeTokenParams defines parameters for RevokeToken.
 type RevokeTokenParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
+// TokenStoryParams defines parameters for TokenStory.
+type TokenStoryParams struct {
+	// Cursor The `next` of the page before.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit How many items to answer at most.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
 	// Realm The realm; the key's own or `default` if none is named.
 	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
 }
@@ -2246,6 +2564,18 @@ type IssueRecoveryParams struct {
 	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
 }
 
+// UserStoryParams defines parameters for UserStory.
+type UserStoryParams struct {
+	// Cursor The `next` of the page before.
+	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit How many items to answer at most.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
 // IssueTemporaryParams defines parameters for IssueTemporary.
 type IssueTemporaryParams struct {
 	// Realm The realm; the key's own or `default` if none is named.
@@ -2308,6 +2638,9 @@ type ImportSeedsMultipartRequestBody ImportSeedsMultipartBody
 
 // AddKeyJSONRequestBody defines body for AddKey for application/json ContentType.
 type AddKeyJSONRequestBody = NewKey
+
+// ChangePinJSONRequestBody defines body for ChangePin for application/json ContentType.
+type ChangePinJSONRequestBody = PinChange
 
 // SetRealmRulesJSONRequestBody defines body for SetRealmRules for application/json ContentType.
 type SetRealmRulesJSONRequestBody = NewRealmRules
@@ -2494,6 +2827,9 @@ type ServerInterface interface {
 	// DeleteKey Take an API key out of use
 	// (DELETE /v1/keys/{id})
 	DeleteKey(ctx echo.Context, id string) error
+	// ChangePin Let a user change their PIN
+	// (POST /v1/pin)
+	ChangePin(ctx echo.Context, params ChangePinParams) error
 	// ListRealms List the realms
 	// (GET /v1/realms)
 	ListRealms(ctx echo.Context) error
@@ -2506,6 +2842,12 @@ type ServerInterface interface {
 	// SetRealmRules Give a realm rules of its own
 	// (PUT /v1/realms/{realm}/rules)
 	SetRealmRules(ctx echo.Context, realm string) error
+	// ReportCredentials Report every user and token
+	// (GET /v1/reports/credentials)
+	ReportCredentials(ctx echo.Context, params ReportCredentialsParams) error
+	// ReportSummary Count users and tokens, and what is wrong with them
+	// (GET /v1/reports/summary)
+	ReportSummary(ctx echo.Context, params ReportSummaryParams) error
 	// CheckStatement Check a statement
 	// (POST /v1/statements/check)
 	CheckStatement(ctx echo.Context) error
@@ -2533,6 +2875,9 @@ type ServerInterface interface {
 	// AssignToken Hand a token to a user
 	// (POST /v1/tokens/{serial}/assign)
 	AssignToken(ctx echo.Context, serial Serial, params AssignTokenParams) error
+	// ShowDrift Show how a token's clock runs
+	// (GET /v1/tokens/{serial}/drift)
+	ShowDrift(ctx echo.Context, serial Serial, params ShowDriftParams) error
 	// SetExpiry Say when a token expires
 	// (PUT /v1/tokens/{serial}/expiry)
 	SetExpiry(ctx echo.Context, serial Serial, params SetExpiryParams) error
@@ -2551,6 +2896,9 @@ type ServerInterface interface {
 	// RevokeToken Revoke a token for good
 	// (POST /v1/tokens/{serial}/revoke)
 	RevokeToken(ctx echo.Context, serial Serial, params RevokeTokenParams) error
+	// TokenStory Tell what happened to a token
+	// (GET /v1/tokens/{serial}/story)
+	TokenStory(ctx echo.Context, serial Serial, params TokenStoryParams) error
 	// SuspendToken Reject a token's codes until it is resumed
 	// (POST /v1/tokens/{serial}/suspend)
 	SuspendToken(ctx echo.Context, serial Serial, params SuspendTokenParams) error
@@ -2599,6 +2947,9 @@ type ServerInterface interface {
 	// IssueRecovery Make a sheet of recovery codes
 	// (POST /v1/users/{name}/recovery)
 	IssueRecovery(ctx echo.Context, name UserName, params IssueRecoveryParams) error
+	// UserStory Tell what happened to a user
+	// (GET /v1/users/{name}/story)
+	UserStory(ctx echo.Context, name UserName, params UserStoryParams) error
 	// IssueTemporary Make a temporary passcode
 	// (POST /v1/users/{name}/temporary)
 	IssueTemporary(ctx echo.Context, name UserName, params IssueTemporaryParams) error
@@ -3231,6 +3582,24 @@ func (w *ServerInterfaceWrapper) DeleteKey(ctx echo.Context) error {
 	return err
 }
 
+// ChangePin converts echo context to params.
+func (w *ServerInterfaceWrapper) ChangePin(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ChangePinParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ChangePin(ctx, params)
+	return err
+}
+
 // ListRealms converts echo context to params.
 func (w *ServerInterfaceWrapper) ListRealms(ctx echo.Context) error {
 	var err error
@@ -3285,6 +3654,77 @@ func (w *ServerInterfaceWrapper) SetRealmRules(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.SetRealmRules(ctx, realm)
+	return err
+}
+
+// ReportCredentials converts echo context to params.
+func (w *ServerInterfaceWrapper) ReportCredentials(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReportCredentialsParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", ctx.QueryParams(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter format: %s", err))
+	}
+
+	// ------------- Optional query parameter "unowned" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "unowned", ctx.QueryParams(), &params.Unowned, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter unowned: %s", err))
+	}
+
+	// ------------- Optional query parameter "unused_days" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "unused_days", ctx.QueryParams(), &params.UnusedDays, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter unused_days: %s", err))
+	}
+
+	// ------------- Optional query parameter "find" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "find", ctx.QueryParams(), &params.Find, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter find: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ReportCredentials(ctx, params)
+	return err
+}
+
+// ReportSummary converts echo context to params.
+func (w *ServerInterfaceWrapper) ReportSummary(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ReportSummaryParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// ------------- Optional query parameter "unused_days" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "unused_days", ctx.QueryParams(), &params.UnusedDays, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter unused_days: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ReportSummary(ctx, params)
 	return err
 }
 
@@ -3507,6 +3947,38 @@ func (w *ServerInterfaceWrapper) AssignToken(ctx echo.Context) error {
 	return err
 }
 
+// ShowDrift converts echo context to params.
+func (w *ServerInterfaceWrapper) ShowDrift(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "serial" -------------
+	var serial Serial
+
+	err = runtime.BindStyledParameterWithOptions("simple", "serial", ctx.Param("serial"), &serial, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter serial: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ShowDriftParams
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", ctx.QueryParams(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter format: %s", err))
+	}
+
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ShowDrift(ctx, serial, params)
+	return err
+}
+
 // SetExpiry converts echo context to params.
 func (w *ServerInterfaceWrapper) SetExpiry(ctx echo.Context) error {
 	var err error
@@ -3654,6 +4126,45 @@ func (w *ServerInterfaceWrapper) RevokeToken(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.RevokeToken(ctx, serial, params)
+	return err
+}
+
+// TokenStory converts echo context to params.
+func (w *ServerInterfaceWrapper) TokenStory(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "serial" -------------
+	var serial Serial
+
+	err = runtime.BindStyledParameterWithOptions("simple", "serial", ctx.Param("serial"), &serial, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter serial: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params TokenStoryParams
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.TokenStory(ctx, serial, params)
 	return err
 }
 
@@ -4078,6 +4589,45 @@ func (w *ServerInterfaceWrapper) IssueRecovery(ctx echo.Context) error {
 	return err
 }
 
+// UserStory converts echo context to params.
+func (w *ServerInterfaceWrapper) UserStory(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name UserName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params UserStoryParams
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter cursor: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.UserStory(ctx, name, params)
+	return err
+}
+
 // IssueTemporary converts echo context to params.
 func (w *ServerInterfaceWrapper) IssueTemporary(ctx echo.Context) error {
 	var err error
@@ -4305,6 +4855,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	}
 
 	router.POST(options.BaseURL+"/v1/verify", wrapper.Verify, options.OperationMiddlewares["verify"]...)
+	router.POST(options.BaseURL+"/v1/pin", wrapper.ChangePin, options.OperationMiddlewares["changePin"]...)
 	router.POST(options.BaseURL+"/v1/webauthn/register/begin", wrapper.BeginRegistration, options.OperationMiddlewares["beginRegistration"]...)
 	router.POST(options.BaseURL+"/v1/webauthn/register/finish", wrapper.FinishRegistration, options.OperationMiddlewares["finishRegistration"]...)
 	router.POST(options.BaseURL+"/v1/webauthn/login/begin", wrapper.BeginLogin, options.OperationMiddlewares["beginLogin"]...)
@@ -4324,6 +4875,7 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/users/:name/tokens", wrapper.NewToken, options.OperationMiddlewares["newToken"]...)
 	router.POST(options.BaseURL+"/v1/users/:name/recovery", wrapper.IssueRecovery, options.OperationMiddlewares["issueRecovery"]...)
 	router.POST(options.BaseURL+"/v1/users/:name/temporary", wrapper.IssueTemporary, options.OperationMiddlewares["issueTemporary"]...)
+	router.GET(options.BaseURL+"/v1/users/:name/story", wrapper.UserStory, options.OperationMiddlewares["userStory"]...)
 	router.GET(options.BaseURL+"/v1/users/:name/why", wrapper.Why, options.OperationMiddlewares["why"]...)
 	router.GET(options.BaseURL+"/v1/users/:name/invitations", wrapper.ListInvitations, options.OperationMiddlewares["listInvitations"]...)
 	router.POST(options.BaseURL+"/v1/users/:name/invitations", wrapper.Invite, options.OperationMiddlewares["invite"]...)
@@ -4344,6 +4896,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/tokens/:serial/revoke", wrapper.RevokeToken, options.OperationMiddlewares["revokeToken"]...)
 	router.POST(options.BaseURL+"/v1/tokens/:serial/resync", wrapper.ResyncToken, options.OperationMiddlewares["resyncToken"]...)
 	router.POST(options.BaseURL+"/v1/tokens/:serial/activate", wrapper.ActivateToken, options.OperationMiddlewares["activateToken"]...)
+	router.GET(options.BaseURL+"/v1/tokens/:serial/drift", wrapper.ShowDrift, options.OperationMiddlewares["showDrift"]...)
+	router.GET(options.BaseURL+"/v1/tokens/:serial/story", wrapper.TokenStory, options.OperationMiddlewares["tokenStory"]...)
 	router.POST(options.BaseURL+"/v1/tokens/:serial/unlock", wrapper.UnlockOwner, options.OperationMiddlewares["unlockOwner"]...)
 	router.GET(options.BaseURL+"/v1/imports", wrapper.ListImports, options.OperationMiddlewares["listImports"]...)
 	router.POST(options.BaseURL+"/v1/imports", wrapper.ImportSeeds, options.OperationMiddlewares["importSeeds"]...)
@@ -4369,6 +4923,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/keys", wrapper.ListKeys, options.OperationMiddlewares["listKeys"]...)
 	router.POST(options.BaseURL+"/v1/keys", wrapper.AddKey, options.OperationMiddlewares["addKey"]...)
 	router.DELETE(options.BaseURL+"/v1/keys/:id", wrapper.DeleteKey, options.OperationMiddlewares["deleteKey"]...)
+	router.GET(options.BaseURL+"/v1/reports/credentials", wrapper.ReportCredentials, options.OperationMiddlewares["reportCredentials"]...)
+	router.GET(options.BaseURL+"/v1/reports/summary", wrapper.ReportSummary, options.OperationMiddlewares["reportSummary"]...)
 	router.GET(options.BaseURL+"/v1/audit", wrapper.ListAudit, options.OperationMiddlewares["listAudit"]...)
 	router.GET(options.BaseURL+"/v1/audit/verify", wrapper.VerifyAudit, options.OperationMiddlewares["verifyAudit"]...)
 	router.GET(options.BaseURL+"/.well-known/jwks.json", wrapper.Jwks, options.OperationMiddlewares["jwks"]...)

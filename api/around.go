@@ -76,9 +76,15 @@ var queries = map[routeKey]reflect.Type{
 	{"PATCH", "/v1/users/:name"}:            reflect.TypeFor[EditUserParams](),
 	{"PATCH", "/v1/tokens/:serial"}:         reflect.TypeFor[AnnotateTokenParams](),
 	{"POST", "/v1/tokens/bulk"}:             reflect.TypeFor[BulkTokensParams](),
+	{"POST", "/v1/pin"}:                     reflect.TypeFor[ChangePinParams](),
+	{"GET", "/v1/users/:name/story"}:        reflect.TypeFor[UserStoryParams](),
+	{"GET", "/v1/tokens/:serial/drift"}:     reflect.TypeFor[ShowDriftParams](),
+	{"GET", "/v1/tokens/:serial/story"}:     reflect.TypeFor[TokenStoryParams](),
 	{"PUT", "/v1/tokens/:serial/expiry"}:    reflect.TypeFor[SetExpiryParams](),
 	{"POST", "/v1/tokens/:serial/activate"}: reflect.TypeFor[ActivateTokenParams](),
 	{"POST", "/v1/tokens/:serial/replace"}:  reflect.TypeFor[ReplaceTokenParams](),
+	{"GET", "/v1/reports/credentials"}:      reflect.TypeFor[ReportCredentialsParams](),
+	{"GET", "/v1/reports/summary"}:          reflect.TypeFor[ReportSummaryParams](),
 	{"GET", "/v1/fido/models"}:              reflect.TypeFor[ListModelsParams](),
 	{"GET", "/v1/fido/allowed"}:             reflect.TypeFor[AllowedParams](),
 	{"GET", "/.well-known/webauthn"}:        reflect.TypeFor[RelatedOriginsParams](),
@@ -88,11 +94,11 @@ var queries = map[routeKey]reflect.Type{
 // or an answer without end, and those that go through a million rows.
 var slow = []routeKey{
 	{"POST", "/v1/imports"}, {"GET", "/v1/imports/:id"}, {"POST", "/v1/imports/:id/undo"}, {"GET", "/v1/audit/verify"},
-	{"POST", "/v1/fido/metadata"}, {"POST", "/v1/tokens/bulk"},
+	{"POST", "/v1/fido/metadata"}, {"POST", "/v1/tokens/bulk"}, {"GET", "/v1/reports/credentials"}, {"GET", "/v1/reports/summary"},
 }
 
 // secret are those whose body holds what stays a secret.
-var secret = []routeKey{{"POST", "/v1/imports"}, {"PUT", "/v1/users/:name/pin"}}
+var secret = []routeKey{{"POST", "/v1/imports"}, {"PUT", "/v1/users/:name/pin"}, {"POST", "/v1/pin"}}
 
 // routesOf makes the table of routes from the router's.
 func routesOf(registered []*echo.Route) map[routeKey]*route {

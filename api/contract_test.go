@@ -23,6 +23,10 @@ import (
 	"watchword/tokens"
 )
 
+func init() {
+	openapi3filter.RegisterBodyDecoder("image/svg+xml", openapi3filter.FileBodyDecoder) // as a text
+}
+
 func loadContract(t *testing.T) (*openapi3.T, routers.Router) {
 	t.Helper()
 	doc, err := openapi3.NewLoader().LoadFromData(contract)
@@ -99,6 +103,18 @@ var calls = []call{
 	{"POST", "/v1/tokens/bulk?realm=corp", `{"act":"tag","select":{"user":"alice","state":"active","type":"totp","q":"24","tag":"old","batch":3},"tags":["spare"],"dry_run":true}`, 200, ""},
 	{"POST", "/v1/tokens/bulk", `{"act":"expire","serials":["A1"],"expires":null}`, 200, ""},
 	{"POST", "/v1/tokens/bulk", `{"act":"note","serials":["A1"],"note":""}`, 200, ""},
+	{"GET", "/v1/reports/credentials", "", 200, ""},
+	{"GET", "/v1/reports/credentials?format=csv&unowned=true&unused_days=30&find=sha1&realm=corp", "", 200, ""},
+	{"GET", "/v1/reports/summary", "", 200, ""},
+	{"GET", "/v1/reports/summary?unused_days=30&realm=corp", "", 200, ""},
+	{"POST", "/v1/pin", `{"user":"alice","code":"4711755224","new_pin":"280714"}`, 200, ""},
+	{"POST", "/v1/pin?realm=corp", `{"user":"alice","code":"4711000000","new_pin":"280714"}`, 200, ""},
+	{"GET", "/v1/tokens/24680017/drift", "", 200, ""},
+	{"GET", "/v1/tokens/24680017/drift?format=json&realm=corp", "", 200, ""},
+	{"GET", "/v1/tokens/24680017/drift?format=svg", "", 200, ""},
+	{"GET", "/v1/tokens/24680017/drift?format=text", "", 200, ""},
+	{"GET", "/v1/tokens/24680017/story", "", 200, ""},
+	{"GET", "/v1/users/alice/story?cursor=9&limit=2&realm=corp", "", 200, ""},
 	{"GET", "/v1/realms", "", 200, ""},
 	{"GET", "/v1/realms/corp/rules", "", 200, ""},
 	{"PUT", "/v1/realms/corp/rules", `{"version":3,"rules":` + someRules + `}`, 200, ""},
@@ -335,6 +351,16 @@ func TestEveryOperationFailsAsTheContractSays(t *testing.T) {
 		{nil, call{"POST", "/v1/tokens/bulk", `{"act":"note","serials":["A"]}`, 400, ""}},
 		{nil, call{"POST", "/v1/tokens/bulk", `{"act":"untag","serials":["A"]}`, 400, ""}},
 		{nil, call{"POST", "/v1/tokens/bulk", `{"act":"lost","serials":["` + strings.Repeat("A", maxBulk) + `"]}`, 413, ""}},
+		{nil, call{"GET", "/v1/reports/credentials?format=xml", "", 400, ""}},
+		{nil, call{"GET", "/v1/reports/credentials?find=ghosts", "", 400, ""}},
+		{nil, call{"GET", "/v1/reports/summary?unused_days=0", "", 400, ""}},
+		{nil, call{"POST", "/v1/pin", `{"user":"alice","code":"1"}`, 400, ""}},
+		{tokens.ErrState, call{"GET", "/v1/tokens/A/drift", "", 409, ""}},
+		{tokens.ErrNotFound, call{"GET", "/v1/tokens/A/drift?format=svg", "", 404, ""}},
+		{nil, call{"GET", "/v1/tokens/A/drift?format=png", "", 400, ""}},
+		{tokens.ErrNotFound, call{"GET", "/v1/tokens/A/story", "", 404, ""}},
+		{tokens.ErrNotFound, call{"GET", "/v1/users/bob/story", "", 404, ""}},
+		{nil, call{"GET", "/v1/users/bob/story?cursor=x", "", 400, ""}},
 		{tokens.ErrWrongCode, call{"POST", "/v1/tokens/A/activate", `{"code1":"1","code2":"2"}`, 422, ""}},
 		{tokens.ErrState, call{"POST", "/v1/tokens/A/replace", `{"by":"B"}`, 409, ""}},
 		{tokens.ErrNotFound, call{"POST", "/v1/tokens/A/replace", `{"by":"B"}`, 404, ""}},
@@ -483,6 +509,11 @@ func TestEnumsAreTheCores(t *testing.T) {
 	for _, o := range []string{tokens.BulkDone, tokens.BulkWould, tokens.BulkUnchanged, tokens.BulkRefused} {
 		if !BulkItemOutcome(o).Valid() {
 			t.Errorf("outcome of a bulk %s", o)
+		}
+	}
+	for _, f := range tokens.Findings() {
+		if !Finding(f).Valid() {
+			t.Errorf("finding %s", f)
 		}
 	}
 	for _, a := range []tokens.Activation{tokens.ActivateAtOnce, tokens.ActivateByCode} {

@@ -32,6 +32,8 @@ type Core interface {
 	Realms
 	Passcodes
 	Care
+	Histories
+	Reports
 	Statements
 	console.Enroller
 }
@@ -92,6 +94,8 @@ type Profiles interface {
 // PINs are what users type before their codes.
 type PINs interface {
 	SetPIN(ctx context.Context, p tokens.Principal, realm, name, pin string, due bool) (tokens.UserEntry, error)
+	// ChangePIN judges an attempt as Verify does, and sets the PIN where it accepts.
+	ChangePIN(ctx context.Context, p tokens.Principal, a tokens.Attempt, pin string) (tokens.Result, error)
 }
 
 // Realms are listed, and have rules.
@@ -117,6 +121,22 @@ type Care interface {
 	// Bulk calls f with what became of each token, as it is done, and stops at its
 	// first error.
 	Bulk(ctx context.Context, p tokens.Principal, r tokens.BulkRequest, f func(tokens.BulkItem) error) (tokens.BulkReport, error)
+}
+
+// Histories tell what has become of a token or a user.
+type Histories interface {
+	Drift(ctx context.Context, p tokens.Principal, realm, serial string) (tokens.DriftHistory, error)
+	// TokenStory and UserStory answer a page of what happened before a place, zero for
+	// the newest, and the place before it, zero if there is nothing.
+	TokenStory(ctx context.Context, p tokens.Principal, realm, serial string, before int64, limit int) (page []tokens.StoryItem, next int64, err error)
+	UserStory(ctx context.Context, p tokens.Principal, realm, name string, before int64, limit int) (page []tokens.StoryItem, next int64, err error)
+}
+
+// Reports tell of all users and tokens at once.
+type Reports interface {
+	// Report calls f with each row as it is read, and stops at its first error.
+	Report(ctx context.Context, p tokens.Principal, q tokens.ReportQuery, f func(tokens.ReportRow) error) error
+	Summary(ctx context.Context, p tokens.Principal, realm string, unused time.Duration) (tokens.Summary, error)
 }
 
 // Clients are the RADIUS clients.

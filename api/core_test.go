@@ -35,8 +35,9 @@ type scripted struct {
 
 	secrets [][]byte // what was answered for the caller to wipe
 
-	bulk      func(f func(tokens.BulkItem) error) error // what Bulk does, if it is not nil
-	stating   error                                     // what Statement answers, if it is not nil
+	bulk      func(f func(tokens.BulkItem) error) error  // what Bulk does, if it is not nil
+	report    func(f func(tokens.ReportRow) error) error // what Report does, if it is not nil
+	stating   error                                      // what Statement answers, if it is not nil
 	importing func(ctx context.Context, o seeds.Options, r io.Reader) (*seeds.Report, error)
 	verifying func(ctx context.Context, a tokens.Attempt) (tokens.Result, error)
 }

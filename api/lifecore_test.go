@@ -119,3 +119,71 @@ func (s *scripted) Lose(_ context.Context, p tokens.Principal, realm, serial, re
 	temporary := passcode(2, "T-1", tokens.Temporary)
 	return t, &temporary, s.secret("aaaa-bbbb-cccc"), nil
 }
+
+func (s *scripted) Report(_ context.Context, p tokens.Principal, q tokens.ReportQuery, f func(tokens.ReportRow) error) error {
+	if err := s.asked(p, q.Realm, "", q); err != nil {
+		return err
+	}
+	if s.report != nil {
+		return s.report(f)
+	}
+	for _, r := range []tokens.ReportRow{
+		{
+			Realm: "default", User: "alice", Display: "=1+1", UserState: tokens.UserEnabled, Locked: true, Failures: 3, PIN: "due",
+			Serial: "-A1", Type: tokens.TOTP, Algorithm: "sha1", Digits: 6, Period: 30, State: tokens.Active, Assigned: testTime, LastUsed: testTime,
+			DriftSeconds: -60, Expires: testTime, Attestation: "basic", Model: "\"C\", 200", Batch: 3, Tags: []string{"berlin", "spare"},
+			Findings: []tokens.Finding{tokens.FindSHA1, tokens.FindExpired},
+		},
+		{Realm: "default", User: "bob", UserState: tokens.UserDisabled, PIN: "none"},
+		{Realm: "default", Serial: "A3", Type: tokens.HOTP, State: tokens.Imported},
+	} {
+		if err := f(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *scripted) Summary(_ context.Context, p tokens.Principal, realm string, unused time.Duration) (tokens.Summary, error) {
+	return tokens.Summary{
+		Time: testTime, Realm: realm, Users: 3, Disabled: 1, Unowned: 2,
+		Tokens:   []tokens.TokenCount{{Type: tokens.TOTP, State: tokens.Active, Count: 3}},
+		Findings: []tokens.FindingCount{{Finding: tokens.FindSHA1, Count: 1}},
+		Resyncs:  []tokens.ResyncCount{{Batch: 3, Name: "shipment.csv", Tokens: 100, Resyncs: 9}},
+	}, s.asked(p, realm, "", unused)
+}
+
+func (s *scripted) ChangePIN(_ context.Context, p tokens.Principal, a tokens.Attempt, pin string) (tokens.Result, error) {
+	if err := s.asked(p, a.Realm, a.User, pin); err != nil {
+		return tokens.Result{Accept: true}, err
+	}
+	return tokens.Result{Accept: a.Code == "4711755224", Serial: "24680017"}, nil
+}
+
+func (s *scripted) Drift(_ context.Context, p tokens.Principal, realm, serial string) (tokens.DriftHistory, error) {
+	h := tokens.DriftHistory{
+		Token: token(1, serial, tokens.TOTP), PPM: 4.2, Verdict: tokens.DriftGood, Says: "It runs as quartz does.",
+		Points: []tokens.DriftPoint{{Time: testTime, Seconds: -12.5}, {Time: testTime.Add(time.Hour), Seconds: 31, Steps: 1, Resync: true}},
+	}
+	return h, s.asked(p, realm, "", serial)
+}
+
+func (s *scripted) story(before int64, limit int) (list []tokens.StoryItem, next int64) {
+	for range s.count(limit) {
+		list = append(list, tokens.StoryItem{
+			Time: testTime, Until: testTime.Add(time.Hour), Action: "verify", Outcome: "accept", Actor: "client:vpn", User: "alice", Serial: "A1",
+			Text: "41 logins.", Count: 41,
+		})
+	}
+	return list, s.next(limit, before+100)
+}
+
+func (s *scripted) TokenStory(_ context.Context, p tokens.Principal, realm, serial string, before int64, limit int) ([]tokens.StoryItem, int64, error) {
+	list, next := s.story(before, limit)
+	return list, next, s.asked(p, realm, "", serial)
+}
+
+func (s *scripted) UserStory(_ context.Context, p tokens.Principal, realm, name string, before int64, limit int) ([]tokens.StoryItem, int64, error) {
+	list, next := s.story(before, limit)
+	return list, next, s.asked(p, realm, name, nil)
+}

@@ -2,11 +2,13 @@ package api
 
 import (
 	"bytes"
+	"encoding/csv"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -180,5 +182,59 @@ func TestActsSayWhatToTellTheUser(t *testing.T) {
 	core.err = tokens.ErrNotFound
 	if w := do(h, "GET", "/v1/tokens/A1", ""); strings.Contains(w.Body.String(), `"say"`) {
 		t.Errorf("looking is no act: %s", w.Body)
+	}
+}
+
+func TestTheCredentialReportIsSafeInASpreadsheet(t *testing.T) {
+	core := &scripted{}
+	h := newServer(t, core).Handler()
+	w := do(h, "GET", "/v1/reports/credentials?format=csv&unowned=true&unused_days=30&find=sha1&realm=corp", "")
+	if w.Header().Get("Content-Type") != "text/csv; charset=utf-8" {
+		t.Errorf("%v", w.Header())
+	}
+	rows, err := csv.NewReader(w.Body).ReadAll()
+	if err != nil || len(rows) != 4 {
+		t.Fatalf("%v %q", err, rows)
+	}
+	for i, want := range [][]string{
+		{"realm", "user", "display", "user_state", "locked", "failures", "pin", "serial", "type", "algorithm", "digits", "period", "state", "assigned", "last_used", "drift_seconds", "expires", "attestation", "model", "batch", "tags", "findings"},
+		{"default", "alice", "'=1+1", "enabled", "true", "3", "due", "'-A1", "totp", "sha1", "6", "30", "active", "2025-11-03T09:10:02.482913Z", "2025-11-03T09:10:02.482913Z", "-60", "2025-11-03T09:10:02.482913Z", "basic", `"C", 200`, "3", "berlin spare", "sha1 expired"},
+		{"default", "bob", "", "disabled", "false", "0", "none", "", "", "", "0", "0", "", "", "", "0", "", "", "", "0", "", ""},
+	} {
+		if !slices.Equal(rows[i], want) {
+			t.Errorf("row %d:\n%q\n%q", i, rows[i], want)
+		}
+	}
+	if q := core.arg.(tokens.ReportQuery); q != (tokens.ReportQuery{Realm: "corp", Unowned: true, Unused: 720 * time.Hour, Find: tokens.FindSHA1}) {
+		t.Errorf("%+v", q)
+	}
+	// Each of a row's members is a column.
+	var row struct{ Items []map[string]any }
+	if err := json.Unmarshal(do(h, "GET", "/v1/reports/credentials", "").Body.Bytes(), &row); err != nil || len(row.Items) != 3 || len(row.Items[0]) != len(rows[0]) {
+		t.Errorf("%v %v", err, row)
+	}
+	core.report = func(f func(tokens.ReportRow) error) error {
+		for range 10_000 {
+			if err := f(tokens.ReportRow{Realm: "default", User: "alice"}); err != nil {
+				return err
+			}
+		}
+		return tokens.ErrUnavailable
+	}
+	addr := serve(t, newServer(t, core))
+	for _, format := range []string{"csv", "json"} {
+		r, err := http.NewRequest("GET", "http://"+addr+"/v1/reports/credentials?format="+format, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", "Bearer "+testKey)
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if body, err := io.ReadAll(answer.Body); !errors.Is(err, io.ErrUnexpectedEOF) || len(body) < streamBuffer {
+			t.Errorf("%s that fails in the middle: %v, %d bytes", format, err, len(body))
+		}
+		answer.Body.Close()
 	}
 }

@@ -200,7 +200,7 @@ func TestNotesTagsAndExpiryAreKept(t *testing.T) {
 	}
 }
 
-func TestAPINThatIsDueAcceptsNothing(t *testing.T) {
+func TestAUserChangesThePIN(t *testing.T) {
 	w := newWhole(t)
 	w.call("POST", "/v1/users", `{"name":"alice"}`, 201)
 	w.call("POST", "/v1/imports", "A1,"+seedHex+",hotp\n", 200)
@@ -211,5 +211,86 @@ func TestAPINThatIsDueAcceptsNothing(t *testing.T) {
 	}
 	if got := w.verify("alice", "280714"+hotp(t, 0)); got != "reject" {
 		t.Errorf("while the PIN is due: %v", got)
+	}
+	change := func(user, code, pin string, status int) any {
+		t.Helper()
+		return w.call("POST", "/v1/pin", fmt.Sprintf(`{"user":%q,"code":%q,"new_pin":%q}`, user, code, pin), status)["result"]
+	}
+	change("alice", "280714"+hotp(t, 0), "1111", 400)
+	for user, code := range map[string]string{"nobody": "280714" + hotp(t, 0), "alice": "280715" + hotp(t, 0)} {
+		if got := change(user, code, "906153", 200); got != "reject" {
+			t.Errorf("%s with %s: %v", user, code, got)
+		}
+	}
+	if got := change("alice", "280714"+hotp(t, 0), "906153", 200); got != "accept" {
+		t.Errorf("%v", got)
+	}
+	if got := w.call("GET", "/v1/users/alice", "", 200); got["pin_due"] != nil || got["has_pin"] != true {
+		t.Errorf("%v", got)
+	}
+	for code, want := range map[string]string{"906153" + hotp(t, 0): "reject", "280714" + hotp(t, 1): "reject", "906153" + hotp(t, 2): "accept"} {
+		if got := w.verify("alice", code); got != want {
+			t.Errorf("%s: %v", code, got)
+		}
+	}
+	admin := w.key
+	for scope, status := range map[string]int{"verify": 200, "helpdesk": 403, "read": 403} {
+		w.key = admin
+		w.key = w.call("POST", "/v1/keys", fmt.Sprintf(`{"name":%q,"scope":%q}`, scope, scope), 201)["key"].(string)
+		change("alice", "000000", "906153", status)
+	}
+}
+
+func TestATokensStoryIsTold(t *testing.T) {
+	w := newWhole(t)
+	w.call("POST", "/v1/users", `{"name":"alice"}`, 201)
+	w.call("POST", "/v1/imports", "A1,"+seedHex+",hotp\nA2,"+seedHex+",totp\n", 200)
+	w.call("POST", "/v1/tokens/A1/assign", `{"user":"alice"}`, 200)
+	for i := range 3 {
+		w.verify("alice", hotp(t, i))
+	}
+	w.call("POST", "/v1/tokens/A1/lost", `{"reason":"train"}`, 200)
+	for _, path := range []string{"/v1/tokens/A1/story", "/v1/users/alice/story"} {
+		actions := w.items(path, "action")
+		if at := strings.Join(actions, " "); !strings.Contains(at, "token.assign verify token.lost") {
+			t.Errorf("%s: %q", path, actions)
+		}
+		for _, text := range w.items(path, "text") {
+			if text == "" {
+				t.Errorf("%s says nothing", path)
+			}
+		}
+	}
+	if got := w.call("GET", "/v1/tokens/A2/drift", "", 200); got["verdict"] != "none" || len(got["points"].([]any)) != 0 {
+		t.Errorf("%v", got)
+	}
+	w.call("GET", "/v1/tokens/A1/drift", "", 409)
+	for format, want := range map[string]string{"svg": "<svg", "text": "\n"} {
+		answer := do(w.server.Handler(), "GET", "/v1/tokens/A2/drift?format="+format, "", "Authorization", "Bearer "+w.key)
+		if answer.Code != 200 || !strings.Contains(answer.Body.String(), want) || strings.Contains(answer.Body.String(), "<script") {
+			t.Errorf("%s: %d %s", format, answer.Code, answer.Body)
+		}
+	}
+}
+
+func TestTheReportNamesEveryUserAndToken(t *testing.T) {
+	w := newWhole(t)
+	w.call("POST", "/v1/imports", "A1,"+seedHex+",totp\nA2,"+seedHex+",hotp\n", 200)
+	w.call("POST", "/v1/users", `{"name":"alice","display":"Alice Example"}`, 201)
+	w.call("POST", "/v1/users", `{"name":"bob"}`, 201)
+	w.call("POST", "/v1/tokens/A1/assign", `{"user":"alice"}`, 200)
+	w.call("PATCH", "/v1/tokens/A1", `{"add_tags":["berlin"]}`, 200)
+	if got := w.items("/v1/reports/credentials?unowned=true", "serial"); fmt.Sprint(got) != "[A1  A2]" {
+		t.Errorf("%q", got)
+	}
+	if got := w.items("/v1/reports/credentials?find=no_second_factor", "user"); fmt.Sprint(got) != "[bob]" {
+		t.Errorf("%q", got)
+	}
+	if got := w.items("/v1/reports/credentials?find=sha1", "tags"); fmt.Sprint(got) != "[[berlin]]" {
+		t.Errorf("%q", got)
+	}
+	got := w.call("GET", "/v1/reports/summary", "", 200)
+	if got["users"] != 2.0 || got["unowned"] != 1.0 || len(got["tokens"].([]any)) != 2 {
+		t.Errorf("%v", got)
 	}
 }
