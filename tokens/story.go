@@ -30,7 +30,8 @@ const storyRecords = 5000
 
 // TokenStory tells what happened to a token: the page of items before a place (zero:
 // the newest), oldest first within it. next is the place before which the page before
-// ends; zero if this one begins with the beginning.
+// ends; zero if this one begins with the beginning. A page may be short, or empty,
+// though there is another.
 func (s *Service) TokenStory(ctx context.Context, p Principal, realm, serial string, before int64, most int) ([]StoryItem, int64, error) {
 	realm, err := p.token(realm, serial)
 	if err != nil {
