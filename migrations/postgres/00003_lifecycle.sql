@@ -27,6 +27,10 @@ ALTER TABLE tokens
     ADD COLUMN note      text COLLATE "C" NOT NULL DEFAULT '',
     ADD COLUMN passcodes bytea;
 
+-- Each temporary passcode leaves a revoked token behind; a user's attempts do not
+-- read them.
+CREATE INDEX tokens_held ON tokens (owner_id) WHERE owner_id IS NOT NULL AND state <> 'revoked';
+
 CREATE TABLE token_tags (
     token_id bigint NOT NULL REFERENCES tokens (id),
     tag      text COLLATE "C" NOT NULL,

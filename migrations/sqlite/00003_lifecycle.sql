@@ -22,6 +22,10 @@ ALTER TABLE tokens ADD COLUMN note TEXT NOT NULL DEFAULT '';
 ALTER TABLE tokens ADD COLUMN passcodes BLOB;
 ALTER TABLE tokens ADD COLUMN uses INTEGER NOT NULL DEFAULT 0;
 
+-- Each temporary passcode leaves a revoked token behind; a user's attempts do not
+-- read them.
+CREATE INDEX tokens_held ON tokens (owner_id) WHERE owner_id IS NOT NULL AND state <> 'revoked';
+
 CREATE TABLE token_tags (
     token_id INTEGER NOT NULL REFERENCES tokens (id),
     tag      TEXT NOT NULL,
