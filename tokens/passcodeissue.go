@@ -179,6 +179,9 @@ func (s *Service) standIn(ctx context.Context, now *deed, d *draft, r TemporaryR
 	if sub.User == nil {
 		return fmt.Errorf("%w: token %s belongs to nobody who could get a temporary passcode", ErrState, now.token.Serial)
 	}
+	if now.token.Type == Temporary {
+		return fmt.Errorf("%w: token %s is a temporary passcode itself: make another one, which ends this", ErrState, now.token.Serial)
+	}
 	t, err := s.issueTemporary(ctx, sub, now, d, r)
 	if err != nil {
 		return err

@@ -30,11 +30,16 @@ type State string
 
 // The states of a token, and how it moves between them:
 //
-//	imported -> active             by assigning (unassigning leads back)
-//	pending  -> active             by its first code, where one is asked for first
+//	imported -> active             by assigning, or in the place of a token that is replaced
+//	imported -> pending            the same where the rules ask for two codes first; a software token begins here
+//	pending  -> active             by two consecutive codes
 //	active  <-> suspended          suspend, resume
 //	active, suspended -> lost      lost; back to active by resume with a reason
-//	any      -> revoked            final: the wrapped seed is destroyed
+//	pending, active, suspended, lost -> imported  by unassigning; not a software token or a passcode
+//	any      -> revoked            by revoking, or by being replaced: final, the wrapped seed and the passcodes are destroyed
+//
+// Passcodes begin active; a temporary one is revoked when its owner has a token again
+// that works. A token that has expired stays in its state, and nothing of it is accepted.
 const (
 	Imported  State = "imported"
 	Pending   State = "pending" // it has an owner, who has not shown yet that it works
