@@ -13,8 +13,8 @@ import (
 	"watchword/tokens/storetest"
 )
 
-// life watches all tokens of the default realm from act to act.
-type life struct {
+// census watches all tokens of the default realm from act to act.
+type census struct {
 	h       *house
 	t       *rapid.T
 	devices map[string]*device // by serial
@@ -27,7 +27,7 @@ type life struct {
 var people = []string{"alice", "bob", "carol"}
 
 // stored is all tokens, with what only listings have.
-func (l *life) stored() []tokens.Token {
+func (l *census) stored() []tokens.Token {
 	list, _, err := l.h.mem.Tokens(ctx, tokens.TokenQuery{Realm: tokens.DefaultRealm, Limit: 1000})
 	if err != nil {
 		l.t.Fatal(err)
@@ -45,7 +45,7 @@ func isPasscode(t *tokens.Token) bool {
 }
 
 // check says what must be true of every token, whatever was done.
-func (l *life) check() {
+func (l *census) check() {
 	rt := l.t
 	held := map[string]int{}
 	passcodes := map[string]int{}
@@ -110,7 +110,7 @@ func (l *life) check() {
 }
 
 // pick is any token, more often one that the act can be done to.
-func (l *life) pick(states ...tokens.State) tokens.Token {
+func (l *census) pick(states ...tokens.State) tokens.Token {
 	list := l.stored()
 	var fit []tokens.Token
 	for _, t := range list {
@@ -126,10 +126,10 @@ func (l *life) pick(states ...tokens.State) tokens.Token {
 	return list[rapid.IntRange(0, len(list)-1).Draw(l.t, "token")]
 }
 
-func (l *life) user() string { return rapid.SampledFrom(people).Draw(l.t, "user") }
+func (l *census) user() string { return rapid.SampledFrom(people).Draw(l.t, "user") }
 
 // may says that an act was done, or refused as acts are.
-func (l *life) may(err error) bool {
+func (l *census) may(err error) bool {
 	switch {
 	case err == nil:
 		return true
@@ -141,7 +141,7 @@ func (l *life) may(err error) bool {
 }
 
 // noTemporary says that a user has no temporary passcode any more.
-func (l *life) noTemporary(user string) {
+func (l *census) noTemporary(user string) {
 	for _, t := range l.stored() {
 		if t.Type == tokens.Temporary && t.State != tokens.Revoked && t.Owner == user {
 			l.t.Fatalf("%s has a token that works, and temporary passcode %s still", user, t.Serial)
@@ -150,7 +150,7 @@ func (l *life) noTemporary(user string) {
 }
 
 // next are two codes that a token shows one after the other, both of them fresh.
-func (l *life) next(t tokens.Token) (string, string) {
+func (l *census) next(t tokens.Token) (string, string) {
 	d := l.devices[t.Serial]
 	if d == nil {
 		return "000000", "111111"
@@ -170,7 +170,7 @@ func TestNoSequenceOfActsBreaksTheLifeOfAToken(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		var over atomic.Bool
 		h := newHouse(t, func(c *tokens.Config) { c.Throttle = tokens.Throttle{Free: 1 << 30, LockAt: 1 << 30} })
-		l := &life{h: h, t: rt, devices: map[string]*device{}, keys: map[string]string{}, seen: map[int64]tokens.Token{}, rules: tokens.DefaultRules()}
+		l := &census{h: h, t: rt, devices: map[string]*device{}, keys: map[string]string{}, seen: map[int64]tokens.Token{}, rules: tokens.DefaultRules()}
 		var list []*device
 		for i := range 3 {
 			list = append(list, totp(fmt.Sprint("T", i)), hotp(fmt.Sprint("H", i)), yubico(fmt.Sprint("Y", i)))
