@@ -64,7 +64,7 @@ func (c *client) lose(cmd *cobra.Command, serial string, body map[string]any) er
 	}
 	err = sayToken(cmd, &t)
 	if t.Temporary != nil {
-		err = firstOf(err, printTemporary(cmd, r.what, t.Temporary))
+		err = told(firstOf(err, printTemporary(cmd, r.what, t.Temporary)), t.Temporary.Say)
 	}
 	return told(err, t.Say)
 }

@@ -232,7 +232,7 @@ func tokenUnlock(c *client) *cobra.Command {
 			if err != nil || printed {
 				return err
 			}
-			return say(cmd, "%s is unlocked.", u.Name)
+			return told(say(cmd, "%s is unlocked.", u.Name), u.Say)
 		},
 	}
 }
