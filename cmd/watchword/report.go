@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
+
+	"watchword/api"
 )
 
 func reportCommand(c *client) *cobra.Command {
@@ -24,20 +25,6 @@ func reportCommand(c *client) *cobra.Command {
 
 // findings are what the credential report finds.
 var findings = []string{"no_second_factor", "unused", "sha1", "expired", "locked", "pin_due", "never_used", "drift"}
-
-// credential is a row of the credential report.
-type credential struct {
-	Realm     string     `json:"realm"`
-	User      string     `json:"user"`
-	UserState string     `json:"user_state"`
-	Locked    bool       `json:"locked"`
-	PIN       string     `json:"pin"`
-	Serial    string     `json:"serial"`
-	Type      string     `json:"type"`
-	State     string     `json:"state"`
-	LastUsed  *time.Time `json:"last_used"`
-	Findings  []string   `json:"findings"`
-}
 
 func reportCredentials(c *client) *cobra.Command {
 	var csv, unowned bool
@@ -125,7 +112,7 @@ func (c *client) listCredentials(cmd *cobra.Command, r call, limit int) error {
 			hint("there is more than these %d; --limit 0 lists all", limit)
 			return t.print(cmd.OutOrStdout())
 		}
-		var row credential
+		var row api.CredentialRow
 		if in.Decode(&row) != nil {
 			return unreadable
 		}
@@ -133,7 +120,7 @@ func (c *client) listCredentials(cmd *cobra.Command, r call, limit int) error {
 		if row.Serial == "" {
 			state = row.UserState
 		}
-		t.add(orDash(row.User), orDash(row.PIN), orDash(row.Serial), orDash(row.Type), orDash(state), toMinuteOf(row.LastUsed), orDash(strings.Join(row.Findings, " ")))
+		t.add(orDash(row.User), orDash(row.Pin), orDash(row.Serial), orDash(row.Type), orDash(state), toMinuteOf(row.LastUsed), orDash(strings.Join(row.Findings, " ")))
 	}
 	// What ends as it must is whole.
 	for _, want := range []json.Delim{']', '}'} {
@@ -156,51 +143,30 @@ func reportSummary(c *client) *cobra.Command {
 			if unused != 0 {
 				r.query.Set("unused_days", itoa(unused))
 			}
-			s, printed, err := get[summary](cmd, c, r)
+			s, printed, err := get[api.Summary](cmd, c, r)
 			if err != nil || printed {
 				return err
 			}
-			return s.print(cmd)
+			return printSummary(cmd, &s)
 		},
 	}
 	cmd.Flags().IntVar(&unused, "unused-days", 0, "from how many days on a token counts as unused (default 90)")
 	return cmd
 }
 
-// summary is everything counted.
-type summary struct {
-	Users    int `json:"users"`
-	Disabled int `json:"disabled"`
-	Unowned  int `json:"unowned"`
-	Tokens   []struct {
-		Type  string `json:"type"`
-		State string `json:"state"`
-		Count int    `json:"count"`
-	} `json:"tokens"`
-	Findings []struct {
-		Finding string `json:"finding"`
-		Count   int    `json:"count"`
-	} `json:"findings"`
-	Resyncs []struct {
-		Batch   int64  `json:"batch"`
-		Name    string `json:"name"`
-		Tokens  int    `json:"tokens"`
-		Resyncs int    `json:"resyncs"`
-	} `json:"resyncs"`
-}
-
-func (s *summary) print(cmd *cobra.Command) error {
+// printSummary prints everything counted.
+func printSummary(cmd *cobra.Command, s *api.Summary) error {
 	err := say(cmd, "%s, %d of them disabled; %s that nobody holds.", plural(s.Users, "user"), s.Disabled, plural(s.Unowned, "token"))
 	if err != nil {
 		return err
 	}
 	kinds := newTable("TYPE", "STATE", "TOKENS")
 	for _, k := range s.Tokens {
-		kinds.add(k.Type, k.State, itoa(k.Count))
+		kinds.add(string(k.Type), string(k.State), itoa(k.Count))
 	}
 	found := newTable("FINDING", "HOW MANY")
 	for _, f := range s.Findings {
-		found.add(f.Finding, itoa(f.Count))
+		found.add(string(f.Finding), itoa(f.Count))
 	}
 	batches := newTable("IMPORT", "TOKENS", "RESYNCS IN 90 DAYS", "FILE")
 	for _, b := range s.Resyncs {

@@ -3,23 +3,11 @@ package main
 import (
 	"encoding/json"
 	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
-)
 
-// storyItem is something that happened, or several of the same kind in a row.
-type storyItem struct {
-	Time    time.Time  `json:"time"`
-	Until   *time.Time `json:"until"`
-	Action  string     `json:"action"`
-	Outcome string     `json:"outcome"`
-	Actor   string     `json:"actor"`
-	User    string     `json:"user"`
-	Serial  string     `json:"serial"`
-	Text    string     `json:"text"`
-	Count   int        `json:"count"`
-}
+	"watchword/api"
+)
 
 func userStory(c *client) *cobra.Command {
 	return storyCommand(c, "users", "NAME", "Tell what happened to a user and the tokens held, in order",
@@ -49,9 +37,9 @@ in a row in one line. It is told from the audit.`,
 			if more {
 				hint("there is more before these %d; --limit 0 tells all", len(items))
 			}
-			t := newTable("TIME", "BY", "WHAT HAPPENED")
+			t := newTable("TIME", "WHAT HAPPENED")
 			for _, i := range items {
-				t.add(toSecond(i.Time), orDash(i.Actor), i.Text)
+				t.add(toSecond(i.Time), i.Text)
 			}
 			return printList(cmd, t, "nothing is told of it")
 		},
@@ -62,7 +50,7 @@ in a row in one line. It is told from the audit.`,
 
 // story reads the newest limit items, or all where it is zero, oldest first. The
 // pages come newest first, each oldest first.
-func (c *client) story(cmd *cobra.Command, r call, limit int) (items []storyItem, more, printed bool, err error) {
+func (c *client) story(cmd *cobra.Command, r call, limit int) (items []api.StoryItem, more, printed bool, err error) {
 	if limit < 0 {
 		return nil, false, false, &failure{What: r.what, Why: "--limit is negative", Do: "0 tells all"}
 	}
@@ -97,7 +85,7 @@ func (c *client) story(cmd *cobra.Command, r call, limit int) (items []storyItem
 		}
 		return nil, more, true, printJSON(cmd.OutOrStdout(), body)
 	}
-	items = make([]storyItem, len(raw))
+	items = make([]api.StoryItem, len(raw))
 	for i := range raw {
 		if json.Unmarshal(raw[i], &items[i]) != nil {
 			return nil, false, false, unreadable

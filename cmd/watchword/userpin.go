@@ -123,7 +123,7 @@ line each.`,
 			if c.realm != "" {
 				body["realm"] = c.realm
 			}
-			v, printed, err := get[api.VerifyResult](cmd, c, call{what: what, method: http.MethodPost, path: pathTo("pin"), body: body})
+			v, printed, err := get[api.PinChanged](cmd, c, call{what: what, method: http.MethodPost, path: pathTo("pin"), body: body})
 			if err != nil {
 				return err
 			}
