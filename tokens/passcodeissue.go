@@ -63,12 +63,12 @@ func (s *Service) IssueRecovery(ctx context.Context, p Principal, realm, user st
 	if err != nil {
 		return Token{}, nil, err
 	}
-	d := draft{kind: Recovery}
-	defer d.wipe()
+	w := draft{kind: Recovery}
+	defer w.wipe()
 	made, err := s.perform(ctx, p, act{
 		action: policy.RecoveryAdd, event: audit.Event{Realm: realm, User: key}, refs: []Ref{{Realm: realm, User: key}},
-		decide: func(ctx context.Context, now *deed) error {
-			sub := now.found[0]
+		decide: func(ctx context.Context, d *deed) error {
+			sub := d.found[0]
 			if sub == nil {
 				return noUser(realm, user)
 			}
@@ -79,21 +79,21 @@ func (s *Service) IssueRecovery(ctx context.Context, p Principal, realm, user st
 			if !rules.Recovery.Allow {
 				return fmt.Errorf("%w: the realm's rules allow no recovery codes (recovery.allow)", ErrState)
 			}
-			t, err := s.issue(ctx, sub, now, &d, rules.Recovery.Codes, nil)
+			t, err := s.issue(ctx, sub, d, &w, rules.Recovery.Codes, nil)
 			if err != nil {
 				return err
 			}
-			now.token, now.event.Serial = *t, t.Serial
-			now.note(audit.Field{Name: "codes", Value: itoa(int64(len(t.Passcodes)))})
+			d.token, d.event.Serial = *t, t.Serial
+			d.note(audit.Field{Name: "codes", Value: itoa(int64(len(t.Passcodes)))})
 			return nil
 		},
 	})
 	if err != nil {
 		return Token{}, nil, err
 	}
-	codes := make([][]byte, len(d.texts))
-	for i := range d.texts {
-		codes[i] = d.texts[i].shown()
+	codes := make([][]byte, len(w.texts))
+	for i := range w.texts {
+		codes[i] = w.texts[i].shown()
 	}
 	return made.token, codes, nil
 }
@@ -108,28 +108,28 @@ func (s *Service) IssueTemporary(ctx context.Context, p Principal, realm, user s
 	if err != nil {
 		return Token{}, nil, err
 	}
-	d := draft{kind: Temporary}
-	defer d.wipe()
+	w := draft{kind: Temporary}
+	defer w.wipe()
 	made, err := s.perform(ctx, p, act{
 		action: policy.TemporaryAdd, event: audit.Event{Realm: realm, User: key}, refs: []Ref{{Realm: realm, User: key}},
-		decide: func(ctx context.Context, now *deed) error {
-			sub := now.found[0]
+		decide: func(ctx context.Context, d *deed) error {
+			sub := d.found[0]
 			if sub == nil {
 				return noUser(realm, user)
 			}
-			t, err := s.issueTemporary(ctx, sub, now, &d, r)
+			t, err := s.issueTemporary(ctx, sub, d, &w, r)
 			if err != nil {
 				return err
 			}
-			now.token, now.event.Serial = *t, t.Serial
-			now.note(t.terms()...)
+			d.token, d.event.Serial = *t, t.Serial
+			d.note(t.terms()...)
 			return nil
 		},
 	})
 	if err != nil {
 		return Token{}, nil, err
 	}
-	return made.token, d.texts[0].shown(), nil
+	return made.token, w.texts[0].shown(), nil
 }
 
 // Lose turns a token off because nobody knows who has it, and with t makes a
@@ -151,17 +151,17 @@ func (s *Service) Lose(ctx context.Context, p Principal, realm, serial, reason s
 	if err := s.authorise(ctx, p, policy.TemporaryAdd, audit.Event{Realm: realm, Serial: serial}); err != nil {
 		return Token{}, nil, nil, err
 	}
-	d := draft{kind: Temporary}
-	defer d.wipe()
+	w := draft{kind: Temporary}
+	defer w.wipe()
 	var temporary *Token
 	losing := s.moving(policy.TokenLost, realm, serial, reason, lose)
 	both := losing
-	both.decide = func(ctx context.Context, now *deed) error {
-		if err := losing.decide(ctx, now); err != nil {
+	both.decide = func(ctx context.Context, d *deed) error {
+		if err := losing.decide(ctx, d); err != nil {
 			return err
 		}
-		if err := s.standIn(ctx, now, &d, *t, &temporary); err != nil {
-			*now.change = Change{} // neither is done
+		if err := s.standIn(ctx, d, &w, *t, &temporary); err != nil {
+			*d.change = Change{} // neither is done
 			return err
 		}
 		return nil
@@ -170,23 +170,23 @@ func (s *Service) Lose(ctx context.Context, p Principal, realm, serial, reason s
 	if err != nil {
 		return Token{}, nil, nil, err
 	}
-	return made.token, temporary, d.texts[0].shown(), nil
+	return made.token, temporary, w.texts[0].shown(), nil
 }
 
 // standIn adds to the deed that loses a token that its owner gets a temporary passcode.
-func (s *Service) standIn(ctx context.Context, now *deed, d *draft, r TemporaryRequest, temporary **Token) error {
-	sub := now.found[0]
+func (s *Service) standIn(ctx context.Context, d *deed, w *draft, r TemporaryRequest, temporary **Token) error {
+	sub := d.found[0]
 	if sub.User == nil {
-		return fmt.Errorf("%w: token %s belongs to nobody who could get a temporary passcode", ErrState, now.token.Serial)
+		return fmt.Errorf("%w: token %s belongs to nobody who could get a temporary passcode", ErrState, d.token.Serial)
 	}
-	if now.token.Type == Temporary {
-		return fmt.Errorf("%w: token %s is a temporary passcode itself: make another one, which ends this", ErrState, now.token.Serial)
+	if d.token.Type == Temporary {
+		return fmt.Errorf("%w: token %s is a temporary passcode itself: make another one, which ends this", ErrState, d.token.Serial)
 	}
-	t, err := s.issueTemporary(ctx, sub, now, d, r)
+	t, err := s.issueTemporary(ctx, sub, d, w, r)
 	if err != nil {
 		return err
 	}
-	now.beside = append(now.beside, s.event(now.principal, policy.TemporaryAdd, audit.Event{
+	d.beside = append(d.beside, s.event(d.principal, policy.TemporaryAdd, audit.Event{
 		Realm: t.Realm, User: t.Owner, Serial: t.Serial, Detail: t.terms(),
 	}))
 	*temporary = t
@@ -202,11 +202,11 @@ type draft struct {
 	macs   [][]byte
 }
 
-func (d *draft) wipe() { clear(d.texts) }
+func (w *draft) wipe() { clear(w.texts) }
 
 // make fills in the serial, so many codes and their MACs, unless they are there.
-func (d *draft) make(ctx context.Context, s *Service, userID int64, n int) error {
-	if len(d.macs) == n {
+func (w *draft) make(ctx context.Context, s *Service, userID int64, n int) error {
+	if len(w.macs) == n {
 		return nil
 	}
 	id := make([]byte, 8)
@@ -214,18 +214,18 @@ func (d *draft) make(ctx context.Context, s *Service, userID int64, n int) error
 		return fmt.Errorf("%w: random bytes: %w", ErrUnavailable, err)
 	}
 	prefix := recoveryPrefix
-	if d.kind == Temporary {
+	if w.kind == Temporary {
 		prefix = temporaryPrefix
 	}
-	d.serial = prefix + hex.EncodeToString(id)
-	d.wipe()
-	d.texts, d.macs = make([]passText, n), nil
-	if err := newPasscodes(s.cfg.Rand, d.texts); err != nil {
+	w.serial = prefix + hex.EncodeToString(id)
+	w.wipe()
+	w.texts, w.macs = make([]passText, n), nil
+	if err := newPasscodes(s.cfg.Rand, w.texts); err != nil {
 		return err
 	}
 	messages := make([][]byte, n)
-	for i := range d.texts {
-		messages[i] = passcodeMessage(userID, d.serial, &d.texts[i])
+	for i := range w.texts {
+		messages[i] = passcodeMessage(userID, w.serial, &w.texts[i])
 	}
 	macs, err := s.custody.MAC(ctx, hsm.KeyPIN, messages...)
 	for _, m := range messages {
@@ -234,12 +234,12 @@ func (d *draft) make(ctx context.Context, s *Service, userID int64, n int) error
 	if err != nil {
 		return translate(err)
 	}
-	d.macs = macs
+	w.macs = macs
 	return nil
 }
 
 // issueTemporary adds a temporary passcode of sub's to a deed.
-func (s *Service) issueTemporary(ctx context.Context, sub *Subject, now *deed, d *draft, r TemporaryRequest) (*Token, error) {
+func (s *Service) issueTemporary(ctx context.Context, sub *Subject, d *deed, w *draft, r TemporaryRequest) (*Token, error) {
 	rules, err := s.rulesOf(ctx, sub.User.Realm)
 	if err != nil {
 		return nil, err
@@ -247,7 +247,7 @@ func (s *Service) issueTemporary(ctx context.Context, sub *Subject, now *deed, d
 	if r, err = r.within(rules.Temporary); err != nil {
 		return nil, err
 	}
-	return s.issue(ctx, sub, now, d, 1, func(t *Token) {
+	return s.issue(ctx, sub, d, w, 1, func(t *Token) {
 		t.Uses, t.Expires = r.Uses, t.Created.Add(r.Valid).Truncate(time.Microsecond)
 	})
 }
@@ -259,20 +259,20 @@ func (t *Token) terms() []audit.Field {
 
 // issue adds a passcode token of sub's to a deed, which takes the place of those of
 // its kind that the user has.
-func (s *Service) issue(ctx context.Context, sub *Subject, now *deed, d *draft, n int, edit func(*Token)) (*Token, error) {
+func (s *Service) issue(ctx context.Context, sub *Subject, d *deed, w *draft, n int, edit func(*Token)) (*Token, error) {
 	if sub.User.State != UserEnabled {
 		return nil, fmt.Errorf("%w: user %s is disabled", ErrState, sub.User.Name)
 	}
-	if err := d.make(ctx, s, sub.User.ID, n); err != nil {
+	if err := w.make(ctx, s, sub.User.ID, n); err != nil {
 		return nil, err
 	}
-	if err := s.endPasscodes(ctx, sub, now, d.kind, "replaced by "+d.serial); err != nil {
+	if err := s.endPasscodes(ctx, sub, d, w.kind, "replaced by "+w.serial); err != nil {
 		return nil, err
 	}
 	at := s.cfg.Now().UTC().Truncate(time.Microsecond) // as databases keep it
 	t := &Token{
-		Realm: sub.User.Realm, Serial: d.serial, Type: d.kind, State: Active, OwnerID: sub.User.ID, Owner: sub.User.Key,
-		Model: passcodeModels[d.kind], Created: at, Assigned: at, Passcodes: d.macs, Motion: Motion{Version: 1},
+		Realm: sub.User.Realm, Serial: w.serial, Type: w.kind, State: Active, OwnerID: sub.User.ID, Owner: sub.User.Key,
+		Model: passcodeModels[w.kind], Created: at, Assigned: at, Passcodes: w.macs, Motion: Motion{Version: 1},
 	}
 	if edit != nil {
 		edit(t)
@@ -280,9 +280,9 @@ func (s *Service) issue(ctx context.Context, sub *Subject, now *deed, d *draft, 
 	if err := s.bind(ctx, []*Token{t}, sub.User.PINMAC); err != nil {
 		return nil, err
 	}
-	now.change.NewTokens = append(now.change.NewTokens, t)
-	if len(now.change.Standings) == 0 {
-		now.change.Standings = []StandingWrite{sub.touch()}
+	d.change.NewTokens = append(d.change.NewTokens, t)
+	if len(d.change.Standings) == 0 {
+		d.change.Standings = []StandingWrite{sub.touch()}
 	}
 	return t, nil
 }

@@ -146,7 +146,7 @@ func (s *Service) bindAll(ctx context.Context, sub *Subject, pinMAC []byte) (lis
 // rebound takes over what changePIN made, into the change and into the state.
 func (s *Service) rebound(w *write, this *judged, t *trial, v *verdict, now time.Time) {
 	w.user = &v.rekeyed.user
-	*t.subject.User = v.rekeyed.user
+	t.subject.User = &v.rekeyed.user // not in its place: what Recall answered is others', too
 	for _, b := range v.rekeyed.tokens {
 		w.put(b)
 		for i := range t.subject.Tokens {
