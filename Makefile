@@ -6,6 +6,8 @@ SHELL := /bin/bash
 
 GO      ?= go
 FUZZTIME ?= 60s
+# SQLite with full-text search, by which users and tokens are found.
+export GOFLAGS := -tags=sqlite_fts5 $(GOFLAGS)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 

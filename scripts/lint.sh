@@ -2,6 +2,7 @@
 # lint.sh STATICCHECK: fails on what gofmt would change, what go vet and
 # staticcheck find, and a go.mod that is not tidy.
 set -euo pipefail
+export GOFLAGS="-tags=sqlite_fts5 ${GOFLAGS:-}"
 unformatted=$(gofmt -l $(git ls-files '*.go'))
 if [ -n "$unformatted" ]; then
   echo "gofmt would change:"; echo "$unformatted"; exit 1

@@ -27,6 +27,9 @@ func (db *DB) Commit(ctx context.Context, c *tokens.Change) error {
 		}
 		return failed("a commit", err)
 	}
+	if e, ok := db.engine.(*sqliteDB); ok && len(p.Publish) > 0 {
+		e.published()
+	}
 	for i, id := range p.userIDs {
 		c.NewUsers[i].User.ID = id
 	}

@@ -91,11 +91,33 @@ func (s *session) users(f filter, rest string, args ...any) ([]tokens.UserEntry,
 	rows, err := s.query(`SELECT `+userColumns+`, `+profileColumns+`, `+standingColumns+`,
 		(SELECT count(*) FROM tokens t WHERE t.owner_id = u.id AND t.state <> 'revoked')
 		FROM users u JOIN standings s ON s.user_id = u.id`+f.String()+` `+rest, append(slices.Clip(f.args), args...)...)
-	return list(rows, err, userWidth+profileWidth+standingWidth+1, func(f *fields) tokens.UserEntry {
+	users, err := list(rows, err, userWidth+profileWidth+standingWidth+1, func(f *fields) tokens.UserEntry {
 		u := f.user()
 		u.Profile = f.profile()
 		return tokens.UserEntry{User: u, Standing: f.standing(), Tokens: int(f.int())}
 	})
+	if err != nil || len(users) == 0 {
+		return nil, err
+	}
+	place := make(map[int64]int, len(users))
+	ids := make([]int64, len(users))
+	for i := range users {
+		ids[i] = users[i].User.ID
+		place[ids[i]] = i
+	}
+	var these filter
+	these.where(s.among("user_id", ids))
+	type membership struct {
+		user int64
+		name string
+	}
+	rows, err = s.query(`SELECT user_id, group_name FROM memberships`+these.String()+` ORDER BY user_id, group_name`, these.args...)
+	groups, err := list(rows, err, 2, func(f *fields) membership { return membership{f.int(), f.str()} })
+	for _, g := range groups {
+		u := &users[place[g.user]]
+		u.Groups = append(u.Groups, g.name)
+	}
+	return users, err
 }
 
 // tokens lists tokens, with what only listings have.
@@ -122,73 +144,175 @@ func following[T any](read []T, limit int, id func(*T) int64) ([]T, int64) {
 }
 
 // Users implements tokens.Directory.
-func (db *DB) Users(ctx context.Context, q tokens.UserQuery) ([]tokens.UserEntry, int64, error) {
+func (db *DB) Users(ctx context.Context, q tokens.UserQuery) (page []tokens.UserEntry, next int64, err error) {
 	key, searchable := folded(q.Q)
 	if q.Q != "" && !searchable || !sound(q.Realm, q.Key, q.External, q.Group) {
 		return nil, 0, nil
 	}
-	var users []tokens.UserEntry
-	err := db.read(ctx, "listing users", func(s *session) (err error) {
+	err = db.read(ctx, "listing users", func(s *session) (err error) {
+		page, next = nil, 0 // it may be the second try
 		var f filter
 		f.equal("u.realm", q.Realm)
 		f.equal("u.key", q.Key)
 		if q.Q != "" {
 			f.where(s.holds("u.key", key))
 		}
-		f.equal("u.external", q.External)
+		if q.External != "" {
+			f.where("u.external = ? AND u.external <> ''", q.External)
+		}
 		if q.Group != "" {
 			f.where("EXISTS (SELECT 1 FROM memberships g WHERE g.group_name = ? AND g.user_id = u.id)", q.Group)
 		}
-		if q.After != 0 {
-			f.where("(u.realm, u.key) > (SELECT realm, key FROM users WHERE id = ?)", q.After)
+		var found []int64
+		if q.Q != "" {
+			if found, err = s.keysWith(key); err != nil {
+				return err
+			}
+		} else if q.Group != "" {
+			rows, err := s.query(`SELECT user_id FROM memberships WHERE group_name = ? LIMIT ?`, q.Group, int64(allHits+1))
+			if found, err = list(rows, err, 1, (*fields).int); err != nil {
+				return err
+			}
 		}
-		users, err = s.users(f, `ORDER BY u.realm, u.key LIMIT ?`, limited(q.Limit)+1)
+		ids, last, err := s.userIDs(q, f, found)
+		if err != nil {
+			return err
+		}
+		n := int(limited(q.Limit))
+		if next = last; len(ids) > n {
+			ids, next = ids[:n], ids[n-1]
+		}
+		if len(ids) == 0 {
+			return nil
+		}
+		var these filter
+		these.where(s.among("u.id", ids))
+		page, err = s.users(these, `ORDER BY u.realm, u.key`)
 		return err
 	})
-	page, next := following(users, q.Limit, func(u *tokens.UserEntry) int64 { return u.ID })
 	return page, next, err
 }
 
+// userIDs answers the ids of users that meet the conditions, in order of realm and
+// key, one more than a page has, and the last one that was looked at, if there
+// are others after that. found, if not too many, are all that can meet them.
+func (s *session) userIDs(q tokens.UserQuery, f filter, found []int64) (ids []int64, last int64, err error) {
+	limit := limited(q.Limit) + 1
+	var after filter
+	if q.After != 0 {
+		after.where("(u.realm, u.key) > (SELECT realm, key FROM users WHERE id = ?)", q.After)
+	}
+	after.equal("u.realm", q.Realm)
+	if (q.Q != "" || q.Group != "") && len(found) <= allHits || q.Key != "" || q.External != "" {
+		where := filter{slices.Clone(f.conditions), slices.Clone(f.args)}
+		where.conditions = append(where.conditions, after.conditions...)
+		where.args = append(where.args, after.args...)
+		if q.Q != "" || q.Group != "" {
+			if len(found) == 0 {
+				return nil, 0, nil
+			}
+			if len(found) <= allHits {
+				where.where(s.among("u.id", found))
+			}
+		}
+		rows, err := s.query(`SELECT u.id FROM users u`+where.String()+` ORDER BY u.realm, u.key LIMIT ?`, append(where.args, limit)...)
+		ids, err = list(rows, err, 1, (*fields).int)
+		return ids, 0, err
+	}
+	// In order, as far as a page looks.
+	walk := `SELECT u.id, u.realm, u.key, u.external FROM users u` + after.String() + ` ORDER BY u.realm, u.key LIMIT ?`
+	args := append(slices.Clone(after.args), int64(allSeen))
+	rows, err := s.query(`SELECT u.id FROM (`+walk+`) u`+f.String()+` ORDER BY u.realm, u.key LIMIT ?`,
+		append(append(args, f.args...), limit)...)
+	if ids, err = list(rows, err, 1, (*fields).int); err != nil || len(ids) == int(limit) {
+		return ids, 0, err
+	}
+	rows, err = s.query(`SELECT u.id FROM users u`+after.String()+` ORDER BY u.realm, u.key LIMIT 1 OFFSET ?`,
+		append(slices.Clone(after.args), int64(allSeen-1))...)
+	at, err := list(rows, err, 1, (*fields).int)
+	if len(at) > 0 {
+		last = at[0]
+	}
+	return ids, last, err
+}
+
 // Tokens implements tokens.Directory.
-func (db *DB) Tokens(ctx context.Context, q tokens.TokenQuery) ([]tokens.Token, int64, error) {
+func (db *DB) Tokens(ctx context.Context, q tokens.TokenQuery) (page []tokens.Token, next int64, err error) {
 	if !sound(q.Realm, q.Serial, q.Owner, string(q.State), string(q.Type), q.Q, q.Tag) {
 		return nil, 0, nil
 	}
-	var found []tokens.Token
-	err := db.read(ctx, "listing tokens", func(s *session) (err error) {
-		var f filter
-		f.where("b.state = 'published'")
-		f.equal("t.realm", q.Realm)
-		f.equal("t.serial", q.Serial)
-		f.equal("t.state", string(q.State))
-		f.equal("t.type", string(q.Type))
-		if q.Owner != "" {
-			owner := filter{}
-			owner.equal("key", q.Owner)
-			owner.equal("realm", q.Realm)
-			f.where("t.owner_id IN (SELECT id FROM users"+owner.String()+")", owner.args...)
+	err = db.read(ctx, "listing tokens", func(s *session) error {
+		page, next = nil, 0 // it may be the second try
+		f := s.tokenFilter(&q)
+		n := int(limited(q.Limit))
+		if q.Serial != "" || q.Owner != "" { // few
+			f.where("t.id > ?", q.After)
+			found, err := s.tokens(f, `ORDER BY t.id LIMIT ?`, int64(n+1))
+			page, next = following(found, q.Limit, func(t *tokens.Token) int64 { return t.ID })
+			return err
 		}
-		if q.Q != "" {
-			condition, serial := s.holds("lower(t.serial)", asciiLower(strings.TrimSpace(q.Q)))
-			if key, ok := folded(q.Q); ok {
-				or, key := s.holds("o.key", key)
-				f.where("("+condition+" OR "+or+")", serial, key)
-			} else {
-				f.where(condition, serial)
+		p, err := best(s, q.After, tokenPaths(&q))
+		if err != nil {
+			return err
+		}
+		for at, seen := q.After, 0; ; {
+			ids, _, err := p(s, at, aWay)
+			if err != nil || len(ids) == 0 {
+				return err
+			}
+			these := filter{slices.Clone(f.conditions), slices.Clone(f.args)}
+			these.where(s.among("t.id", ids))
+			found, err := s.tokens(these, `ORDER BY t.id LIMIT ?`, int64(n+1-len(page)))
+			if err != nil {
+				return err
+			}
+			if page = append(page, found...); len(page) > n {
+				page, next = following(page, q.Limit, func(t *tokens.Token) int64 { return t.ID })
+				return nil
+			}
+			if len(ids) < aWay {
+				return nil
+			}
+			at = ids[len(ids)-1]
+			if seen += len(ids); seen >= allSeen {
+				next = at
+				return nil
 			}
 		}
-		if q.Batch != 0 {
-			f.where("t.batch = ?", q.Batch)
-		}
-		if q.Tag != "" {
-			f.where("EXISTS (SELECT 1 FROM token_tags g WHERE g.tag = ? AND g.token_id = t.id)", q.Tag)
-		}
-		f.where("t.id > ?", q.After)
-		found, err = s.tokens(f, `ORDER BY t.id LIMIT ?`, limited(q.Limit)+1)
-		return err
 	})
-	page, next := following(found, q.Limit, func(t *tokens.Token) int64 { return t.ID })
 	return page, next, err
+}
+
+// tokenFilter are the conditions of a query.
+func (s *session) tokenFilter(q *tokens.TokenQuery) filter {
+	var f filter
+	f.where("b.state = 'published'")
+	f.equal("t.realm", q.Realm)
+	f.equal("t.serial", q.Serial)
+	f.equal("t.state", string(q.State))
+	f.equal("t.type", string(q.Type))
+	if q.Owner != "" {
+		owner := filter{}
+		owner.equal("key", q.Owner)
+		owner.equal("realm", q.Realm)
+		f.where("t.owner_id IN (SELECT id FROM users"+owner.String()+")", owner.args...)
+	}
+	if q.Q != "" {
+		condition, serial := s.holds("lower(t.serial)", asciiLower(strings.TrimSpace(q.Q)))
+		if key, ok := folded(q.Q); ok {
+			or, key := s.holds("o.key", key)
+			f.where("("+condition+" OR "+or+")", serial, key)
+		} else {
+			f.where(condition, serial)
+		}
+	}
+	if q.Batch != 0 {
+		f.where("t.batch = ?", q.Batch)
+	}
+	if q.Tag != "" {
+		f.where("EXISTS (SELECT 1 FROM token_tags g WHERE g.tag = ? AND g.token_id = t.id)", q.Tag)
+	}
+	return f
 }
 
 // Batches implements tokens.Directory.

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"math"
+	"slices"
 	"time"
 
 	"watchword/tokens"
@@ -66,35 +67,76 @@ func (db *DB) Chains(ctx context.Context) ([]int64, error) {
 }
 
 // Records implements tokens.Journal.
-func (db *DB) Records(ctx context.Context, q tokens.RecordQuery) ([]audit.Record, int64, error) {
+func (db *DB) Records(ctx context.Context, q tokens.RecordQuery) (page []audit.Record, next int64, err error) {
 	if !sound(q.Realm, q.User, q.Serial, q.Action, q.Outcome) {
 		return nil, 0, nil
 	}
-	var records []audit.Record
-	err := db.read(ctx, "listing the audit", func(s *session) error {
+	var last int64
+	err = db.read(ctx, "listing the audit", func(s *session) (err error) {
 		if q.User != "" && !s.dollar {
-			var err error
-			records, err = threaded(s, q)
-			return err
+			page, last, err = threaded(s, q)
+		} else {
+			page, last, err = walked(s, q)
 		}
-		var f filter
-		f.equal("realm", q.Realm)
-		if q.User != "" {
-			f.where("user_key = ? AND user_key <> ''", q.User) // the index leaves out records of nobody
-		}
-		f.equal("serial", q.Serial)
-		f.equal("action", q.Action)
-		f.equal("outcome", q.Outcome)
-		if q.Before != 0 {
-			f.where("id < ?", q.Before)
-		}
-		rows, err := s.query(`SELECT `+recordColumns+` FROM audit`+f.String()+` ORDER BY id DESC LIMIT ?`,
-			append(f.args, limited(q.Limit)+1)...)
-		records, err = list(rows, err, recordWidth, (*fields).record)
 		return err
 	})
-	page, next := following(records, q.Limit, func(r *audit.Record) int64 { return r.ID })
+	page, next = following(page, q.Limit, func(r *audit.Record) int64 { return r.ID })
+	if next == 0 {
+		next = last
+	}
 	return page, next, err
+}
+
+// walked lists records, one more than a page has, along the index that leads to
+// the fewest; and the last one that was looked at, if there are others after that.
+// Verifications have no index but the users': they are looked at one by one, as
+// far as a page looks.
+func walked(s *session, q tokens.RecordQuery) (found []audit.Record, last int64, err error) {
+	limit := limited(q.Limit) + 1
+	var base, rest filter
+	act := q.Action != "" && q.Action != "verify"
+	switch {
+	case q.User != "":
+		base.where("user_key = ? AND user_key <> ''", q.User) // the index leaves out records of nobody
+		base.equal("realm", q.Realm)
+	case act && q.Serial != "":
+		base.where("serial = ? AND serial <> '' AND action <> 'verify'", q.Serial)
+	case act:
+		base.where("action = ? AND action <> 'verify'", q.Action)
+	}
+	if q.Before != 0 {
+		base.where("id < ?", q.Before)
+	}
+	rest.equal("realm", q.Realm)
+	rest.equal("serial", q.Serial)
+	rest.equal("action", q.Action)
+	rest.equal("outcome", q.Outcome)
+	walk := `FROM audit` + base.String() + ` ORDER BY id DESC LIMIT ?`
+	args := append(slices.Clone(base.args), int64(allSeen))
+	rows, err := s.query(`SELECT w.id FROM (SELECT id, realm, serial, action, outcome `+walk+`) w`+rest.String()+` ORDER BY w.id DESC LIMIT ?`,
+		append(append(args, rest.args...), limit)...)
+	ids, err := list(rows, err, 1, (*fields).int)
+	if err != nil {
+		return nil, 0, err
+	}
+	if len(ids) < int(limit) {
+		rows, err := s.query(`SELECT id `+walk+` OFFSET ?`, append(slices.Clone(base.args), int64(1), int64(allSeen-1))...)
+		at, err := list(rows, err, 1, (*fields).int)
+		if err != nil {
+			return nil, 0, err
+		}
+		if len(at) > 0 {
+			last = at[0]
+		}
+	}
+	if len(ids) == 0 {
+		return nil, last, nil
+	}
+	var these filter
+	these.where(s.among("id", ids))
+	rows, err = s.query(`SELECT `+recordColumns+` FROM audit`+these.String()+` ORDER BY id DESC`, these.args...)
+	found, err = list(rows, err, recordWidth, (*fields).record)
+	return found, last, err
 }
 
 // Walk implements tokens.Journal.

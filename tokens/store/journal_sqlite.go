@@ -10,21 +10,22 @@ import (
 
 // threaded lists a user's records, newest first, by following the threads of
 // the users of that name (one in each realm), together with the records of
-// when there was no such user. It reads one more than a page has.
-func threaded(s *session, q tokens.RecordQuery) ([]audit.Record, error) {
+// when there was no such user. It reads one more than a page has, and answers the
+// last one that it looked at, if it has looked at enough and there are others.
+func threaded(s *session, q tokens.RecordQuery) (found []audit.Record, last int64, err error) {
 	var users filter
 	users.where("u.key = ?", q.User)
 	users.equal("u.realm", q.Realm)
 	rows, err := s.query(`SELECT s.tail FROM users u JOIN standings s ON s.user_id = u.id`+users.String(), users.args...)
 	ends, err := list(rows, err, 1, (*fields).int) // the newest of each thread that was not looked at
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if q.Before != 0 {
 		// The page before ended there, so most of that thread can be skipped.
 		at, err := follow(s, q.Before)
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		if at != nil && at.linked && at.User == q.User && len(ends) == 1 && (q.Realm == "" || at.Realm == q.Realm) {
 			ends[0] = at.prev
@@ -32,10 +33,10 @@ func threaded(s *session, q tokens.RecordQuery) ([]audit.Record, error) {
 	}
 	other, err := unthreaded(s, q)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 
-	var found []audit.Record
+	seen := 0
 	for limit := int(limited(q.Limit)) + 1; len(found) < limit; {
 		end := -1
 		for i, id := range ends {
@@ -52,18 +53,27 @@ func threaded(s *session, q tokens.RecordQuery) ([]audit.Record, error) {
 		}
 		r, err := follow(s, ends[end])
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		if r == nil || !r.linked {
-			return nil, errors.New("a user's audit records are not all there")
+			return nil, 0, errors.New("a user's audit records are not all there")
 		}
 		ends[end] = r.prev
-		if (q.Before == 0 || r.ID < q.Before) && matches(&q, &r.Record) {
+		if q.Before != 0 && r.ID >= q.Before {
+			continue
+		}
+		if matches(&q, &r.Record) {
 			found = append(found, r.Record)
 		}
+		if seen++; seen == allFollowed && len(found) <= int(limited(q.Limit)) {
+			return found, r.ID, nil
+		}
 	}
-	return found, nil
+	return found, 0, nil
 }
+
+// allFollowed is how many records of a thread a page looks at.
+const allFollowed = 2000
 
 // threadedRecord is a record with the id of the user's one before it.
 type threadedRecord struct {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pressly/goose/v3"
@@ -43,7 +44,11 @@ func (s postgresSetup) lock(ctx context.Context) (func() error, error) {
 }
 
 func (s postgresSetup) migrate(ctx context.Context) error {
-	return migrate(ctx, goose.DialectPostgres, s.db.admin, migrations.Postgres())
+	err := migrate(ctx, goose.DialectPostgres, s.db.admin, migrations.Postgres())
+	if err != nil && strings.Contains(err.Error(), "pg_trgm") {
+		return fmt.Errorf("the extension pg_trgm, by which users and tokens are searched, cannot be made: install PostgreSQL's contrib modules where they are missing, let an administrator run CREATE EXTENSION pg_trgm in this database, and start again: %w", err)
+	}
+	return err
 }
 
 // weaker are the settings without which a commit is not durable.

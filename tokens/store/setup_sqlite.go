@@ -43,14 +43,20 @@ func (s sqliteSetup) migrate(ctx context.Context) error {
 	if err := s.db.gate.enter(ctx, false); err != nil {
 		return err
 	}
-	defer s.db.gate.leave()
-	if err := s.db.settle(ctx); err != nil {
+	err := func() error {
+		defer s.db.gate.leave()
+		if err := s.db.settle(ctx); err != nil {
+			return err
+		}
+		if err := migrate(ctx, goose.DialectSQLite3, s.db.writer, migrations.SQLite()); err != nil {
+			return err
+		}
+		return s.db.log.wait(s.db.log.wrote())
+	}()
+	if err != nil {
 		return err
 	}
-	if err := migrate(ctx, goose.DialectSQLite3, s.db.writer, migrations.SQLite()); err != nil {
-		return err
-	}
-	return s.db.log.wait(s.db.log.wrote())
+	return s.db.catchUp(ctx)
 }
 
 func (s sqliteSetup) durability(ctx context.Context) ([]string, bool, error) {

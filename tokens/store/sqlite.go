@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	_ "github.com/mattn/go-sqlite3" // driver "sqlite3"
@@ -40,6 +41,14 @@ type sqliteDB struct {
 	known  recollection
 
 	userIDs map[name]int64 // in the hands of who passed the gate
+
+	life     context.Context // until close
+	end      context.CancelFunc
+	work     sync.WaitGroup // of published
+	catching sync.Mutex
+	busy     bool // a goroutine catches up
+	again    bool // there is more for it to do
+	ending   bool
 }
 
 // name is a user's key in its realm.
@@ -73,6 +82,7 @@ func openSQLite(ctx context.Context, path string, opts Options) (*sqliteDB, erro
 	}
 
 	db := &sqliteDB{path: path, log: newWAL(path + "-wal")}
+	db.life, db.end = context.WithCancel(context.WithoutCancel(ctx))
 	db.known.empty()
 	// Deleted content is overwritten: a revoked token's wrapped seed is to be gone.
 	db.writer, err = sql.Open("sqlite3", sqliteDSN(path, url.Values{
@@ -104,8 +114,18 @@ func openSQLite(ctx context.Context, path string, opts Options) (*sqliteDB, erro
 	if _, err := db.writer.ExecContext(ctx, "PRAGMA wal_autocheckpoint = "+strconv.Itoa(checkpointPages)); err != nil {
 		return nil, errors.Join(failed("opening the file", err), db.close())
 	}
+	var searches bool
+	if err := db.writer.QueryRowContext(ctx, "SELECT sqlite_compileoption_used('ENABLE_FTS5')").Scan(&searches); err != nil {
+		return nil, errors.Join(failed("opening the file", err), db.close())
+	}
+	if !searches {
+		return nil, errors.Join(errNoSearch, db.close())
+	}
 	return db, nil
 }
+
+// errNoSearch is for who builds Watchword by hand.
+var errNoSearch = fmt.Errorf("%w: this program was built without SQLite's full-text search; build it with make, or with -tags sqlite_fts5", tokens.ErrState)
 
 // settle moves what the log holds into the database, and begins the log anew.
 // Whoever wrote it may have ended because the disk failed: then the system shows
@@ -152,6 +172,7 @@ func sqliteDSN(path string, pragmas url.Values) string {
 }
 
 func (db *sqliteDB) close() error {
+	db.settleDown()
 	// The readers go first, so that the writer is last and cleans up the log.
 	return errors.Join(db.log.close(), db.reader.Close(), db.loader.Close(), db.writer.Close())
 }

@@ -62,7 +62,9 @@ func (m *Memory) Users(_ context.Context, q tokens.UserQuery) ([]tokens.UserEntr
 
 // entry is a user as listed.
 func (m *Memory) entry(p *person) tokens.UserEntry {
-	return tokens.UserEntry{User: cloneUser(&p.User), Standing: cloneStanding(p.Standing), Tokens: len(m.held(p.ID))}
+	return tokens.UserEntry{
+		User: cloneUser(&p.User), Standing: cloneStanding(p.Standing), Tokens: len(m.held(p.ID)), Groups: slices.Clone(m.groups[p.ID]),
+	}
 }
 
 // hasPart says whether a search finds a text: by a part of it, or by its beginning
