@@ -1,9 +1,13 @@
 package store_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"database/sql"
+	"fmt"
+	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -100,5 +104,92 @@ func TestNoRowKeepsPasscodesThatAreRevoked(t *testing.T) {
 			}
 			row("R-1", nil)
 		})
+	}
+}
+
+// replace gives alice another temporary passcode in the place of the one before,
+// and writes down which one it is on A1 and in her profile: all in one commit.
+func (w *writer) replace(ctx context.Context) (int64, error) {
+	view, err := w.db.Load(ctx, []tokens.Ref{{Realm: "default", User: "alice"}})
+	if err != nil {
+		return 0, err
+	}
+	s := view.Subjects[0]
+	n := int64(0)
+	c := &tokens.Change{Standings: move(s)}
+	for i := range s.Tokens {
+		if t := s.Tokens[i]; t.Type == tokens.Temporary {
+			if _, err := fmt.Sscanf(t.Serial, "T-%d", &n); err != nil {
+				return 0, err
+			}
+			n++
+			t.State, t.Passcodes = tokens.Revoked, nil
+			c.Tokens = append(c.Tokens, tokens.TokenWrite{Token: t, Expect: t.Version})
+		}
+	}
+	t := sampleSheet(fmt.Sprint("T-", n), s.User, 1)
+	t.Type, t.Uses, t.Expires = tokens.Temporary, 5, time.Now().Add(time.Hour)
+	c.NewTokens = []*tokens.Token{&t}
+	c.Notes = []tokens.NoteWrite{{TokenID: s.Tokens[0].ID, Note: &t.Serial, Add: []string{t.Serial}, Drop: []string{fmt.Sprint("T-", n-1)}}}
+	c.Profiles = []tokens.ProfileWrite{{UserID: s.User.ID, Profile: tokens.Profile{External: t.Serial}}}
+	return n, w.commit(ctx, c, event("user.temporary"))
+}
+
+// A server that is killed has replaced a passcode or has not: there is always one,
+// and what goes with it is its own.
+func TestAPasscodeIsReplacedWholeOrNotAtAll(t *testing.T) {
+	url := sqliteURL(t)
+	alice(t, openMigrated(t, url))
+	confirmed := int64(-1)
+	for range 4 {
+		cmd := command(t, "desk", url)
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		kill := time.AfterFunc(400*time.Millisecond, func() { _ = cmd.Process.Kill() })
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			n, err := strconv.ParseInt(lines.Text(), 10, 64)
+			if err != nil || n <= confirmed {
+				t.Fatalf("passcode %q was confirmed after %d", lines.Text(), confirmed)
+			}
+			confirmed = n
+		}
+		kill.Stop()
+		_ = cmd.Wait()
+
+		db := openMigrated(t, url)
+		held := subject(t, db, tokens.Ref{Realm: "default", User: "alice"}).Tokens
+		if len(held) == 1 && confirmed < 0 { // it was killed before it began
+			continue
+		}
+		if len(held) != 2 || held[1].Type != tokens.Temporary || len(held[1].Passcodes) != 1 {
+			t.Fatalf("alice holds %+v", held)
+		}
+		var n int64
+		if _, err := fmt.Sscanf(held[1].Serial, "T-%d", &n); err != nil || n < confirmed {
+			t.Fatalf("passcode %d was confirmed, and the last is %s", confirmed, held[1].Serial)
+		}
+		if on := listed(t, db, "A1"); on.Note != held[1].Serial || !slices.Equal(on.Tags, []string{held[1].Serial}) {
+			t.Errorf("the last is %s, and noted are %q and %q", held[1].Serial, on.Note, on.Tags)
+		}
+		users, _, err := db.Users(context.Background(), tokens.UserQuery{Realm: "default", Key: "alice", Limit: 1})
+		if err != nil || len(users) != 1 || users[0].Profile.External != held[1].Serial {
+			t.Errorf("the last is %s, and alice is %+v, %v", held[1].Serial, users, err)
+		}
+		var revoked, kept int64
+		if err := rawDatabase(t, url).QueryRow(`SELECT count(*), count(passcodes) FROM tokens WHERE state = 'revoked'`).Scan(&revoked, &kept); err != nil || revoked != n || kept != 0 {
+			t.Errorf("of %d revoked passcodes %d are there, and %d keep their codes, %v", n, revoked, kept, err)
+		}
+		audited(t, db)
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if confirmed < 5 {
+		t.Errorf("only %d passcodes were confirmed in all", confirmed+1)
 	}
 }

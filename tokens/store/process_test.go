@@ -42,7 +42,7 @@ func command(t *testing.T, role, url string) *exec.Cmd {
 }
 
 // child starts as a server does, and then, as "writer", accepts until killed,
-// saying each step that was confirmed.
+// saying each step that was confirmed, or, as "desk", replaces passcodes.
 func child(role, url string) error {
 	ctx := context.Background()
 	db, err := store.Open(ctx, url, store.Options{})
@@ -60,11 +60,19 @@ func child(role, url string) error {
 		return err
 	}
 	w, err := newWriter(db)
-	if err != nil || role != "writer" {
+	act := w.accept
+	switch role {
+	case "writer":
+	case "desk":
+		act = w.replace
+	default:
+		return err
+	}
+	if err != nil {
 		return err
 	}
 	for {
-		step, err := w.accept(ctx)
+		step, err := act(ctx)
 		if err != nil {
 			return err
 		}

@@ -200,6 +200,9 @@ func (m *Memory) checkStandings(c *tokens.Change) error {
 // seen the current version.
 func (m *Memory) back(t *tokens.Token, w *tokens.MotionWrite) bool {
 	if w.Last >= t.Last {
+		if t.Type == tokens.Recovery && t.Last&^w.Last != 0 { // which no database sees
+			m.accuse("sheet %s forgets a code that was used: %b after %b", t.Serial, w.Last, t.Last)
+		}
 		return false
 	}
 	m.accuse("token %s goes back from %d to %d", t.Serial, t.Last, w.Last)

@@ -94,6 +94,25 @@ func (s *scene) step(last int64) tokens.Change {
 	}}
 }
 
+// sheet is a recovery sheet of alice's, and temporary a temporary passcode.
+func (s *scene) sheet(serial string) *tokens.Token {
+	return &tokens.Token{
+		Realm: "default", Serial: serial, Type: tokens.Recovery, State: tokens.Active, OwnerID: s.alice.User.ID,
+		Passcodes: [][]byte{make([]byte, 32), make([]byte, 32)},
+	}
+}
+
+func (s *scene) temporary(serial string) *tokens.Token {
+	t := s.sheet(serial)
+	t.Type, t.Uses, t.Passcodes = tokens.Temporary, 5, t.Passcodes[:1]
+	return t
+}
+
+func (s *scene) enrol(t *tokens.Token) {
+	s.must(tokens.Change{Standings: s.standing(), NewTokens: []*tokens.Token{t}})
+	s.alice = s.load(tokens.Ref{Realm: "default", User: "alice"})
+}
+
 // key is a FIDO token that was made for alice.
 func (s *scene) key(serial string) *tokens.Token {
 	return &tokens.Token{
@@ -225,6 +244,62 @@ func TestMemoryAccuses(t *testing.T) {
 			_, err = s.Stage(s.ctx, batch, []tokens.Token{{Serial: "S2", State: tokens.Imported, Binding: seed}})
 			return err
 		}, "plaintext seed"},
+		"a sheet beside another": {func(s *scene) error {
+			return s.try(tokens.Change{Standings: s.standing(), NewTokens: []*tokens.Token{s.sheet("R-1"), s.sheet("R-2")}})
+		}, "second recovery sheet"},
+		"a temporary passcode beside another": {func(s *scene) error {
+			s.enrol(s.temporary("T-1"))
+			return s.try(tokens.Change{Standings: s.standing(), NewTokens: []*tokens.Token{s.temporary("T-2")}})
+		}, "second temporary passcode"},
+		"a sheet that forgets a code": {func(s *scene) error {
+			s.enrol(s.sheet("R-1"))
+			move := func(used int64) tokens.Change {
+				return tokens.Change{Standings: s.standing(), Motions: []tokens.MotionWrite{
+					{TokenID: s.alice.Tokens[1].ID, UserID: s.alice.User.ID, Last: used},
+				}}
+			}
+			s.must(move(0b01))
+			s.alice = s.load(tokens.Ref{Realm: "default", User: "alice"})
+			return s.try(move(0b10))
+		}, "forgets a code"},
+		"a revoked sheet that keeps its codes": {func(s *scene) error {
+			s.enrol(s.sheet("R-1"))
+			w := s.alice.Tokens[1]
+			w.State = tokens.Revoked
+			return s.try(tokens.Change{Standings: s.standing(), Tokens: []tokens.TokenWrite{{Token: w, Expect: w.Version}}})
+		}, "keeps its passcodes"},
+		"a passcode that is none": {func(s *scene) error {
+			sheet := s.sheet("R-1")
+			sheet.Passcodes[1] = sheet.Passcodes[1][:31]
+			return s.try(tokens.Change{Standings: s.standing(), NewTokens: []*tokens.Token{sheet}})
+		}, "not MACs"},
+		"a passcode of a token of another type": {func(s *scene) error {
+			w := s.alice.Tokens[0]
+			w.Passcodes = s.sheet("R-1").Passcodes
+			return s.try(tokens.Change{Standings: s.standing(), Tokens: []tokens.TokenWrite{{Token: w, Expect: w.Version}}})
+		}, "not its to have"},
+		"a profile without a standing": {func(s *scene) error {
+			return s.try(tokens.Change{Profiles: []tokens.ProfileWrite{{UserID: s.alice.User.ID}}})
+		}, "without a standing"},
+		"a tag that is added and dropped": {func(s *scene) error {
+			return s.try(tokens.Change{Notes: []tokens.NoteWrite{{TokenID: s.alice.Tokens[0].ID, Add: []string{"a"}, Drop: []string{"a"}}}})
+		}, "added and dropped"},
+		"a passcode in clear beside its MAC": {func(s *scene) error {
+			s.Watch(seed)
+			sheet := s.sheet("R-1")
+			copy(sheet.Passcodes[0], seed)
+			return s.try(tokens.Change{Standings: s.standing(), NewTokens: []*tokens.Token{sheet}})
+		}, "plaintext seed"},
+		"a seed in a note": {func(s *scene) error {
+			s.Watch(seed)
+			text := hex.EncodeToString(seed)
+			return s.try(tokens.Change{Notes: []tokens.NoteWrite{{TokenID: s.alice.Tokens[0].ID, Note: &text}}})
+		}, "plaintext seed"},
+		"a seed in a profile": {func(s *scene) error {
+			s.Watch(seed)
+			p := tokens.Profile{Attributes: map[string]string{"seed": hex.EncodeToString(seed)}}
+			return s.try(tokens.Change{Standings: s.standing(), Profiles: []tokens.ProfileWrite{{UserID: s.alice.User.ID, Profile: p}}})
+		}, "plaintext seed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)
@@ -254,6 +329,34 @@ func TestMemoryDoesNotAccuseWhoLostARace(t *testing.T) {
 	s.head = old
 	if err := s.try(tokens.Change{}); !errors.Is(err, tokens.ErrChainMoved) {
 		t.Errorf("Commit: %v", err)
+	}
+	if len(s.heard) > 0 {
+		t.Errorf("accused: %q", s.heard)
+	}
+}
+
+// Passcodes do not count among the tokens that a user may hold, and one may take
+// the place of another.
+func TestMemoryDoesNotAccuseOfPasscodes(t *testing.T) {
+	s := newScene(t)
+	for i := range tokens.MaxTokensPerUser - 1 { // and A1
+		s.enrol(s.key(fmt.Sprint("K", i)))
+	}
+	s.enrol(s.sheet("R-1"))
+	s.enrol(s.temporary("T-1"))
+	for i := range 3 {
+		c := tokens.Change{Standings: s.standing(), NewTokens: []*tokens.Token{s.sheet(fmt.Sprint("R-1", i)), s.temporary(fmt.Sprint("T-1", i))}}
+		for _, w := range s.alice.Tokens {
+			if len(w.Passcodes) > 0 {
+				w.State, w.Passcodes = tokens.Revoked, nil
+				c.Tokens = append(c.Tokens, tokens.TokenWrite{Token: w, Expect: w.Version})
+			}
+		}
+		s.must(c)
+		s.alice = s.load(tokens.Ref{Realm: "default", User: "alice"})
+		if n := len(s.alice.Tokens); n != tokens.MaxTokensPerUser+2 {
+			t.Errorf("alice holds %d tokens", n)
+		}
 	}
 	if len(s.heard) > 0 {
 		t.Errorf("accused: %q", s.heard)
