@@ -50,8 +50,8 @@ func realmRules(c *client) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rules",
 		Short: "Say what a realm asks: how many tokens, what PINs, which passcodes",
-		Long: `The rules of the realm that --realm names. A realm without rules of its own has those
-of --realm '*', which an administrator of all realms can set.`,
+		Long: `The rules of the realm that --realm names, of default if it names none. A realm without
+rules of its own has those of --realm '*', which an administrator of all realms can set.`,
 		Example: "  watchword realm rules show\n  watchword realm rules set --temporary --temporary-valid 8h\n" +
 			"  watchword realm rules set --realm '*' --max-tokens 4\n  watchword realm rules drop --realm lab",
 		Args: cobra.NoArgs,
