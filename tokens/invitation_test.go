@@ -80,10 +80,10 @@ func TestWhoIsInvitedEnrolsASoftwareTokenByItsFirstCode(t *testing.T) {
 	p, _ := h.invited("alice", tokens.InviteTOTP)
 	h.soft(p, "alice")
 	made, d := h.soft(p, "alice") // the page was loaded again
-	if _, err := h.ConfirmSoft(ctx, p, "", made.Serial, d.wrong(h.clock.now().Unix()/30)); !errors.Is(err, tokens.ErrWrongCode) {
+	if _, err := h.Activate(ctx, p, "", made.Serial, d.code(h, 0), d.wrong(h.clock.now().Unix()/30)); !errors.Is(err, tokens.ErrWrongCode) {
 		t.Fatal(err)
 	}
-	h.must(h.ConfirmSoft(ctx, p, "", made.Serial, d.code(h, 0)))
+	h.must(h.Activate(ctx, p, "", made.Serial, d.code(h, -1), d.code(h, 0)))
 	if _, _, err := h.EnrolSoft(ctx, p, tokens.NewSoft{User: "alice"}); !errors.Is(err, tokens.ErrUnknownKey) {
 		t.Errorf("once more: %v", err)
 	}
@@ -116,7 +116,7 @@ func TestAnInvitationIsToOneKindForOneUser(t *testing.T) {
 		"another user":             {second(h.KeyHolder(ctx, fido, "", "bob", rp)), tokens.ErrForbidden},
 		"another realm":            {second(h.KeyHolder(ctx, fido, "corp", "alice", rp)), tokens.ErrForbidden},
 		"another user's token":     {third(h.EnrolSoft(ctx, soft, tokens.NewSoft{User: "bob"})), tokens.ErrForbidden},
-		"another user's code":      {second(h.ConfirmSoft(ctx, soft, "", bobs.Serial, d.code(h, 0))), tokens.ErrNotFound},
+		"another user's code":      {second(h.Activate(ctx, soft, "", bobs.Serial, d.code(h, -1), d.code(h, 0))), tokens.ErrNotFound},
 		"another user, made up":    {second(h.KeyHolder(ctx, other, "", "bob", rp)), tokens.ErrForbidden},
 		"all realms, made up":      {second(h.KeyHolder(ctx, wider, "", "alice", rp)), tokens.ErrUnknownKey},
 		"another scope, made up":   {third(h.ShowUser(ctx, more, "", "alice")), tokens.ErrUnknownKey},
@@ -273,7 +273,7 @@ func TestAnInvitationIsUsedOnceByManyAtOnce(t *testing.T) {
 		all.Go(func() {
 			var err error
 			if n%5 == 0 {
-				if _, err = services[n%2].ConfirmSoft(ctx, p, "", made.Serial, d.code(h, 0)); err == nil {
+				if _, err = services[n%2].Activate(ctx, p, "", made.Serial, d.code(h, -1), d.code(h, 0)); err == nil {
 					softs.Add(1)
 				}
 			} else if _, err = services[n%2].EnrolKey(ctx, p, registration); err == nil {

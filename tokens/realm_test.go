@@ -162,13 +162,6 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 			clear(uri)
 			return err
 		},
-		"ConfirmSoft": func(p tokens.Principal) error {
-			_, err := h.ConfirmSoft(ctx, p, "corp", corp.soft, "no code")
-			if errors.Is(err, tokens.ErrWrongCode) { // it was looked at
-				return nil
-			}
-			return err
-		},
 		"Activate": func(p tokens.Principal) error {
 			_, err := h.Activate(ctx, p, "corp", corp.soft, "000000", "111111")
 			if errors.Is(err, tokens.ErrWrongCode) { // it was looked at
@@ -368,7 +361,7 @@ func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
 		"Records": policy.AuditList, "BeginImport": policy.ImportBegin, "MayImport": policy.ImportBegin, "RefuseImport": policy.ImportBegin, "OpenPGP": policy.ImportBegin, "PutClient": policy.ClientPut, "DeleteClient": policy.ClientDelete,
 		"AddKey": policy.KeyAdd, "DeleteKey": policy.KeyDelete,
 		"VerifyKey": policy.Verify, "RefuseLogin": policy.Verify, "LoginHolder": policy.Verify, "KeyHolder": policy.KeyEnrol,
-		"EnrolKey": policy.KeyEnrol, "RefuseKey": policy.KeyEnrol, "EnrolSoft": policy.TokenEnrol, "ConfirmSoft": policy.TokenConfirm,
+		"EnrolKey": policy.KeyEnrol, "RefuseKey": policy.KeyEnrol, "EnrolSoft": policy.TokenEnrol,
 		"Activate": policy.TokenActivate, "SetExpiry": policy.TokenExpire, "Annotate": policy.TokenNote, "Replace": policy.TokenReplace, "Bulk": policy.TokenBulk,
 		"Invite": policy.InviteAdd, "Invitations": policy.InviteList, "SetGroups": policy.UserGroups, "UserGroups": policy.UserShow,
 		"PutSealed": policy.FIDORules, "Rules": policy.RealmShow, "SetRules": policy.RealmRules, "DropRules": policy.RealmRules,

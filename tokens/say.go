@@ -39,7 +39,7 @@ func Say(action policy.Action, t *Token, u *UserEntry, err error) string {
 		return sayReady("The "+t.thing()+" is yours.", t, u, now)
 	case policy.TokenReplace:
 		return sayReady("Your old token no longer works; the "+t.thing()+" takes its place.", t, u, now)
-	case policy.TokenActivate, policy.TokenConfirm:
+	case policy.TokenActivate:
 		return sayReady("Your "+t.thing()+" is ready.", t, u, now)
 	case policy.TokenResume:
 		return sayReady("Your "+t.thing()+works(t)+" again.", t, u, now)

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/url"
 	"strings"
-	"time"
 
 	"watchword/hsm"
 	"watchword/tokens/audit"
@@ -169,85 +168,4 @@ func (n *NewSoft) uri(user string, seed []byte) []byte {
 	secret.Encode(uri[at:], seed)
 	copy(uri[at+secret.EncodedLen(len(seed)):], rest)
 	return uri
-}
-
-// ConfirmSoft turns a software token on by its first code, which is consumed. A
-// wrong one counts as a failure of its owner's, and the error wraps ErrWrongCode.
-// For an invited principal it uses up the invitation.
-func (s *Service) ConfirmSoft(ctx context.Context, p Principal, realm, serial, code string) (Token, error) {
-	realm, err := p.token(realm, serial)
-	if err != nil {
-		return Token{}, err
-	}
-	// Whoever was invited acts on their own tokens: on others there are none.
-	e := audit.Event{Realm: realm, User: p.User, Serial: serial}
-	var out Token
-	err = s.change(ctx, p, policy.TokenConfirm, e, []Ref{{Realm: realm, Serial: serial}},
-		func(found []*Subject, c *Change, e *audit.Event) error {
-			sub, t, err := tokenOf(found[0], serial)
-			if err == nil && p.Kind == KindInvitation && (sub.User == nil || sub.User.Key != p.User) {
-				err = errNoToken
-			}
-			if err != nil {
-				return err
-			}
-			if sub.User != nil {
-				e.User = sub.User.Key
-			}
-			now := s.cfg.Now()
-			switch {
-			case t.Valid() != nil: // no arithmetic is possible with it
-				return fmt.Errorf("%w: token %s", ErrTampered, serial)
-			case t.Type != TOTP || t.State != Pending || sub.User == nil:
-				return fmt.Errorf("%w: token %s is %s, and waits for no code", ErrState, serial, t.State)
-			case sub.User.State != UserEnabled:
-				return fmt.Errorf("%w: user %s is disabled", ErrState, sub.User.Name)
-			case sub.Locked:
-				return fmt.Errorf("%w: %s is locked; unlock the user first", ErrState, sub.User.Name)
-			case s.cfg.Throttle.throttled(&sub.Standing, p.client(), now):
-				e.Reason = string(ReasonThrottled)
-				return fmt.Errorf("%w: too many failures; wait, or unlock the user", ErrState)
-			case s.skewed.Load():
-				return fmt.Errorf("%w: the clocks of server and database differ", ErrUnavailable)
-			}
-			factor, right, err := s.shows(ctx, t, sub.User.PINMAC, code, now)
-			if err != nil {
-				return err
-			}
-			w := sub.touch()
-			if !right {
-				w.Next = s.cfg.Throttle.fail(w.Next, p.client(), now)
-				c.Standings = []StandingWrite{w}
-				return fmt.Errorf("%w: it is not the code of token %s now; look at the app's clock, and enter the next one", ErrWrongCode, serial)
-			}
-			next := *t
-			next.State, next.Motion = Active, t.consume(factor, now)
-			if err := s.bind(ctx, []*Token{&next}, sub.User.PINMAC); err != nil {
-				return err
-			}
-			c.Standings = []StandingWrite{w}
-			c.Tokens = []TokenWrite{{Token: next, Expect: t.Version}}
-			c.Motions = []MotionWrite{{TokenID: t.ID, UserID: t.OwnerID, Last: next.Last, Drift: next.Drift, UsedAt: next.UsedAt}}
-			c.Invites = p.useUp(serial, now)
-			e.Detail = []audit.Field{
-				{Name: "from", Value: string(t.State)}, {Name: "to", Value: string(next.State)},
-				{Name: "factor", Value: itoa(int64(factor))},
-			}
-			out = next
-			return nil
-		})
-	if err != nil {
-		return Token{}, spentAs(err, "the token was confirmed before")
-	}
-	return out, nil
-}
-
-// shows says whether a token shows a code now, and for which factor.
-func (s *Service) shows(ctx context.Context, t *Token, pinMAC []byte, code string, now time.Time) (factor uint64, right bool, err error) {
-	c := candidate{token: t, code: parseCode(code, t.Digits), factors: s.cfg.Windows.factors(nil, t, now)}
-	if c.macs, err = s.macs(ctx, t, pinMAC, c.factors); err != nil {
-		return 0, false, err
-	}
-	factor, right, _ = c.hit()
-	return factor, right, nil
 }

@@ -50,7 +50,7 @@ func (h *house) soft(p tokens.Principal, user string) (tokens.Token, *device) {
 	return t, d
 }
 
-func TestASoftwareTokenIsOfUseOnceItShowedACode(t *testing.T) {
+func TestASoftwareTokenIsOfUseOnceItShowedTwoCodes(t *testing.T) {
 	h := newHouse(t)
 	h.must(h.AddUser(ctx, h.admin, "", "Älice/x"))
 	made, uri, err := h.EnrolSoft(ctx, h.admin, tokens.NewSoft{User: "älice/X", Issuer: "Example & Co: IT"})
@@ -72,24 +72,24 @@ func TestASoftwareTokenIsOfUseOnceItShowedACode(t *testing.T) {
 	}
 	user := "Älice/x"
 	h.ends(user, d.code(h, 0), false, tokens.ReasonNoToken)
-	if _, err := h.ConfirmSoft(ctx, h.admin, "", made.Serial, d.wrong(h.clock.now().Unix()/30)); !errors.Is(err, tokens.ErrWrongCode) {
+	if _, err := h.Activate(ctx, h.admin, "", made.Serial, d.code(h, 0), d.wrong(h.clock.now().Unix()/30)); !errors.Is(err, tokens.ErrWrongCode) {
 		t.Fatalf("a wrong code: %v", err)
 	}
 	if s := h.standing("älice/x"); s.Failures != 1 {
 		t.Errorf("a wrong code is counted as %d", s.Failures)
 	}
 	code := d.code(h, 0)
-	got, err := h.ConfirmSoft(ctx, h.admin, "", made.Serial, code)
+	got, err := h.Activate(ctx, h.admin, "", made.Serial, d.code(h, -1), code)
 	if err != nil || got.State != tokens.Active || got.Last != h.clock.now().Unix()/30 {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	if r := h.last(); r.Action != "token.confirm" || r.Outcome != "ok" || r.User != "älice/x" || r.Serial != made.Serial {
+	if r := h.last(); r.Action != "token.activate" || r.Outcome != "ok" || r.User != "älice/x" || r.Serial != made.Serial {
 		t.Errorf("audited as %+v", r)
 	}
 	h.ends(user, code, false, tokens.ReasonReplay)
 	h.ends(user, d.code(h, 1), true, tokens.ReasonAccepted)
-	if _, err := h.ConfirmSoft(ctx, h.admin, "", made.Serial, d.code(h, 1)); !errors.Is(err, tokens.ErrState) {
-		t.Errorf("confirmed twice: %v", err)
+	if _, err := h.Activate(ctx, h.admin, "", made.Serial, d.code(h, 1), d.code(h, 2)); !errors.Is(err, tokens.ErrState) {
+		t.Errorf("activated twice: %v", err)
 	}
 	// Its seed stays in the telephone: it is nobody else's, ever.
 	if _, err := h.Unassign(ctx, h.admin, "", made.Serial, ""); !errors.Is(err, tokens.ErrState) {
@@ -120,7 +120,7 @@ func TestASoftwareTokenThatWaitsMovesNowhereElse(t *testing.T) {
 		t.Errorf("it is %s", got.State)
 	}
 	h.must(h.SetPIN(ctx, h.admin, "", "alice", "4711", false))
-	h.must(h.ConfirmSoft(ctx, h.admin, "", made.Serial, d.code(h, 0)))
+	h.must(h.Activate(ctx, h.admin, "", made.Serial, d.code(h, -1), d.code(h, 0)))
 	h.ends("alice", "4711"+d.code(h, 1), true, tokens.ReasonAccepted)
 	h.intact()
 }
@@ -133,53 +133,53 @@ func TestAUserHasOneTokenThatWaits(t *testing.T) {
 	if next.Serial != first.Serial || next.ID != first.ID || bytes.Equal(d.seed, old.seed) {
 		t.Errorf("%s with a new seed: %v", next.Serial, !bytes.Equal(d.seed, old.seed))
 	}
-	if _, err := h.ConfirmSoft(ctx, h.admin, "", next.Serial, old.code(h, 0)); !errors.Is(err, tokens.ErrWrongCode) {
+	if _, err := h.Activate(ctx, h.admin, "", next.Serial, old.code(h, -1), old.code(h, 0)); !errors.Is(err, tokens.ErrWrongCode) {
 		t.Errorf("a code of the seed that was replaced: %v", err)
 	}
-	h.must(h.ConfirmSoft(ctx, h.admin, "", next.Serial, d.code(h, 0)))
+	h.must(h.Activate(ctx, h.admin, "", next.Serial, d.code(h, -1), d.code(h, 0)))
 	if third, _ := h.soft(h.admin, "alice"); third.Serial == next.Serial {
 		t.Error("an active token got a new seed")
 	}
 	h.intact()
 }
 
-func TestConfirmingIsThrottledLikeVerifying(t *testing.T) {
+func TestActivatingASoftwareTokenIsThrottledLikeVerifying(t *testing.T) {
 	h := newHouse(t)
 	h.user("alice")
 	made, d := h.soft(h.admin, "alice")
 	for range 6 {
-		if _, err := h.ConfirmSoft(ctx, h.admin, "", made.Serial, "nonsense"); !errors.Is(err, tokens.ErrWrongCode) {
+		if _, err := h.Activate(ctx, h.admin, "", made.Serial, d.code(h, 0), d.code(h, 0)); !errors.Is(err, tokens.ErrWrongCode) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := h.ConfirmSoft(ctx, h.admin, "", made.Serial, d.code(h, 0)); !errors.Is(err, tokens.ErrState) || h.last().Reason != string(tokens.ReasonThrottled) {
+	if _, err := h.Activate(ctx, h.admin, "", made.Serial, d.code(h, -1), d.code(h, 0)); !errors.Is(err, tokens.ErrState) || h.last().Reason != string(tokens.ReasonThrottled) {
 		t.Errorf("%v, %s", err, h.last().Reason)
 	}
 	h.clock.forward(time.Minute)
 	h.must(h.SetUserState(ctx, h.admin, "", "alice", tokens.UserDisabled))
-	if _, err := h.ConfirmSoft(ctx, h.admin, "", made.Serial, d.code(h, 0)); !errors.Is(err, tokens.ErrState) {
+	if _, err := h.Activate(ctx, h.admin, "", made.Serial, d.code(h, -1), d.code(h, 0)); !errors.Is(err, tokens.ErrState) {
 		t.Errorf("a disabled user: %v", err)
 	}
 	h.must(h.SetUserState(ctx, h.admin, "", "alice", tokens.UserEnabled))
 	h.db.edit(func(e *editor) {
 		e.token = func(t *tokens.Token) { t.Wrapped.Blob = bytes.Repeat([]byte{1}, len(t.Wrapped.Blob)) }
 	})
-	if _, err := h.ConfirmSoft(ctx, h.admin, "", made.Serial, d.code(h, 0)); !errors.Is(err, tokens.ErrTampered) {
+	if _, err := h.Activate(ctx, h.admin, "", made.Serial, d.code(h, -1), d.code(h, 0)); !errors.Is(err, tokens.ErrTampered) {
 		t.Errorf("an altered row: %v", err)
 	}
 	h.db.edit(func(e *editor) { e.token = nil })
 	h.keys.memory().Fail(errors.New("away"))
-	if _, err := h.ConfirmSoft(ctx, h.admin, "", made.Serial, d.code(h, 0)); !errors.Is(err, tokens.ErrUnavailable) {
+	if _, err := h.Activate(ctx, h.admin, "", made.Serial, d.code(h, -1), d.code(h, 0)); !errors.Is(err, tokens.ErrUnavailable) {
 		t.Errorf("without the HSM: %v", err)
 	}
 	h.keys.memory().Heal()
-	h.must(h.ConfirmSoft(ctx, h.admin, "", made.Serial, d.code(h, 0)))
+	h.must(h.Activate(ctx, h.admin, "", made.Serial, d.code(h, -1), d.code(h, 0)))
 	for i := range 100 {
 		h.clock.forward(16 * time.Minute)
 		h.try("alice", fmt.Sprintf("wrong%d", i))
 	}
 	again, e := h.soft(h.admin, "alice")
-	if _, err := h.ConfirmSoft(ctx, h.admin, "", again.Serial, e.code(h, 0)); !errors.Is(err, tokens.ErrState) {
+	if _, err := h.Activate(ctx, h.admin, "", again.Serial, e.code(h, -1), e.code(h, 0)); !errors.Is(err, tokens.ErrState) {
 		t.Errorf("a locked user: %v", err)
 	}
 	h.intact()

@@ -64,7 +64,7 @@ const (
 	AuditVerify   Action = "audit.verify"
 	KeyEnrol      Action = "key.enrol"     // a FIDO key
 	TokenEnrol    Action = "token.enrol"   // a software token
-	TokenConfirm  Action = "token.confirm" // its first code
+	TokenConfirm  Action = "token.confirm" // its first code: in old records only, before TokenActivate
 	InviteAdd     Action = "invitation.add"
 	InviteList    Action = "invitation.list"
 	InviteDelete  Action = "invitation.delete"
@@ -124,14 +124,14 @@ var helpdesk = map[Action]bool{
 	TokenShow: true, TokenList: true, TokenAssign: true, TokenUnassign: true, TokenResync: true,
 	TokenSuspend: true, TokenResume: true, TokenLost: true, TokenRevoke: true,
 	ImportList: true, ImportShow: true, AuditList: true,
-	KeyEnrol: true, TokenEnrol: true, TokenConfirm: true, InviteAdd: true, InviteList: true, InviteDelete: true,
+	KeyEnrol: true, TokenEnrol: true, InviteAdd: true, InviteList: true, InviteDelete: true,
 	UserGroups: true, FIDOShow: true,
 	UserEdit: true, TokenActivate: true, TokenExpire: true, TokenNote: true, TokenReplace: true, TokenBulk: true,
 	TokenDrift: true, TokenStory: true, UserStory: true, RecoveryAdd: true, TemporaryAdd: true,
 	ReportShow: true, RealmList: true, RealmShow: true,
 }
 
-var invited = map[Action]bool{KeyEnrol: true, TokenEnrol: true, TokenConfirm: true, TokenActivate: true}
+var invited = map[Action]bool{KeyEnrol: true, TokenEnrol: true, TokenActivate: true}
 
 // Request is one question: may this principal do this here?
 type Request struct {

@@ -23,7 +23,7 @@ var everything = map[Action]string{
 	AuditList: "ahr", AuditVerify: "ar",
 	ImportShow: "ahr", ImportUndo: "a",
 	ImportTransport: "a", ImportPGP: "a", HSMTransportKey: "a", HSMPGPKey: "a",
-	KeyEnrol: "ahi", TokenEnrol: "ahi", TokenConfirm: "ahi",
+	KeyEnrol: "ahi", TokenEnrol: "ahi", TokenConfirm: "a",
 	InviteAdd: "ah", InviteList: "ahr", InviteDelete: "ah",
 	UserGroups: "ah", FIDOShow: "ahr", FIDOImport: "a", FIDORules: "a",
 	StatementCheck: "av", StatementRotate: "a", StatementList: "ar", StatementGive: "a", StatementDestroy: "a",
