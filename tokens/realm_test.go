@@ -3,6 +3,7 @@ package tokens_test
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -48,6 +49,14 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 			return err
 		},
 		"AddUser": func(p tokens.Principal) error { _, err := h.AddUser(ctx, p, "corp", "dave"); return err },
+		"ImportUsers": func(p tokens.Principal) error {
+			_, err := h.ImportUsers(ctx, p, tokens.UserImport{Realm: "corp", Update: true}, strings.NewReader("name,display\ncarol,Carol\ndave,Dave\n"))
+			return err
+		},
+		"ExportUsers": func(p tokens.Principal) error {
+			return h.ExportUsers(ctx, p, "corp", func(tokens.UserEntry) error { return nil })
+		},
+		"ExportUsersCSV": func(p tokens.Principal) error { return h.ExportUsersCSV(ctx, p, "corp", io.Discard) },
 		"CreateUser": func(p tokens.Principal) error {
 			_, err := h.CreateUser(ctx, p, tokens.NewUserRequest{Realm: "corp", Name: "dave", Profile: tokens.Profile{Mail: "dave@example.com"}, Groups: []string{"Staff"}})
 			return err
@@ -353,7 +362,8 @@ func TestOneRealmsKeyNeitherSeesNorTouchesAnother(t *testing.T) {
 
 func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
 	actions := map[string]policy.Action{
-		"Verify": policy.Verify, "ChangePIN": policy.UserPINChange, "AddUser": policy.UserAdd, "CreateUser": policy.UserAdd, "EditUser": policy.UserEdit, "ShowUser": policy.UserShow, "Users": policy.UserList, "SetUserState": policy.UserDisable,
+		"Verify": policy.Verify, "ChangePIN": policy.UserPINChange, "ImportUsers": policy.UserImport, "ExportUsers": policy.UserExport, "ExportUsersCSV": policy.UserExport,
+		"AddUser": policy.UserAdd, "CreateUser": policy.UserAdd, "EditUser": policy.UserEdit, "ShowUser": policy.UserShow, "Users": policy.UserList, "SetUserState": policy.UserDisable,
 		"UnlockUser": policy.UserUnlock, "UnlockOwner": policy.UserUnlock, "SetPIN": policy.UserPIN, "Assign": policy.TokenAssign,
 		"Unassign": policy.TokenUnassign, "Suspend": policy.TokenSuspend, "Resume": policy.TokenResume, "MarkLost": policy.TokenLost,
 		"Revoke": policy.TokenRevoke, "Resync": policy.TokenResync, "ShowToken": policy.TokenShow, "Tokens": policy.TokenList, "Why": policy.UserWhy,

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -28,10 +27,11 @@ func (s *Service) CreateUser(ctx context.Context, p Principal, r NewUserRequest)
 	if err != nil {
 		return UserEntry{}, err
 	}
-	w, err := newUser(realm, r, s.cfg.Now())
+	w, err := newUser(realm, r)
 	if err != nil {
 		return UserEntry{}, err
 	}
+	w.User.Created = s.cfg.Now().UTC()
 	e := audit.Event{Realm: realm, User: w.User.Key, Detail: w.detail()}
 	if err := s.authorise(ctx, p, policy.UserAdd, e); err != nil {
 		return UserEntry{}, err
@@ -49,7 +49,7 @@ func (s *Service) AddUser(ctx context.Context, p Principal, realm, name string) 
 }
 
 // newUser checks and folds what a user is made of.
-func newUser(realm string, r NewUserRequest, now time.Time) (NewUser, error) {
+func newUser(realm string, r NewUserRequest) (NewUser, error) {
 	key, err := FoldName(r.Name)
 	if err != nil {
 		return NewUser{}, err
@@ -62,10 +62,7 @@ func newUser(realm string, r NewUserRequest, now time.Time) (NewUser, error) {
 	if err != nil {
 		return NewUser{}, err
 	}
-	u := &User{
-		Realm: realm, Name: norm.NFC.String(r.Name), Key: key, State: UserEnabled,
-		Created: now.UTC(), Profile: profile,
-	}
+	u := &User{Realm: realm, Name: norm.NFC.String(r.Name), Key: key, State: UserEnabled, Profile: profile}
 	return NewUser{User: u, Groups: groups}, nil
 }
 
