@@ -1,6 +1,7 @@
 package tokens_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -233,12 +234,12 @@ func TestNotesAndTagsStayWithTheToken(t *testing.T) {
 		t.Fatalf("%q, %q, %v", got.Note, got.Tags, err)
 	}
 	// They stay, whatever becomes of the token, and each act answers with them.
-	for name, act := range map[string]func() (tokens.Token, error){
-		"suspend": func() (tokens.Token, error) { return h.Suspend(ctx, h.admin, "", "T1", "") },
-		"revoke":  func() (tokens.Token, error) { return h.Revoke(ctx, h.admin, "", "T1", "") },
-	} {
-		if got, err := act(); err != nil || got.Note == "" || !slices.Equal(got.Tags, []string{"blue"}) {
-			t.Errorf("%s: %q, %q, %v", name, got.Note, got.Tags, err)
+	for _, act := range []struct {
+		name string
+		do   func(ctx context.Context, p tokens.Principal, realm, serial, reason string) (tokens.Token, error)
+	}{{"suspend", h.Suspend}, {"revoke", h.Revoke}} {
+		if got, err := act.do(ctx, h.admin, "", "T1", ""); err != nil || got.Note == "" || !slices.Equal(got.Tags, []string{"blue"}) {
+			t.Errorf("%s: %q, %q, %v", act.name, got.Note, got.Tags, err)
 		}
 	}
 	if got, err := h.ShowToken(ctx, h.admin, "", "T1"); err != nil || got.Note == "" || len(got.Tags) != 1 {
