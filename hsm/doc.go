@@ -9,7 +9,7 @@
 //	database row                                        HSM
 //	+-----------------------------------------------+   +---------------------------+
 //	| realm serial type algorithm digits period     |   | KEK      AES-256          |
-//	| owner state PIN-MAC            = Sealed.Row   |   | binding  HMAC-SHA256      |
+//	| owner state PIN-MAC expiry     = Sealed.Row   |   | binding  HMAC-SHA256      |
 //	| mechanism KEK-version hash len                |   | pin      HMAC-SHA256      |
 //	| blob = KWP(KEK, seed padded)   = Wrapped      |   | secrets  AES-256-GCM      |
 //	| HMAC(binding, Row || Wrapped)  = Binding      |   | audit    ECDSA P-256      |
