@@ -2013,6 +2013,60 @@ type UserEdit struct {
 	Realm *string `json:"realm,omitempty"`
 }
 
+// UserImportProblem An error (RFC 9457) with the members of the report.
+type UserImportProblem struct {
+	Created int     `json:"created"`
+	Detail  *string `json:"detail,omitempty"`
+
+	// DryRun Nothing was written; it was only checked.
+	DryRun   bool   `json:"dry_run"`
+	Instance string `json:"instance"`
+
+	// Omitted How many records were left off the list.
+	Omitted int `json:"omitted"`
+
+	// Records What became of the records; 10,000 at most, the bad ones first.
+	Records   []UserImportRecord `json:"records"`
+	Rejected  int                `json:"rejected"`
+	Status    int                `json:"status"`
+	Title     string             `json:"title"`
+	Type      string             `json:"type"`
+	Unchanged int                `json:"unchanged"`
+	Updated   int                `json:"updated"`
+}
+
+// UserImportRecord What became of one record.
+type UserImportRecord struct {
+	// Line Line of the file, from 1.
+	Line int `json:"line"`
+
+	// Name The user's name; empty if it could not be read.
+	Name string `json:"name"`
+
+	// Outcome `created`, `updated`, `unchanged`, `exists` or `rejected`.
+	Outcome string `json:"outcome"`
+
+	// Reason Why, where that is not plain; else empty.
+	Reason string `json:"reason"`
+}
+
+// UserImportReport What became of each record of a file of users.
+type UserImportReport struct {
+	Created int `json:"created"`
+
+	// DryRun Nothing was written; it was only checked.
+	DryRun bool `json:"dry_run"`
+
+	// Omitted How many records were left off the list.
+	Omitted int `json:"omitted"`
+
+	// Records What became of the records; 10,000 at most, the bad ones first.
+	Records   []UserImportRecord `json:"records"`
+	Rejected  int                `json:"rejected"`
+	Unchanged int                `json:"unchanged"`
+	Updated   int                `json:"updated"`
+}
+
 // UserPage A page of users.
 type UserPage struct {
 	Items []User `json:"items"`
@@ -2029,7 +2083,7 @@ type Verdict string
 
 // VerifyRequest A code to check.
 type VerifyRequest struct {
-	// Code The PIN, if the user has one, followed by the OTP.
+	// Code The PIN, if the user has one, followed by the OTP, or by a passcode.
 	Code string `json:"code"`
 
 	// Realm The realm.
@@ -2498,6 +2552,24 @@ type AddUserParams struct {
 	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
 }
 
+// ExportUsersParams defines parameters for ExportUsers.
+type ExportUsersParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
+// ImportUsersParams defines parameters for ImportUsers.
+type ImportUsersParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+
+	// DryRun Check everything, write nothing.
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// Update Change the users who exist.
+	Update *bool `form:"update,omitempty" json:"update,omitempty"`
+}
+
 // ShowUserParams defines parameters for ShowUser.
 type ShowUserParams struct {
 	// Realm The realm; the key's own or `default` if none is named.
@@ -2914,6 +2986,12 @@ type ServerInterface interface {
 	// AddUser Add a user
 	// (POST /v1/users)
 	AddUser(ctx echo.Context, params AddUserParams) error
+	// ExportUsers Export the users of a realm
+	// (GET /v1/users/export)
+	ExportUsers(ctx echo.Context, params ExportUsersParams) error
+	// ImportUsers Import a list of users
+	// (POST /v1/users/import)
+	ImportUsers(ctx echo.Context, params ImportUsersParams) error
 	// ShowUser Show a user and the tokens held
 	// (GET /v1/users/{name})
 	ShowUser(ctx echo.Context, name UserName, params ShowUserParams) error
@@ -4314,6 +4392,56 @@ func (w *ServerInterfaceWrapper) AddUser(ctx echo.Context) error {
 	return err
 }
 
+// ExportUsers converts echo context to params.
+func (w *ServerInterfaceWrapper) ExportUsers(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ExportUsersParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ExportUsers(ctx, params)
+	return err
+}
+
+// ImportUsers converts echo context to params.
+func (w *ServerInterfaceWrapper) ImportUsers(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ImportUsersParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// ------------- Optional query parameter "dry_run" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dry_run", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dry_run: %s", err))
+	}
+
+	// ------------- Optional query parameter "update" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "update", ctx.QueryParams(), &params.Update, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter update: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ImportUsers(ctx, params)
+	return err
+}
+
 // ShowUser converts echo context to params.
 func (w *ServerInterfaceWrapper) ShowUser(ctx echo.Context) error {
 	var err error
@@ -4867,6 +4995,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/users", wrapper.AddUser, options.OperationMiddlewares["addUser"]...)
 	router.GET(options.BaseURL+"/v1/users/:name", wrapper.ShowUser, options.OperationMiddlewares["showUser"]...)
 	router.PATCH(options.BaseURL+"/v1/users/:name", wrapper.EditUser, options.OperationMiddlewares["editUser"]...)
+	router.POST(options.BaseURL+"/v1/users/import", wrapper.ImportUsers, options.OperationMiddlewares["importUsers"]...)
+	router.GET(options.BaseURL+"/v1/users/export", wrapper.ExportUsers, options.OperationMiddlewares["exportUsers"]...)
 	router.POST(options.BaseURL+"/v1/users/:name/enable", wrapper.EnableUser, options.OperationMiddlewares["enableUser"]...)
 	router.POST(options.BaseURL+"/v1/users/:name/disable", wrapper.DisableUser, options.OperationMiddlewares["disableUser"]...)
 	router.POST(options.BaseURL+"/v1/users/:name/unlock", wrapper.UnlockUser, options.OperationMiddlewares["unlockUser"]...)

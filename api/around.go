@@ -73,6 +73,8 @@ var queries = map[routeKey]reflect.Type{
 	{"POST", "/v1/users/:name/tokens"}:      reflect.TypeFor[NewTokenParams](),
 	{"POST", "/v1/users/:name/recovery"}:    reflect.TypeFor[IssueRecoveryParams](),
 	{"POST", "/v1/users/:name/temporary"}:   reflect.TypeFor[IssueTemporaryParams](),
+	{"POST", "/v1/users/import"}:            reflect.TypeFor[ImportUsersParams](),
+	{"GET", "/v1/users/export"}:             reflect.TypeFor[ExportUsersParams](),
 	{"PATCH", "/v1/users/:name"}:            reflect.TypeFor[EditUserParams](),
 	{"PATCH", "/v1/tokens/:serial"}:         reflect.TypeFor[AnnotateTokenParams](),
 	{"POST", "/v1/tokens/bulk"}:             reflect.TypeFor[BulkTokensParams](),
@@ -95,6 +97,7 @@ var queries = map[routeKey]reflect.Type{
 var slow = []routeKey{
 	{"POST", "/v1/imports"}, {"GET", "/v1/imports/:id"}, {"POST", "/v1/imports/:id/undo"}, {"GET", "/v1/audit/verify"},
 	{"POST", "/v1/fido/metadata"}, {"POST", "/v1/tokens/bulk"}, {"GET", "/v1/reports/credentials"}, {"GET", "/v1/reports/summary"},
+	{"POST", "/v1/users/import"}, {"GET", "/v1/users/export"},
 }
 
 // secret are those whose body holds what stays a secret.

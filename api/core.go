@@ -85,10 +85,15 @@ type Lifecycle interface {
 	Revoke(ctx context.Context, p tokens.Principal, realm, serial, reason string) (tokens.Token, error)
 }
 
-// Profiles say who users are.
+// Profiles say who users are, one by one and in lists.
 type Profiles interface {
 	CreateUser(ctx context.Context, p tokens.Principal, r tokens.NewUserRequest) (tokens.UserEntry, error)
 	EditUser(ctx context.Context, p tokens.Principal, realm, name string, e tokens.ProfileEdit) (tokens.UserEntry, error)
+	// ImportUsers reads CSV to its end. A report with rejected records means that
+	// nothing was written.
+	ImportUsers(ctx context.Context, p tokens.Principal, i tokens.UserImport, r io.Reader) (tokens.UserReport, error)
+	// ExportUsersCSV writes the same, as it is read.
+	ExportUsersCSV(ctx context.Context, p tokens.Principal, realm string, w io.Writer) error
 }
 
 // PINs are what users type before their codes.

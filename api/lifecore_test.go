@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"io"
+	"strings"
 	"time"
 
 	"watchword/tokens"
@@ -186,4 +188,26 @@ func (s *scripted) TokenStory(_ context.Context, p tokens.Principal, realm, seri
 func (s *scripted) UserStory(_ context.Context, p tokens.Principal, realm, name string, before int64, limit int) ([]tokens.StoryItem, int64, error) {
 	list, next := s.story(before, limit)
 	return list, next, s.asked(p, realm, name, nil)
+}
+
+func (s *scripted) ImportUsers(_ context.Context, p tokens.Principal, i tokens.UserImport, r io.Reader) (tokens.UserReport, error) {
+	if err := s.asked(p, i.Realm, "", i); err != nil {
+		return tokens.UserReport{}, err
+	}
+	file, err := io.ReadAll(r)
+	if err != nil {
+		return tokens.UserReport{}, err
+	}
+	if strings.Contains(string(file), "bad") {
+		return tokens.UserReport{Rejected: 1, Records: []tokens.UserOutcome{{Line: 2, Name: "bad", Outcome: tokens.UserRejected, Reason: "column mail: not an address"}}}, nil
+	}
+	return tokens.UserReport{Created: 1, Unchanged: 1, Records: []tokens.UserOutcome{{Line: 3, Name: "bob", Outcome: tokens.UserExists}}}, nil
+}
+
+func (s *scripted) ExportUsersCSV(_ context.Context, p tokens.Principal, realm string, w io.Writer) error {
+	if err := s.asked(p, realm, "", nil); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, "name,display\nalice,Alice\n")
+	return err
 }

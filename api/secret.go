@@ -109,12 +109,16 @@ func replySecret(c echo.Context, status int, body []byte) error {
 	defer clear(body)
 	h := c.Response().Header()
 	h.Set("Content-Type", "application/json")
-	h.Set("Content-Length", strconv.Itoa(len(body)+console.Padding))
+	h.Set("Content-Length", strconv.Itoa(len(body)+1+console.Padding))
 	c.Response().WriteHeader(status)
-	if _, err := c.Response().Write(body); err != nil {
-		return fmt.Errorf("%w: %w", errGone, err)
+	_, err := c.Response().Write(body)
+	if err == nil {
+		_, err = c.Response().Write([]byte("\n"))
 	}
-	if err := console.Pad(c.Response()); err != nil {
+	if err == nil {
+		err = console.Pad(c.Response())
+	}
+	if err != nil {
 		return fmt.Errorf("%w: %w", errGone, err)
 	}
 	return nil

@@ -39,7 +39,7 @@ func TestSecretsAreWipedWhenTheyWereAnswered(t *testing.T) {
 		if w.Code >= 300 || w.Header().Get("Cache-Control") != "no-store" || w.Header().Get("Content-Length") != strconv.Itoa(w.Body.Len()) {
 			t.Fatalf("%s: %d %v %s", c.path, w.Code, w.Header(), w.Body)
 		}
-		if !json.Valid(w.Body.Bytes()) || !strings.HasSuffix(w.Body.String(), "}"+strings.Repeat("\n", console.Padding)) {
+		if !json.Valid(w.Body.Bytes()) || !strings.HasSuffix(w.Body.String(), "}\n"+strings.Repeat("\r", console.Padding)) {
 			t.Errorf("%s: %q", c.path, w.Body)
 		}
 		if len(core.secrets) == 0 {

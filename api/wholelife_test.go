@@ -1,7 +1,10 @@
 package api
 
 import (
+	"encoding/csv"
+	"encoding/json"
 	"fmt"
+	"net/http/httptest"
 	"os/exec"
 	"strings"
 	"testing"
@@ -183,6 +186,10 @@ func TestNotesTagsAndExpiryAreKept(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	w.call("PATCH", "/v1/tokens/A1", `{}`, 400)
+	held := w.call("GET", "/v1/users/alice", "", 200)["tokens"].([]any)[0].(map[string]any)
+	if shown := w.call("GET", "/v1/tokens/A1", "", 200); fmt.Sprint(shown) != fmt.Sprint(held) || held["note"] != "scratched\nand old" || held["assigned"] == nil {
+		t.Errorf("of the user %v, by itself %v", held, shown)
+	}
 	if list := w.items("/v1/tokens?tag=berlin", "serial"); fmt.Sprint(list) != "[A1]" {
 		t.Errorf("%v", list)
 	}
@@ -291,6 +298,65 @@ func TestTheReportNamesEveryUserAndToken(t *testing.T) {
 	}
 	got := w.call("GET", "/v1/reports/summary", "", 200)
 	if got["users"] != 2.0 || got["unowned"] != 1.0 || len(got["tokens"].([]any)) != 2 {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestUsersComeAndGoAsAFile(t *testing.T) {
+	w := newWhole(t)
+	load := func(query, file string, status int) map[string]any {
+		t.Helper()
+		c := call{"POST", "/v1/users/import" + query, file, status, "text/csv"}
+		r := c.request()
+		r.Header.Set("Authorization", "Bearer "+w.key)
+		answer := httptest.NewRecorder()
+		w.server.Handler().ServeHTTP(answer, r)
+		if answer.Code != status {
+			t.Fatalf("%s: %d %s", query, answer.Code, answer.Body)
+		}
+		conforms(t, w.router, c, answer)
+		var got map[string]any
+		if err := json.Unmarshal(answer.Body.Bytes(), &got); err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	file := "\ufeffname,display,mail,external_id,groups,attr:site\r\nalice,Alice,alice@example.com,4711,staff;board,=Berlin\r\nbob,Bob,,,,\r\n"
+	if got := load("", file+"carol,Carol,no address,,,\r\n", 422); got["rejected"] != 1.0 || !strings.Contains(fmt.Sprint(got["records"]), "line:4") {
+		t.Errorf("a bad record: %v", got)
+	}
+	load("", "name,colour\nalice,red\n", 400)
+	if got := load("?dry_run=true", file, 200); got["created"] != 2.0 || got["dry_run"] != true {
+		t.Errorf("dry run: %v", got)
+	}
+	if list := w.items("/v1/users", "name"); len(list) != 0 {
+		t.Errorf("after refusals and a dry run: %v", list)
+	}
+	if got := load("", file, 200); got["created"] != 2.0 {
+		t.Errorf("%v", got)
+	}
+	changed := strings.Replace(file, "Bob", "Bobby", 1)
+	if got := load("", changed, 200); got["unchanged"] != 2.0 || got["updated"] != 0.0 {
+		t.Errorf("again: %v", got)
+	}
+	if got := load("?update=true", changed, 200); got["updated"] != 1.0 || got["unchanged"] != 1.0 {
+		t.Errorf("update: %v", got)
+	}
+	answer := do(w.server.Handler(), "GET", "/v1/users/export", "", "Authorization", "Bearer "+w.key)
+	if answer.Code != 200 || answer.Header().Get("Content-Type") != "text/csv; charset=utf-8" {
+		t.Fatalf("%d %v", answer.Code, answer.Header())
+	}
+	rows, err := csv.NewReader(answer.Body).ReadAll()
+	if err != nil || fmt.Sprint(rows) != "[[name display mail external_id groups attr:site] [alice Alice alice@example.com 4711 board;staff '=Berlin] [bob Bobby    ]]" {
+		t.Errorf("%v %v", err, rows)
+	}
+	// What was exported is what is there.
+	exported := do(w.server.Handler(), "GET", "/v1/users/export", "", "Authorization", "Bearer "+w.key).Body.String()
+	if got := load("?update=true", exported, 200); got["unchanged"] != 2.0 {
+		t.Errorf("what was exported, imported: %v", got)
+	}
+	w.call("POST", "/v1/users", `{"name":"export"}`, 201)
+	if got := w.call("GET", "/v1/users/%65xport", "", 200); got["name"] != "export" {
 		t.Errorf("%v", got)
 	}
 }

@@ -100,10 +100,38 @@ func (s *Service) ShowUser(ctx context.Context, p Principal, realm, name string)
 	if err := s.describe(ctx, &u); err != nil {
 		return UserEntry{}, nil, err
 	}
+	if err := s.describeHeld(ctx, &u, sub.Tokens); err != nil {
+		return UserEntry{}, nil, err
+	}
 	if err := s.record(ctx, p, policy.UserShow, e); err != nil {
 		return UserEntry{}, nil, err
 	}
 	return u, sub.Tokens, nil
+}
+
+// describeHeld fills in what only listings have of the tokens that a user holds.
+func (s *Service) describeHeld(ctx context.Context, u *UserEntry, held []Token) error {
+	if len(held) == 0 {
+		return nil
+	}
+	q := TokenQuery{Realm: u.Realm, Owner: u.Key, Limit: 1000}
+	for {
+		page, next, err := s.db.Tokens(ctx, q)
+		if err != nil {
+			return unavailable(err)
+		}
+		for _, listed := range page {
+			for i := range held {
+				if t := &held[i]; t.ID == listed.ID {
+					t.Hint, t.Note, t.Tags, t.Assigned = listed.Hint, listed.Note, listed.Tags, listed.Assigned
+				}
+			}
+		}
+		if next == 0 {
+			return nil
+		}
+		q.After = next
+	}
 }
 
 // Users lists users. next is q.After of the next page, zero where there is none;

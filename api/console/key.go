@@ -49,10 +49,11 @@ type insertion struct{ mark, text []byte }
 // Padding is how much Pad writes, in bytes.
 const Padding = 8 << 10
 
-// Pad writes line ends after an answer that holds a secret, in pieces smaller than
-// net/http's buffers (2 KiB before 4 KiB), so that what these held is overwritten.
+// Pad writes carriage returns, which show nowhere, after an answer that holds a
+// secret: in pieces smaller than net/http's buffers (2 KiB before 4 KiB), so that
+// what these held is overwritten.
 func Pad(w io.Writer) error {
-	blank := bytes.Repeat([]byte("\n"), 512)
+	blank := bytes.Repeat([]byte("\r"), 512)
 	for range Padding / len(blank) {
 		if _, err := w.Write(blank); err != nil {
 			return err

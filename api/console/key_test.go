@@ -159,7 +159,7 @@ func TestTheKeyOfANewTokenIsShownOnceAndWiped(t *testing.T) {
 	if got := scan(t, draw(t, svg)); got != uri {
 		t.Errorf("the QR code says %q", got)
 	}
-	if !strings.HasSuffix(page, strings.Repeat("\n", Padding)) {
+	if !strings.HasSuffix(page, strings.Repeat("\r", Padding)) {
 		t.Error("nothing follows the key that overwrites the buffers it went through")
 	}
 	if strings.Trim(string(s.core.uri), "\x00") != "" {
