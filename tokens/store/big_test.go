@@ -33,9 +33,9 @@ func filled(t *testing.T, db *store.DB, url string, dollar bool) {
 		}
 		return fmt.Sprintf("(WITH RECURSIVE c(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM c WHERE i < %d) SELECT i FROM c) AS n", n)
 	}
-	over, blob, off := "", "x'00'", "0"
+	over, blob, off := "", "zeroblob(32)", "0"
 	if dollar {
-		over, blob, off = "OVERRIDING SYSTEM VALUE", "'\\x00'::bytea", "false"
+		over, blob, off = "OVERRIDING SYSTEM VALUE", "decode(repeat('00', 32), 'hex')", "false"
 	}
 	for _, statement := range []string{
 		`INSERT INTO users (id, realm, key, name, state, created) ` + over + `

@@ -220,19 +220,22 @@ func (s *session) userIDs(q tokens.UserQuery, f filter, found []int64) (ids []in
 		return ids, 0, err
 	}
 	// In order, as far as a page looks.
-	walk := `SELECT u.id, u.realm, u.key, u.external FROM users u` + after.String() + ` ORDER BY u.realm, u.key LIMIT ?`
-	args := append(slices.Clone(after.args), int64(allSeen))
-	rows, err := s.query(`SELECT u.id FROM (`+walk+`) u`+f.String()+` ORDER BY u.realm, u.key LIMIT ?`,
-		append(append(args, f.args...), limit)...)
-	if ids, err = list(rows, err, 1, (*fields).int); err != nil || len(ids) == int(limit) {
-		return ids, 0, err
+	if q.Q != "" || q.Group != "" {
+		rows, err := s.query(`SELECT u.id FROM users u`+after.String()+` ORDER BY u.realm, u.key LIMIT 1 OFFSET ?`,
+			append(slices.Clone(after.args), int64(allSeen-1))...)
+		end, err := list(rows, err, 1, (*fields).int)
+		if err != nil {
+			return nil, 0, err
+		}
+		if len(end) > 0 {
+			last = end[0]
+			after.where("(u.realm, u.key) <= (SELECT realm, key FROM users WHERE id = ?)", last)
+		}
 	}
-	rows, err = s.query(`SELECT u.id FROM users u`+after.String()+` ORDER BY u.realm, u.key LIMIT 1 OFFSET ?`,
-		append(slices.Clone(after.args), int64(allSeen-1))...)
-	at, err := list(rows, err, 1, (*fields).int)
-	if len(at) > 0 {
-		last = at[0]
-	}
+	after.conditions = append(after.conditions, f.conditions...)
+	after.args = append(after.args, f.args...)
+	rows, err := s.query(`SELECT u.id FROM users u`+after.String()+` ORDER BY u.realm, u.key LIMIT ?`, append(after.args, limit)...)
+	ids, err = list(rows, err, 1, (*fields).int)
 	return ids, last, err
 }
 
@@ -245,12 +248,6 @@ func (db *DB) Tokens(ctx context.Context, q tokens.TokenQuery) (page []tokens.To
 		page, next = nil, 0 // it may be the second try
 		f := s.tokenFilter(&q)
 		n := int(limited(q.Limit))
-		if q.Serial != "" || q.Owner != "" { // few
-			f.where("t.id > ?", q.After)
-			found, err := s.tokens(f, `ORDER BY t.id LIMIT ?`, int64(n+1))
-			page, next = following(found, q.Limit, func(t *tokens.Token) int64 { return t.ID })
-			return err
-		}
 		p, err := best(s, q.After, tokenPaths(&q))
 		if err != nil {
 			return err
@@ -283,20 +280,19 @@ func (db *DB) Tokens(ctx context.Context, q tokens.TokenQuery) (page []tokens.To
 	return page, next, err
 }
 
-// tokenFilter are the conditions of a query.
+// tokenFilter are the conditions of a query, for rows that a path has led to.
 func (s *session) tokenFilter(q *tokens.TokenQuery) filter {
+	t := "t."
+	if !s.dollar {
+		t = "+t." // SQLite must not follow another index than that of the ids
+	}
 	var f filter
 	f.where("b.state = 'published'")
-	f.equal("t.realm", q.Realm)
-	f.equal("t.serial", q.Serial)
-	f.equal("t.state", string(q.State))
-	f.equal("t.type", string(q.Type))
-	if q.Owner != "" {
-		owner := filter{}
-		owner.equal("key", q.Owner)
-		owner.equal("realm", q.Realm)
-		f.where("t.owner_id IN (SELECT id FROM users"+owner.String()+")", owner.args...)
-	}
+	f.equal(t+"realm", q.Realm)
+	f.equal(t+"serial", q.Serial)
+	f.equal(t+"state", string(q.State))
+	f.equal(t+"type", string(q.Type))
+	f.equal("o.key", q.Owner)
 	if q.Q != "" {
 		condition, serial := s.holds("lower(t.serial)", asciiLower(strings.TrimSpace(q.Q)))
 		if key, ok := folded(q.Q); ok {
@@ -307,7 +303,7 @@ func (s *session) tokenFilter(q *tokens.TokenQuery) filter {
 		}
 	}
 	if q.Batch != 0 {
-		f.where("t.batch = ?", q.Batch)
+		f.where(t+"batch = ?", q.Batch)
 	}
 	if q.Tag != "" {
 		f.where("EXISTS (SELECT 1 FROM token_tags g WHERE g.tag = ? AND g.token_id = t.id)", q.Tag)

@@ -15,7 +15,7 @@ import (
 // row by row. However few rows meet them all, no page looks at more than so many.
 const (
 	aWay    = 1000   // rows that are looked at along each path to choose one
-	allSeen = 20_000 // rows that a page looks at
+	allSeen = 10_000 // rows that a page looks at
 	allHits = 2000   // hits of a search that are put in order; more are so many that any path meets them
 )
 
@@ -73,8 +73,14 @@ func best(s *session, after int64, paths []path) (path, error) {
 			}
 		}
 	}
+	if chosen == nil {
+		chosen = everyToken
+	}
 	return chosen, nil
 }
+
+// everyToken is the path that meets every condition in time.
+var everyToken = along(`SELECT id FROM tokens WHERE id > ?`)
 
 // among is the condition that column is one of the ids, with its parameter.
 func (s *session) among(column string, ids []int64) (string, any) {
@@ -98,7 +104,21 @@ var (
 
 // tokenPaths are the paths to the tokens of a query.
 func tokenPaths(q *tokens.TokenQuery) []path {
-	paths := []path{along(`SELECT id FROM tokens WHERE id > ?`)}
+	if q.Serial != "" {
+		return []path{hits(func(s *session) ([]int64, error) { return s.named("tokens", "serial", q.Realm, q.Serial) })}
+	}
+	if q.Owner != "" {
+		return []path{hits(func(s *session) ([]int64, error) {
+			owners, err := s.named("users", "key", q.Realm, q.Owner)
+			if err != nil {
+				return nil, err
+			}
+			condition, ids := s.among("owner_id", owners)
+			rows, err := s.query(`SELECT id FROM tokens WHERE `+condition+` AND owner_id IS NOT NULL`, ids)
+			return list(rows, err, 1, (*fields).int)
+		})}
+	}
+	paths := []path{everyToken}
 	if q.State != "" || q.Type != "" {
 		var legs []path
 		for _, state := range states {
@@ -176,6 +196,27 @@ func serialsWith(part string) path {
 				JOIN tokens t ON t.batch = b.id AND t.id > b.searched) WHERE instr(lower(serial), ?) > 0 AND id > ?`, part),
 		)(s, after, limit)
 	}
+}
+
+// named are the rows of a table whose column has a value, in one realm, or in all.
+func (s *session) named(table, column, realm, value string) ([]int64, error) {
+	realms := []string{realm}
+	if realm == "" {
+		var err error
+		if realms, err = s.realms(table); err != nil {
+			return nil, err
+		}
+	}
+	var all []int64
+	for _, realm := range realms {
+		rows, err := s.query(`SELECT id FROM `+table+` WHERE realm = ? AND `+column+` = ?`, realm, value)
+		ids, err := list(rows, err, 1, (*fields).int)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, ids...)
+	}
+	return all, nil
 }
 
 // serialsFrom are tokens whose serials begin with one or two characters, in either
