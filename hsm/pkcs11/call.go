@@ -227,19 +227,20 @@ func (c conn) destroy(object handle) error {
 }
 
 // gcm encrypts or decrypts in to out and answers the part of out that it used.
-// A module that insists on its own IV writes it to iv.
-func (c conn) gcm(encrypt bool, key handle, iv, aad, in, out []byte) ([]byte, error) {
+// A module that insists on its own IV writes it to iv. begun says whether an error
+// may be about in.
+func (c conn) gcm(encrypt bool, key handle, iv, aad, in, out []byte) (used []byte, begun bool, err error) {
 	c.tick()
 	op, enc := "C_Decrypt", C.int(0)
 	if encrypt {
 		op, enc = "C_Encrypt", 1
 	}
-	n := C.ck_ulong(len(out))
+	n, b := C.ck_ulong(len(out)), C.int(0)
 	if err := rv(op, C.ck_gcm(c.m.fn, c.session(), key, enc, ptr(iv), C.ck_ulong(len(iv)),
-		ptr(aad), C.ck_ulong(len(aad)), ptr(in), C.ck_ulong(len(in)), ptr(out), &n)); err != nil {
-		return nil, err
+		ptr(aad), C.ck_ulong(len(aad)), ptr(in), C.ck_ulong(len(in)), ptr(out), &n, &b)); err != nil {
+		return nil, b != 0, err
 	}
-	return out[:n:n], nil
+	return out[:n:n], true, nil
 }
 
 // zero is what ptr points at for an empty slice: some modules refuse NULL.

@@ -370,13 +370,14 @@ ck_ulong ck_digest_key(ck_functions *p, ck_ulong session, ck_ulong mechanism, ck
 
 ck_ulong ck_gcm(ck_functions *p, ck_ulong session, ck_ulong key, int encrypt,
 	unsigned char *iv, ck_ulong ivlen, const unsigned char *aad, ck_ulong aadlen,
-	const unsigned char *in, ck_ulong inlen, unsigned char *out, ck_ulong *outlen)
+	const unsigned char *in, ck_ulong inlen, unsigned char *out, ck_ulong *outlen, int *begun)
 {
 	ck_gcm_params g = { iv, ivlen, ivlen * 8, (unsigned char *)aad, aadlen, 128 };
 	ck_mechanism m = { ckm_aes_gcm, &g, sizeof g };
 	ck_ulong rv = ((init_fn)p->fn[encrypt ? fn_encrypt_init : fn_decrypt_init])(session, &m, key);
 	if (rv != 0)
 		return rv;
+	*begun = 1;
 	return ((crypt_fn)p->fn[encrypt ? fn_encrypt : fn_decrypt])(session, in, inlen, out, outlen);
 }
 

@@ -76,10 +76,10 @@ ck_ulong ck_digest_key(ck_functions *p, ck_ulong session, ck_ulong mechanism, ck
 	const unsigned char *data, ck_ulong len, unsigned char *out, ck_ulong *outlen);
 
 /* AES-GCM with a tag of 16 bytes. Modules that make the IV themselves write it
- * over iv. */
+ * over iv. *begun is set once in is looked at. */
 ck_ulong ck_gcm(ck_functions *p, ck_ulong session, ck_ulong key, int encrypt,
 	unsigned char *iv, ck_ulong ivlen, const unsigned char *aad, ck_ulong aadlen,
-	const unsigned char *in, ck_ulong inlen, unsigned char *out, ck_ulong *outlen);
+	const unsigned char *in, ck_ulong inlen, unsigned char *out, ck_ulong *outlen, int *begun);
 
 /* Gives free memory back to the system, where the C library can. */
 void ck_trim(void);

@@ -351,7 +351,7 @@ func prove(c conn, p *profile, r hsm.KeyRecord) ([]byte, foundKey, error) {
 		// The nonce of zeros is used for this one plaintext only: Seal never
 		// uses it.
 		iv := make([]byte, gcmNonce)
-		if proof, err = c.gcm(true, key, iv, []byte("watchword key check"), make([]byte, 16), make([]byte, 16+gcmTag)); err == nil && !allZero(iv) {
+		if proof, _, err = c.gcm(true, key, iv, []byte("watchword key check"), make([]byte, 16), make([]byte, 16+gcmTag)); err == nil && !allZero(iv) {
 			// This HSM makes the nonce itself, so the ciphertext differs each
 			// time: what stays is that the key opens what it sealed.
 			proof, err = []byte("the module chooses its nonces"), nil

@@ -45,7 +45,7 @@ func (k *Keystore) Seal(ctx context.Context, plaintext, context []byte) ([]byte,
 	var sealed []byte
 	started, err := k.do(ctx, g, func(c conn, g *generation) error {
 		defer clear(in)
-		out, err := c.gcm(true, g.keys.secrets[version], nonce, aad, in, make([]byte, len(in)+gcmTag))
+		out, _, err := c.gcm(true, g.keys.secrets[version], nonce, aad, in, make([]byte, len(in)+gcmTag))
 		if err != nil {
 			return err
 		}
@@ -87,12 +87,16 @@ func (k *Keystore) Open(ctx context.Context, sealed, context []byte) ([]byte, er
 		key := g.keys.secrets[version]
 		for attempt := 1; ; attempt++ {
 			out := make([]byte, len(in))
-			opened, err := c.gcm(false, key, nonce, aad, in, out)
+			opened, begun, err := c.gcm(false, key, nonce, aad, in, out)
 			if err == nil {
 				plaintext = opened
 				return nil
 			}
 			clear(out)
+			if !begun {
+				// It has not seen the ciphertext yet, which is not to blame.
+				return ill(err)
+			}
 			if !isRV(err, wrongTag...) {
 				return err
 			}
