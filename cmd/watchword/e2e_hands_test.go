@@ -44,7 +44,7 @@ type hands struct {
 
 const (
 	handClients = 64
-	handActs    = 12 // of each client
+	handActs    = 8  // of each client
 	handTokens  = 12 // more than a user may hold
 	mostTokens  = 8
 )

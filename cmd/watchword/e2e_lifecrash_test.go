@@ -14,7 +14,7 @@ import (
 // activated and recovery sheets are made: each act was done wholly or not at all,
 // and what a client was told is done.
 func TestKillNineLeavesNoActHalfDone(t *testing.T) {
-	t.Run("SQLite", func(t *testing.T) { halfDone(t, startNode(t, nodeOptions{}), 3) })
+	t.Run("SQLite", func(t *testing.T) { halfDone(t, startNode(t, nodeOptions{}), 2) })
 	t.Run("PostgreSQL", func(t *testing.T) { halfDone(t, startNode(t, nodeOptions{database: newDatabase(t)}), 2) })
 }
 
@@ -77,7 +77,7 @@ func halfDone(t *testing.T, n *node, rounds int) {
 			return err
 		})
 		eventually(t, 30*time.Second, "acts under way", func() bool { return good.Load() >= 6 })
-		time.Sleep(rand.N(40 * time.Millisecond))
+		time.Sleep(rand.N(25 * time.Millisecond))
 		n.kill()
 		done.Wait()
 		n.start()
