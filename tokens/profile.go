@@ -221,10 +221,7 @@ func (s *Service) describe(ctx context.Context, u *UserEntry) error {
 		return unavailable(err)
 	}
 	if len(list) > 0 && list[0].ID == u.ID {
-		u.Profile = list[0].Profile
-	}
-	if u.Groups, err = s.db.Groups(ctx, u.ID); err != nil {
-		return unavailable(err)
+		u.Profile, u.Groups = list[0].Profile, list[0].Groups
 	}
 	return nil
 }

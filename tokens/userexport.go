@@ -100,11 +100,7 @@ func (s *Service) eachUser(ctx context.Context, realm string, f func(*UserEntry)
 			return unavailable(err)
 		}
 		for i := range page {
-			u := &page[i]
-			if u.Groups, err = s.db.Groups(ctx, u.ID); err != nil {
-				return unavailable(err)
-			}
-			if err := f(u); err != nil {
+			if err := f(&page[i]); err != nil {
 				return err
 			}
 		}
