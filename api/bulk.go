@@ -1,8 +1,11 @@
 package api
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -15,7 +18,7 @@ const maxBulk = 1 << 20
 // BulkTokens is POST /v1/tokens/bulk. What became of each token goes out as it is
 // done.
 func (s *Server) BulkTokens(c echo.Context, params BulkTokensParams) error {
-	in, err := decodeIn[Bulk](c, make([]byte, maxBulk+1), []string{"act"})
+	in, err := s.bulkBody(c)
 	switch {
 	case err != nil:
 		return err
@@ -40,6 +43,24 @@ func (s *Server) BulkTokens(c echo.Context, params BulkTokensParams) error {
 		}
 		return list.end(fmt.Sprintf(`,"matched":%d,"done":%d,"unchanged":%d,"refused":%d`, got.Matched, got.Done, got.Unchanged, got.Refused))
 	})
+}
+
+// bulkBody reads a body in the time that any other has, though what is to be done
+// may take longer.
+func (s *Server) bulkBody(c echo.Context) (*Bulk, error) {
+	control := http.NewResponseController(c.Response())
+	if err := control.SetReadDeadline(time.Now().Add(s.cfg.Timeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return nil, fmt.Errorf("set the deadline of a body: %w", err)
+	}
+	in, err := decodeIn[Bulk](c, make([]byte, maxBulk+1), []string{"act"})
+	if err != nil {
+		return nil, err
+	}
+	// A deadline that passed later would look as if the client had gone.
+	if err := control.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return nil, fmt.Errorf("lift the deadline of a body: %w", err)
+	}
+	return in, nil
 }
 
 // bulkWanted is what a request asks for, but for its realm. What an act does not

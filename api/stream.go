@@ -24,10 +24,7 @@ func (s *Server) stream(c echo.Context, contentType string, fill func(w io.Write
 	if err := fill(w); err != nil {
 		return err
 	}
-	if err := w.Flush(); err != nil {
-		return fmt.Errorf("%w: %w", errGone, err)
-	}
-	return nil
+	return w.Flush()
 }
 
 // streamed is where a stream goes. A reader who stands still is given up after a
@@ -48,7 +45,11 @@ func (w *streamed) Write(p []byte) (int, error) {
 	if err := control.SetWriteDeadline(time.Now().Add(2 * w.s.cfg.Timeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return 0, fmt.Errorf("put off the deadline of an answer: %w", err)
 	}
-	return out.Write(p)
+	n, err := out.Write(p)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errGone, err)
+	}
+	return n, err
 }
 
 // items writes a JSON object whose first member is a list, item by item.

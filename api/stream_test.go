@@ -128,9 +128,23 @@ func TestAReaderWhoStandsStillIsGivenUp(t *testing.T) {
 	conn := dial(t, addr, fmt.Sprintf("POST /v1/tokens/bulk HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", testKey, len(body), body))
 	defer conn.Close()
 	select {
-	case <-ended:
+	case err := <-ended:
+		if !errors.Is(err, errGone) { // and so the log says nothing of it
+			t.Errorf("%v", err)
+		}
 	case <-time.After(20 * time.Second):
 		t.Error("it is still being written to")
+	}
+}
+
+// A body that does not come is not waited for, though the act may take its time.
+func TestABodyThatDoesNotComeIsGivenUp(t *testing.T) {
+	addr := serve(t, newServer(t, &scripted{}, func(c *Config) { c.Timeout = 200 * time.Millisecond }))
+	conn := dial(t, addr, fmt.Sprintf("POST /v1/tokens/bulk HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: 100\r\nConnection: close\r\n\r\n{\"act\"", testKey))
+	started := time.Now()
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 400 ") || time.Since(started) > 10*time.Second {
+		t.Errorf("after %v: %v %s", time.Since(started), err, answer)
 	}
 }
 
