@@ -147,7 +147,7 @@ func (s *Service) SetPIN(ctx context.Context, p Principal, realm, name, pin stri
 		}
 		c.Users = []User{next}
 		c.Standings = []StandingWrite{sub.touch()}
-		*sub.User = next
+		sub.User = &next // not in place: a database may remember what it has loaded
 		return nil
 	})
 }

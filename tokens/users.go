@@ -174,8 +174,10 @@ func (s *Service) SetUserState(ctx context.Context, p Principal, realm, name str
 			e.Reason = string(ReasonUnchanged)
 			return nil
 		}
-		sub.User.State = state
-		c.Users = []User{*sub.User}
+		next := *sub.User // a database may remember what it has loaded
+		next.State = state
+		sub.User = &next
+		c.Users = []User{next}
 		c.Standings = []StandingWrite{sub.touch()}
 		return nil
 	})
