@@ -20,7 +20,7 @@ type Reporter interface {
 
 // CredentialQuery selects a page of the credential report: of the users of a realm,
 // or of all realms, in order of ID, each with all tokens that the user holds; or,
-// where Unowned says so, of the tokens that nobody holds, revoked ones left out, in
+// where Unowned says so, of the imported tokens that nobody holds, in
 // order of ID. Limit is how many users, or tokens, 1 to 1000.
 type CredentialQuery struct {
 	Realm   string

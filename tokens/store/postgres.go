@@ -48,11 +48,11 @@ func openPostgres(ctx context.Context, dsn string, opts Options) (*postgresDB, e
 
 	timeout := strconv.FormatInt(opts.Timeout.Milliseconds(), 10)
 	common := "SET default_transaction_isolation = 'read committed'; SET idle_in_transaction_session_timeout = " + timeout +
-		"; SET statement_timeout = " + timeout
+		"; SET statement_timeout = " + timeout + "; SET jit = off" // no statement is so long that compiling it pays
 	// What is hot is known to be a few rows by primary key. Its plan is made once
 	// a connection, maybe while the tables are empty, and must be right later.
 	hot := common + "; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off" +
-		"; SET enable_mergejoin = off; SET enable_bitmapscan = off; SET jit = off"
+		"; SET enable_mergejoin = off; SET enable_bitmapscan = off"
 
 	db := &postgresDB{opts: opts}
 	open := func(setup string, silence time.Duration, hot bool, connections int) (*sql.DB, error) {

@@ -25,17 +25,33 @@ func (db *DB) Credentials(ctx context.Context, q tokens.CredentialQuery) ([]toke
 	return found, err
 }
 
-// unowned lists tokens that nobody holds.
+// unowned lists tokens that nobody holds: all of them are imported.
 func unowned(s *session, q tokens.CredentialQuery) ([]tokens.CredentialRow, error) {
-	var f filter
-	f.where("t.owner_id IS NULL AND t.state <> 'revoked' AND b.state = 'published' AND t.id > ?", q.After)
-	f.equal("t.realm", q.Realm)
-	list, err := s.tokens(f, "ORDER BY t.id LIMIT ?", limited(q.Limit))
-	found := make([]tokens.CredentialRow, len(list))
-	for i := range list {
-		found[i].Tokens = list[i : i+1 : i+1]
+	imported := tokens.TokenQuery{Realm: q.Realm, State: tokens.Imported}
+	f := s.tokenFilter(&imported)
+	f.where("o.id IS NULL")
+	p, err := best(s, q.After, tokenPaths(&imported))
+	if err != nil {
+		return nil, err
 	}
-	return found, err
+	var found []tokens.CredentialRow
+	for at, n := q.After, int(limited(q.Limit)); len(found) < n; {
+		ids, _, err := p(s, at, aWay)
+		if err != nil || len(ids) == 0 {
+			return found, err
+		}
+		these := filter{slices.Clone(f.conditions), slices.Clone(f.args)}
+		these.where(s.among("t.id", ids))
+		list, err := s.tokens(these, "ORDER BY t.id LIMIT ?", int64(n-len(found)))
+		if err != nil {
+			return nil, err
+		}
+		for i := range list {
+			found = append(found, tokens.CredentialRow{Tokens: list[i : i+1 : i+1]})
+		}
+		at = ids[len(ids)-1]
+	}
+	return found, nil
 }
 
 // holders lists users with their tokens.

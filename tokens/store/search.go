@@ -14,9 +14,9 @@ import (
 // takes the one on which the fewest rows lie; the other conditions are looked at
 // row by row. However few rows meet them all, no page looks at more than so many.
 const (
-	aWay    = 1000   // rows that are looked at along each path to choose one
-	allSeen = 10_000 // rows that a page looks at
-	allHits = 2000   // hits of a search that are put in order; more are so many that any path meets them
+	aWay    = 1000 // rows that are looked at along each path to choose one
+	allSeen = 5000 // rows that a page looks at
+	allHits = 2000 // hits of a search that are put in order; more are so many that any path meets them
 )
 
 // path answers the ids of up to limit rows after one, in order. ok is false where
@@ -119,6 +119,12 @@ func tokenPaths(q *tokens.TokenQuery) []path {
 		})}
 	}
 	paths := []path{everyToken}
+	if q.Realm != "" { // a small one, that is
+		paths = append(paths, hits(func(s *session) ([]int64, error) {
+			rows, err := s.query(`SELECT id FROM tokens WHERE realm = ? LIMIT ?`, q.Realm, int64(allHits+1))
+			return list(rows, err, 1, (*fields).int)
+		}))
+	}
 	if q.State != "" || q.Type != "" {
 		var legs []path
 		for _, state := range states {
@@ -181,8 +187,10 @@ func serialsWith(part string) path {
 	if utf8.RuneCountInString(part) < 3 {
 		return hits(func(s *session) ([]int64, error) { return s.serialsFrom(part) })
 	}
+	// PostgreSQL is to plan for all hits: for a few it would rather look at every
+	// token until it has met them.
 	like := hits(func(s *session) ([]int64, error) {
-		rows, err := s.query(`SELECT t.id FROM tokens t WHERE lower(t.serial) LIKE ? LIMIT ?`, pattern(part), int64(allHits+1))
+		rows, err := s.query(`WITH hit AS MATERIALIZED (SELECT id FROM tokens WHERE lower(serial) LIKE ?) SELECT id FROM hit LIMIT ?`, pattern(part), int64(allHits+1))
 		return list(rows, err, 1, (*fields).int)
 	})
 	return func(s *session, after int64, limit int) ([]int64, bool, error) {
@@ -314,7 +322,7 @@ func (s *session) keysWith(part string) ([]int64, error) {
 		}
 		return all, nil
 	case s.dollar:
-		rows, err := s.query(`SELECT id FROM users WHERE key LIKE ? LIMIT ?`, pattern(part), int64(allHits+1))
+		rows, err := s.query(`WITH hit AS MATERIALIZED (SELECT id FROM users WHERE key LIKE ?) SELECT id FROM hit LIMIT ?`, pattern(part), int64(allHits+1))
 		return list(rows, err, 1, (*fields).int)
 	}
 	rows, err := s.query(`SELECT rowid FROM user_search WHERE user_search MATCH ? ORDER BY rowid LIMIT ?`, trigrams(part), int64(allHits+1))

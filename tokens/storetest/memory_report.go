@@ -16,7 +16,7 @@ func (m *Memory) Credentials(_ context.Context, q tokens.CredentialQuery) ([]tok
 	if q.Unowned {
 		for _, id := range slices.Sorted(maps.Keys(m.tokens)) {
 			t := m.tokens[id]
-			if id > q.After && m.visible(t) && t.OwnerID == 0 && t.State != tokens.Revoked && (q.Realm == "" || t.Realm == q.Realm) {
+			if id > q.After && m.visible(t) && t.OwnerID == 0 && t.State == tokens.Imported && (q.Realm == "" || t.Realm == q.Realm) {
 				rows = append(rows, tokens.CredentialRow{Tokens: []tokens.Token{cloneToken(t)}})
 			}
 		}
