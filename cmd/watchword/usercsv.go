@@ -10,23 +10,9 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
-)
 
-// userReport is what came of a file of users.
-type userReport struct {
-	DryRun    bool `json:"dry_run"`
-	Created   int  `json:"created"`
-	Updated   int  `json:"updated"`
-	Unchanged int  `json:"unchanged"`
-	Rejected  int  `json:"rejected"`
-	Records   []struct {
-		Line    int    `json:"line"`
-		Name    string `json:"name"`
-		Outcome string `json:"outcome"`
-		Reason  string `json:"reason"`
-	} `json:"records"`
-	Omitted int `json:"omitted"`
-}
+	"watchword/api"
+)
 
 func userImport(c *client) *cobra.Command {
 	var dryRun, update bool
@@ -64,7 +50,7 @@ user export' writes such a file.`,
 			}
 			stream, done := withProgress(file, size)
 			defer done()
-			answer, printed, err := get[userReport](cmd, c, call{
+			answer, printed, err := get[api.UserImportReport](cmd, c, call{
 				what: what, method: http.MethodPost, path: pathTo("users", "import"), query: query,
 				stream: stream, length: size, kind: "text/csv", slow: true,
 			})
@@ -88,7 +74,7 @@ user export' writes such a file.`,
 }
 
 // printUserReport lists what was not just done, and says how many were.
-func printUserReport(cmd *cobra.Command, r *userReport, done bool) error {
+func printUserReport(cmd *cobra.Command, r *api.UserImportReport, done bool) error {
 	t := newTable("LINE", "NAME", "OUTCOME", "REASON")
 	for _, rec := range r.Records {
 		if rec.Reason != "" || rec.Outcome == "rejected" {
@@ -107,8 +93,11 @@ func printUserReport(cmd *cobra.Command, r *userReport, done bool) error {
 		return nil
 	}
 	were, what := "were", ""
-	if r.DryRun {
+	switch {
+	case r.DryRun:
 		were, what = "would be", "Nothing was written: "
+	case r.Created == 1:
+		were = "was"
 	}
 	return say(cmd, "%s%s %s added, %d changed, %d stay as they are.", what, plural(r.Created, "user"), were, r.Updated, r.Unchanged)
 }
