@@ -30,12 +30,12 @@ type ProfileWrite struct {
 
 // NoteWrite changes what the helpdesk notes on a token. It needs no version: what
 // two people note at once is kept of both, but for the text itself, of which the
-// later one stays.
+// later one stays. Undoing an import leaves a token that was noted on.
 type NoteWrite struct {
 	TokenID int64
 	Note    *string  // nil: leave it
-	Add     []string // tags; one that the token has already does no harm
-	Drop    []string // tags; nor does one that it has not
+	Add     []string // tags, without commas; one that the token has already does no harm
+	Drop    []string // tags, none of Add; nor does one that it has not
 }
 
 // The bounds of a profile. All but maxAttributes are in bytes.
