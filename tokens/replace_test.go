@@ -270,3 +270,57 @@ func TestNotesAndTagsStayWithTheToken(t *testing.T) {
 	}
 	h.intact()
 }
+
+// A temporary passcode stands in for the lost token until its owner has another one
+// that works, and not longer.
+func TestATemporaryPasscodeLivesUntilTheReplacementWorks(t *testing.T) {
+	for _, activation := range []tokens.Activation{tokens.ActivateAtOnce, tokens.ActivateByCode} {
+		t.Run(string(activation), func(t *testing.T) {
+			h := newHouse(t)
+			a, b := totp("T1"), totp("T2")
+			h.give("alice", a)
+			h.ship("", b)
+			h.must(h.SetRules(ctx, h.admin, "", -1, rules(func(r *tokens.Rules) { r.Temporary.Allow, r.Activation = true, activation })))
+			_, temporary, code, err := h.Lose(ctx, h.admin, "", "T1", "left in a taxi", &tokens.TemporaryRequest{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.ends("alice", string(code), true, tokens.ReasonAccepted)
+			old, next, err := h.Replace(ctx, h.admin, "", "T1", "T2", "left in a taxi")
+			if err != nil || old.State != tokens.Revoked {
+				t.Fatalf("%s, %v", old.State, err)
+			}
+			if activation == tokens.ActivateByCode {
+				if next.State != tokens.Pending {
+					t.Errorf("the other one is %s", next.State)
+				}
+				h.ends("alice", string(code), true, tokens.ReasonAccepted)
+				h.must(h.Activate(ctx, h.admin, "", "T2", b.code(h, -1), b.code(h, 0)))
+			}
+			if h.try("alice", string(code)) {
+				t.Error("the passcode is accepted beside a token that works")
+			}
+			if gone := h.token(temporary.Serial); gone.State != tokens.Revoked || len(gone.Passcodes) > 0 {
+				t.Errorf("the passcode is %s, with %d MACs", gone.State, len(gone.Passcodes))
+			}
+			if r := h.records("token.revoke", "ok"); len(r) != 1 || r[0].Serial != temporary.Serial || r[0].User != "alice" {
+				t.Errorf("its end is audited as %+v", r)
+			}
+			h.ends("alice", b.code(h, 1), true, tokens.ReasonAccepted)
+			h.intact()
+		})
+	}
+	// The same where the lost token is found again.
+	h := newHouse(t)
+	h.give("alice", totp("T1"))
+	h.must(h.SetRules(ctx, h.admin, "", -1, rules(func(r *tokens.Rules) { r.Temporary.Allow = true })))
+	_, temporary, code, err := h.Lose(ctx, h.admin, "", "T1", "", &tokens.TemporaryRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.must(h.Resume(ctx, h.admin, "", "T1", "it was in the other coat"))
+	if h.try("alice", string(code)) || h.token(temporary.Serial).State != tokens.Revoked {
+		t.Error("the passcode outlives the token's return")
+	}
+	h.intact()
+}
