@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"watchword/hsm"
 	"watchword/hsm/hsmtest"
@@ -52,6 +53,30 @@ func (h *house) codeOf(serial string) string {
 	d := totp(serial)
 	d.seed = record(serial).Seed
 	return d.code(h, 0)
+}
+
+// Where the rules ask for two codes, they do so of tokens that an import hands out, too.
+func TestWhatAnImportHandsOutWaitsForItsCodesWhereTheRulesSaySo(t *testing.T) {
+	h := newHouse(t)
+	h.must(h.SetRules(ctx, h.admin, "", -1, byCode()))
+	i := h.begin(tokens.NewImport{Name: "a.csv", Assign: true, Create: true})
+	h.add(i, of("T1", "alice"), record("T2"))
+	h.publish(i, 2)
+	if got := h.token("T1"); got.State != tokens.Pending || got.Owner != "alice" {
+		t.Errorf("it is %s, of %q", got.State, got.Owner)
+	}
+	if r := h.records("token.assign", "ok"); len(r) != 1 || !strings.Contains(fmt.Sprint(r[0].Detail), "{to pending}") {
+		t.Errorf("audited as %+v", r)
+	}
+	if h.try("alice", h.codeOf("T1")) {
+		t.Error("it is accepted before it showed two codes")
+	}
+	one := h.codeOf("T1")
+	h.clock.forward(30 * time.Second)
+	h.must(h.Activate(ctx, h.admin, "", "T1", one, h.codeOf("T1")))
+	h.clock.forward(30 * time.Second)
+	h.ends("alice", h.codeOf("T1"), true, tokens.ReasonAccepted)
+	h.intact()
 }
 
 func TestAnImportHandsTokensToTheUsersOfTheFile(t *testing.T) {

@@ -204,6 +204,10 @@ func (i *Import) handOut(ctx context.Context, c *Change) ([]audit.Event, error) 
 	if err != nil {
 		return nil, err
 	}
+	rules, err := i.s.rulesOf(ctx, i.in.Realm)
+	if err != nil {
+		return nil, err
+	}
 	batch := audit.Field{Name: "batch", Value: itoa(i.batch.ID)}
 	events := make([]audit.Event, 0, len(made)+len(i.hands))
 	for k, who := range missing {
@@ -216,7 +220,7 @@ func (i *Import) handOut(ctx context.Context, c *Change) ([]audit.Event, error) 
 		owner := owners[i.hands[k].owner]
 		list[k] = i.hands[k].token
 		t := &list[k]
-		t.State, t.OwnerID, t.Owner = Active, owner.ID, owner.Key
+		t.State, t.OwnerID, t.Owner = rules.Activation.state(t), owner.ID, owner.Key
 		if owner.HasPIN() {
 			if err := i.s.bind(ctx, []*Token{t}, owner.PINMAC); err != nil {
 				return nil, err
@@ -226,7 +230,7 @@ func (i *Import) handOut(ctx context.Context, c *Change) ([]audit.Event, error) 
 		}
 		events = append(events, i.s.event(i.p, policy.TokenAssign, audit.Event{
 			Realm: i.in.Realm, User: owner.Key, Serial: t.Serial,
-			Detail: []audit.Field{batch, {Name: "from", Value: string(Imported)}, {Name: "to", Value: string(Active)}},
+			Detail: []audit.Field{batch, {Name: "from", Value: string(Imported)}, {Name: "to", Value: string(t.State)}},
 		}))
 	}
 	for from := 0; from < len(bare); from += 1000 {

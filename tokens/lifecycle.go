@@ -72,10 +72,7 @@ func (s *Service) handOver(ctx context.Context, t *Token, owner *Subject, rules 
 		return Token{}, fmt.Errorf("%w: token %s is a key that was made for another user, and can be nobody else's; revoke it, and have %s enrol a key", ErrState, t.Serial, owner.User.Name)
 	}
 	next := *t
-	next.State, next.Owner, next.OwnerID = Active, owner.User.Key, owner.User.ID
-	if rules.Activation == ActivateByCode && t.Type != FIDO {
-		next.State = Pending
-	}
+	next.State, next.Owner, next.OwnerID = rules.Activation.state(t), owner.User.Key, owner.User.ID
 	if err := s.rebind(ctx, t, nil, &next, owner.User.PINMAC); err != nil {
 		return Token{}, err
 	}
@@ -83,6 +80,14 @@ func (s *Service) handOver(ctx context.Context, t *Token, owner *Subject, rules 
 	d.change.Tokens = append(d.change.Tokens, TokenWrite{Token: next, Expect: t.Version, Assigned: &now})
 	next.Assigned = now
 	return next, nil
+}
+
+// state is that of a token which just got an owner.
+func (a Activation) state(t *Token) State {
+	if a == ActivateByCode && t.Type != FIDO {
+		return Pending
+	}
+	return Active
 }
 
 // counted is how many of a user's tokens count for the most that a user can hold:

@@ -274,8 +274,8 @@ type Batcher interface {
 
 	// Grant notes what publishing a staging batch does beside, in the same
 	// transaction: users are made, enabled, each with an ID that was reserved, with
-	// version 1; and the batch's tokens that list names by Realm and Serial become
-	// active, with OwnerID and Binding of list and version 2. The change that
+	// version 1; and the batch's tokens that list names by Realm and Serial get
+	// State (active or pending), OwnerID and Binding of list and version 2. The change that
 	// publishes holds the StandingWrite of each owner who was there before, and
 	// fails with an error of no kind if a name was taken since. It replaces what
 	// was noted before; Discard forgets it. It fails with ErrState if the batch is

@@ -38,7 +38,9 @@ CREATE TABLE token_tags (
 );
 CREATE INDEX token_tags_tag ON token_tags (tag, token_id);
 
--- What publishing does beside now says when the owners got their tokens.
+-- What publishing does beside now says when the owners got their tokens, and whether
+-- those are active or wait for two codes.
+ALTER TABLE grants ADD COLUMN state text COLLATE "C" NOT NULL DEFAULT 'active';
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION watchword_hand_out() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -47,7 +49,7 @@ BEGIN
     INSERT INTO standings (user_id, version) SELECT id, 1 FROM newcomers WHERE batch = NEW.id;
     INSERT INTO motions (token_id, version, last, drift, used_at)
     SELECT t.id, 2, t.last0, t.drift0, 0 FROM grants g JOIN tokens t ON t.id = g.token_id WHERE g.batch = NEW.id;
-    UPDATE tokens t SET state = 'active', assigned = NEW.published, owner_id = g.owner_id, binding = g.binding
+    UPDATE tokens t SET state = g.state, assigned = NEW.published, owner_id = g.owner_id, binding = g.binding
       FROM grants g WHERE g.batch = NEW.id AND t.id = g.token_id;
     DELETE FROM grants WHERE batch = NEW.id;
     DELETE FROM newcomers WHERE batch = NEW.id;

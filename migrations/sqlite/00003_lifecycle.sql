@@ -33,7 +33,9 @@ CREATE TABLE token_tags (
 ) WITHOUT ROWID;
 CREATE INDEX token_tags_tag ON token_tags (tag, token_id);
 
--- What publishing does beside now says when the owners got their tokens.
+-- What publishing does beside now says when the owners got their tokens, and whether
+-- those are active or wait for two codes.
+ALTER TABLE grants ADD COLUMN state TEXT NOT NULL DEFAULT 'active';
 DROP TRIGGER batches_hand_out;
 -- +goose StatementBegin
 CREATE TRIGGER batches_hand_out AFTER UPDATE OF state ON batches
@@ -44,7 +46,8 @@ BEGIN
     INSERT INTO standings (user_id, version) SELECT id, 1 FROM newcomers WHERE batch = NEW.id;
     INSERT INTO motions (token_id, version, last, drift, used_at)
     SELECT t.id, 2, t.last0, t.drift0, 0 FROM grants g JOIN tokens t ON t.id = g.token_id WHERE g.batch = NEW.id;
-    UPDATE tokens SET state = 'active', assigned = NEW.published,
+    UPDATE tokens SET assigned = NEW.published,
+        state = (SELECT g.state FROM grants g WHERE g.token_id = tokens.id),
         owner_id = (SELECT g.owner_id FROM grants g WHERE g.token_id = tokens.id),
         binding = (SELECT g.binding FROM grants g WHERE g.token_id = tokens.id)
      WHERE id IN (SELECT g.token_id FROM grants g WHERE g.batch = NEW.id);

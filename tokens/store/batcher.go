@@ -115,10 +115,11 @@ func grantPostgres(s *session, batch int64, users []tokens.User, list []tokens.T
 		func(i int) any { return list[i].Realm },
 		func(i int) any { return list[i].Serial },
 		func(i int) any { return list[i].OwnerID },
-		func(i int) any { return list[i].Binding })
-	n, err := s.exec(`INSERT INTO grants (batch, token_id, owner_id, binding)
-		SELECT t.batch, t.id, g.owner, g.binding
-		FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bytea[]) AS g(realm, serial, owner, binding)
+		func(i int) any { return list[i].Binding },
+		func(i int) any { return string(list[i].State) })
+	n, err := s.exec(`INSERT INTO grants (batch, token_id, owner_id, binding, state)
+		SELECT t.batch, t.id, g.owner, g.binding, g.state
+		FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bytea[], $6::text[]) AS g(realm, serial, owner, binding, state)
 		JOIN tokens t ON t.realm = g.realm AND t.serial = g.serial AND t.batch = $1::bigint`, a.values...)
 	if err == nil && n != int64(len(list)) {
 		err = notOfBatch(batch)
@@ -138,9 +139,9 @@ func grantSQLite(s *session, batch int64, users []tokens.User, list []tokens.Tok
 		}
 		for i := range list {
 			t := &list[i]
-			ok, err := c.changed(`INSERT INTO grants (token_id, batch, owner_id, binding)
-				SELECT id, batch, ?, ? FROM tokens WHERE realm = ? AND serial = ? AND batch = ?`,
-				t.OwnerID, t.Binding, t.Realm, t.Serial, batch)
+			ok, err := c.changed(`INSERT INTO grants (token_id, batch, owner_id, binding, state)
+				SELECT id, batch, ?, ?, ? FROM tokens WHERE realm = ? AND serial = ? AND batch = ?`,
+				t.OwnerID, t.Binding, string(t.State), t.Realm, t.Serial, batch)
 			if err != nil {
 				return err
 			}

@@ -36,8 +36,8 @@ func (m *Memory) Grant(_ context.Context, id int64, users []tokens.User, list []
 		if m.leak(t) {
 			m.accuse("the plaintext seed of token %s is granted", t.Serial)
 		}
-		if t.OwnerID == 0 || t.State != tokens.Active || len(t.Binding) == 0 {
-			return m.nonsense("token %s granted to nobody, or not active, or not bound", t.Serial)
+		if t.OwnerID == 0 || t.State != tokens.Active && t.State != tokens.Pending || len(t.Binding) == 0 {
+			return m.nonsense("token %s granted to nobody, or neither active nor pending, or not bound", t.Serial)
 		}
 	}
 	b := m.batches[id]
@@ -96,7 +96,7 @@ func (m *Memory) handOut(b *batch) {
 	for i := range b.grants {
 		g := &b.grants[i]
 		t := m.bySerial(g.Realm, g.Serial)
-		t.State, t.OwnerID, t.Owner, t.Binding = tokens.Active, g.OwnerID, m.users[g.OwnerID].Key, bytesOrNil(g.Binding)
+		t.State, t.OwnerID, t.Owner, t.Binding = g.State, g.OwnerID, m.users[g.OwnerID].Key, bytesOrNil(g.Binding)
 		t.Assigned = b.Published
 		t.Version++
 		if m.holds[g.OwnerID] == nil {
