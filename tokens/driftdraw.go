@@ -2,12 +2,13 @@ package tokens
 
 import (
 	"bufio"
-	"encoding/xml"
 	"fmt"
+	"html"
 	"io"
 	"math"
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -343,8 +344,13 @@ func (d *drawing) text(x, y int, anchor, size, text string) {
 	d.say(`<text class="text" x="%d" y="%d" text-anchor="%s" font-size="%s" fill="#23272e">%s</text>`+"\n", x, y, anchor, size, escaped(text))
 }
 
+// escaped is text as an XML document may hold it: five characters of it are
+// escaped in XML as in HTML, and what XML cannot hold at all is left out.
 func escaped(text string) string {
-	var b strings.Builder
-	_ = xml.EscapeText(&b, []byte(text)) // a Builder never fails
-	return b.String()
+	return html.EscapeString(strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == 0xFFFE || r == 0xFFFF {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(text, "")))
 }
