@@ -200,7 +200,9 @@ func (s *session) userIDs(q tokens.UserQuery, f filter, found []int64) (ids []in
 	limit := limited(q.Limit) + 1
 	var after filter
 	if q.After != 0 {
-		after.where("(u.realm, u.key) > (SELECT realm, key FROM users WHERE id = ?)", q.After)
+		if err := s.beside(&after, ">", q.Realm, q.After); err != nil {
+			return nil, 0, err
+		}
 	}
 	after.equal("u.realm", q.Realm)
 	if (q.Q != "" || q.Group != "") && len(found) <= allHits || q.Key != "" || q.External != "" {
@@ -229,7 +231,9 @@ func (s *session) userIDs(q tokens.UserQuery, f filter, found []int64) (ids []in
 		}
 		if len(end) > 0 {
 			last = end[0]
-			after.where("(u.realm, u.key) <= (SELECT realm, key FROM users WHERE id = ?)", last)
+			if err := s.beside(&after, "<=", q.Realm, last); err != nil {
+				return nil, 0, err
+			}
 		}
 	}
 	after.conditions = append(after.conditions, f.conditions...)
@@ -237,6 +241,25 @@ func (s *session) userIDs(q tokens.UserQuery, f filter, found []int64) (ids []in
 	rows, err := s.query(`SELECT u.id FROM users u`+after.String()+` ORDER BY u.realm, u.key LIMIT ?`, append(after.args, limit)...)
 	ids, err = list(rows, err, 1, (*fields).int)
 	return ids, last, err
+}
+
+// beside adds the condition that a user of the realm, or of all realms, comes after
+// another, or not. SQLite follows its index by both columns only if it is given the
+// values themselves.
+func (s *session) beside(f *filter, than, realm string, user int64) error {
+	rows, err := s.query(`SELECT realm, key FROM users WHERE id = ?`, user)
+	at, err := list(rows, err, 2, func(f *fields) name { return name{f.str(), f.str()} })
+	switch {
+	case err != nil:
+		return err
+	case len(at) == 0:
+		f.where("1 = 0") // there is no such user
+	case at[0].realm == realm:
+		f.where("u.key "+than+" ?", at[0].key)
+	default:
+		f.where("(u.realm, u.key) "+than+" (?, ?)", at[0].realm, at[0].key)
+	}
+	return nil
 }
 
 // Tokens implements tokens.Directory.
