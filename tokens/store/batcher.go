@@ -52,8 +52,8 @@ func (db *DB) Grant(ctx context.Context, batch int64, users []tokens.User, list 
 		}
 	}
 	for i := range list {
-		if t := &list[i]; t.OwnerID == 0 || t.State != tokens.Active || len(t.Binding) == 0 {
-			return refused("token %q is granted to nobody, or is not active, or not bound", t.Serial)
+		if t := &list[i]; t.OwnerID == 0 || t.State != tokens.Active && t.State != tokens.Pending || len(t.Binding) == 0 {
+			return refused("token %q is granted to nobody, or is neither active nor pending, or not bound", t.Serial)
 		}
 		if err := text(list[i].Realm, list[i].Serial); err != nil {
 			return err
