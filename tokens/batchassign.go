@@ -39,13 +39,6 @@ func (i *Import) mayAssign(ctx context.Context) error {
 		if err := i.s.authorise(ctx, i.p, policy.TokenAssign, e); err != nil {
 			return err
 		}
-		rules, err := i.s.rulesOf(ctx, i.in.Realm)
-		if err == nil && rules.Activation != ActivateAtOnce { // what publishing hands out is active
-			err = fmt.Errorf("%w: in realm %s a token is active once its owner has shown two codes of it; import the file without assigning, and assign each token then", ErrState, i.in.Realm)
-		}
-		if err != nil {
-			return i.s.refuse(ctx, i.p, policy.TokenAssign, e, err)
-		}
 	}
 	if i.in.Create {
 		return i.s.authorise(ctx, i.p, policy.UserAdd, e)

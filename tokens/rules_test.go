@@ -474,37 +474,3 @@ func TestASealedDocumentIsWhatWatchwordWrote(t *testing.T) {
 		t.Errorf("none: %v", err)
 	}
 }
-
-// What an import assigns is active at once, which not every realm allows.
-func TestAnImportAssignsNothingWhereTwoCodesAreAskedFor(t *testing.T) {
-	h := newHouse(t)
-	h.user("alice")
-	in := tokens.NewImport{Name: "x.csv", Assign: true}
-	before, err := h.BeginImport(ctx, h.admin, in)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := totp("T1").NewToken
-	n.Seed, n.User = make([]byte, 20), "alice"
-	if added, err := before.Add(ctx, []tokens.NewToken{n}); err != nil || added[0].Outcome != tokens.OutcomeCreated {
-		t.Fatalf("%+v, %v", added, err)
-	}
-	h.must(h.SetRules(ctx, h.admin, "", 0, rules(func(r *tokens.Rules) { r.Activation = tokens.ActivateByCode })))
-	if _, err := before.Publish(ctx, "00", 1, 0, 0); !errors.Is(err, tokens.ErrState) {
-		t.Errorf("one that was under way: %v", err)
-	}
-	if err := before.Discard(ctx, "the rules changed"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := h.BeginImport(ctx, h.admin, in); !errors.Is(err, tokens.ErrState) || !strings.Contains(err.Error(), "two codes") {
-		t.Errorf("a new one: %v", err)
-	}
-	if r := h.last(); r.Action != "token.assign" || r.Outcome != "refused" || r.Reason != "state" {
-		t.Errorf("audited as %+v", r)
-	}
-	in.Assign = false
-	if _, err := h.BeginImport(ctx, h.admin, in); err != nil {
-		t.Errorf("without assigning: %v", err)
-	}
-	h.intact()
-}
