@@ -104,6 +104,10 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 			_, _, err := h.UserStory(ctx, p, "corp", "carol", 0, 5)
 			return err
 		},
+		"Report": func(p tokens.Principal) error {
+			return h.Report(ctx, p, tokens.ReportQuery{Realm: "corp", Unowned: true}, func(tokens.ReportRow) error { return nil })
+		},
+		"Summary": func(p tokens.Principal) error { _, err := h.Summary(ctx, p, "corp", 0); return err },
 		"Records": func(p tokens.Principal) error {
 			_, _, err := h.Records(ctx, p, tokens.RecordQuery{Realm: "corp"})
 			return err
@@ -368,6 +372,7 @@ func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
 		"Unassign": policy.TokenUnassign, "Suspend": policy.TokenSuspend, "Resume": policy.TokenResume, "MarkLost": policy.TokenLost,
 		"Revoke": policy.TokenRevoke, "Resync": policy.TokenResync, "ShowToken": policy.TokenShow, "Tokens": policy.TokenList, "Why": policy.UserWhy,
 		"Drift": policy.TokenDrift, "TokenStory": policy.TokenStory, "UserStory": policy.UserStory,
+		"Report": policy.ReportShow, "Summary": policy.ReportShow,
 		"Records": policy.AuditList, "BeginImport": policy.ImportBegin, "MayImport": policy.ImportBegin, "RefuseImport": policy.ImportBegin, "OpenPGP": policy.ImportBegin, "PutClient": policy.ClientPut, "DeleteClient": policy.ClientDelete,
 		"AddKey": policy.KeyAdd, "DeleteKey": policy.KeyDelete,
 		"VerifyKey": policy.Verify, "RefuseLogin": policy.Verify, "LoginHolder": policy.Verify, "KeyHolder": policy.KeyEnrol,
