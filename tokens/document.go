@@ -10,6 +10,10 @@ import (
 	"watchword/tokens/policy"
 )
 
+// maxAbsent bounds how many documents that there are not are remembered: their names
+// may hold what somebody made up, such as a realm.
+const maxAbsent = 4096
+
 // documents are the documents that this node has read since the registry was last
 // read anew. Each change to a document makes it be read anew.
 type documents struct {
@@ -49,7 +53,9 @@ func (s *Service) document(ctx context.Context, known *documents, name string) (
 		if known.read == nil {
 			known.read = map[string]*Document{}
 		}
-		known.read[name] = d
+		if d != nil || len(known.read) < maxAbsent {
+			known.read[name] = d
+		}
 	}
 	if d == nil {
 		return Document{}, fmt.Errorf("%w: document %s", ErrNotFound, name)

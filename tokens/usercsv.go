@@ -33,6 +33,7 @@ const (
 	maxUserFile    = 100_000_000
 	maxUserRecords = 250_000
 	maxUserColumns = 1000
+	maxUserRecord  = 500_000 // bytes; the longest that is good, with all its quotes, has less
 )
 
 // guard keeps spreadsheets from running what somebody has put into a profile: what
@@ -108,16 +109,35 @@ type userFile struct {
 	records int
 }
 
-// counted counts what is read.
+// counted counts what is read, of the file and of the record: one that does not end
+// would cost many times what it has before it is looked at.
 type counted struct {
-	r io.Reader
-	n int64
+	r      io.Reader
+	n      int64
+	record int  // bytes of the record that is being read
+	quoted bool // within quotes, where a line feed ends no record
+	line   int  // line feeds before here
+	first  int  // and before the record
 }
 
 func (c *counted) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
 	if c.n += int64(n); c.n > maxUserFile {
 		return 0, errUserFile
+	}
+	for _, b := range p[:n] {
+		c.record++
+		switch b {
+		case '"': // two that stand for one leave it as it was
+			c.quoted = !c.quoted
+		case '\n':
+			if c.line++; !c.quoted {
+				c.record, c.first = 0, c.line
+			}
+		}
+		if c.record > maxUserRecord {
+			return 0, fmt.Errorf("%w: the record on line %d is longer than %d bytes; is a quote missing?", ErrInvalid, c.first+1, maxUserRecord)
+		}
 	}
 	return n, err
 }

@@ -115,9 +115,9 @@ func TestAFileThatIsNoFileOfUsersSaysWhere(t *testing.T) {
 	if _, _, err := readAll(big); !errors.Is(err, ErrInvalid) {
 		t.Errorf("101 MB: %v", err)
 	}
-	wideCell := io.MultiReader(strings.NewReader("name,display\nalice,"), io.LimitReader(endless("x"), 101_000_000))
-	if _, _, err := readAll(wideCell); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "larger than 100 MB") {
-		t.Errorf("a cell of 101 MB: %v", err)
+	long := io.MultiReader(strings.NewReader("name,display\n"), io.LimitReader(endless("alice,"+strings.Repeat("x", 1000)+"\n"), 101_000_000))
+	if _, _, err := readAll(long); !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), "larger than 100 MB") {
+		t.Errorf("101 MB of long records: %v", err)
 	}
 	cut := io.MultiReader(strings.NewReader("name\nalice\n"), failing{})
 	if _, list, err := readAll(cut); !errors.Is(err, ErrInvalid) || len(list) != 1 || !strings.Contains(err.Error(), "could not be read to its end") {
@@ -275,4 +275,54 @@ func FuzzUsersCSV(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What one record may take of the memory is bounded: the cells of a long one cost many
+// times what the file has.
+func TestARecordThatNeverEndsIsNotRead(t *testing.T) {
+	for name, file := range map[string]string{
+		"cells":                  "name,display\nalice,A\nbob" + strings.Repeat(",", 2<<20) + "\n",
+		"the header":             "name" + strings.Repeat(",", 2<<20) + "\n",
+		"a cell":                 "name,display\nalice,A\nbob," + strings.Repeat("x", 2<<20) + "\n",
+		"a quoted cell of lines": "name,display\nalice,A\nbob,\"" + strings.Repeat("x\n", 1<<20) + "\"\n",
+		"cells on many lines":    "name,display\nalice,A\nbob" + strings.Repeat(",,,,\"\n\"", 1<<18) + "\n",
+		"no quote follows":       "name,display\nalice,A\nbob,\"" + strings.Repeat(",\n", 1<<20),
+	} {
+		_, list, err := readAll(strings.NewReader(file))
+		line := "line 3"
+		if name == "the header" {
+			line = "line 1"
+		}
+		if !errors.Is(err, ErrInvalid) || !strings.Contains(err.Error(), line) || !strings.Contains(err.Error(), "longer than") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if name != "the header" && (len(list) != 1 || list[0].user.User.Key != "alice") {
+			t.Errorf("%s: %d records before it", name, len(list))
+		}
+	}
+	// A file of many lines is none, nor are many quotes.
+	file := "name,display\n"
+	for i := range 20_000 {
+		file += fmt.Sprintf("u%d,\"say \"\"%d\"\", or so\"\n", i, i)
+	}
+	if _, list, err := readAll(strings.NewReader(file)); err != nil || len(list) != 20_000 || list[7].bad != "" {
+		t.Errorf("%d records, %v", len(list), err)
+	}
+	// Nor is the longest record that an export writes.
+	u := UserEntry{User: User{Name: strings.Repeat("n", 255), Profile: Profile{
+		Display: strings.Repeat(`"`, maxDisplay), Mail: strings.Repeat(`"`, maxMail-2) + "@x", External: strings.Repeat(`"`, maxExternal), Attributes: map[string]string{},
+	}}}
+	for i := range maxAttributes {
+		u.Profile.Attributes[fmt.Sprintf("%0*d", maxAttribute, i)] = strings.Repeat(`"`, maxValue)
+	}
+	for i := range maxGroups {
+		u.Groups = append(u.Groups, fmt.Sprintf("%03d", i)+strings.Repeat(`;`, 252))
+	}
+	data, err := writeAll([]UserEntry{u})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, list, err := readAll(bytes.NewReader(data)); err != nil || len(list) != 1 || list[0].bad != "" || !reflect.DeepEqual(list[0].user.User.Profile, u.Profile) {
+		t.Errorf("the longest record, of %d bytes: %v", len(data), err)
+	}
 }
