@@ -99,7 +99,7 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 		},
 		"Summary": func(p tokens.Principal) error { _, err := h.Summary(ctx, p, "corp", 0); return err },
 		"Why":     func(p tokens.Principal) error { _, err := h.Why(ctx, p, "corp", "carol", 5); return err },
-		"Drift": func(p tokens.Principal) error { _, err := h.Drift(ctx, p, "corp", "C1"); return err },
+		"Drift":   func(p tokens.Principal) error { _, err := h.Drift(ctx, p, "corp", "C1"); return err },
 		"TokenStory": func(p tokens.Principal) error {
 			_, _, err := h.TokenStory(ctx, p, "corp", "C1", 0, 5)
 			return err
