@@ -312,8 +312,9 @@ func (s *Service) moved(ctx context.Context, sub *Subject, t, next *Token, d *de
 }
 
 // SetExpiry says when a token expires: from then on nothing of it is accepted. Zero
-// is never. A time that has passed ends it now; SetExpiry can take it back. A
-// temporary passcode keeps the time that it was made with.
+// is never. A time that has passed ends it now; SetExpiry can take it back, and a
+// temporary passcode of its owner ends then. Such a passcode keeps the time that it was
+// made with itself.
 func (s *Service) SetExpiry(ctx context.Context, p Principal, realm, serial string, at time.Time) (Token, error) {
 	realm, err := p.token(realm, serial)
 	if err != nil {
@@ -376,6 +377,10 @@ func (s *Service) expiring(realm, serial string, at time.Time) act {
 				d.change.Standings = []StandingWrite{sub.touch()}
 			}
 			d.token = next
+			now := s.cfg.Now()
+			if next.State == Active && sub.User != nil && !next.passcode() && t.expired(now) && !next.expired(now) {
+				return s.endTemporary(ctx, sub, d, "token "+serial+" works again")
+			}
 			return nil
 		},
 	}

@@ -15,7 +15,7 @@ const fieldBy = "by"
 // one commit: there is no moment at which the owner has both or neither. The old one
 // may be lost, suspended or broken; next is pending where the rules ask for two codes
 // first, and then a temporary passcode of the owner's is good until it is activated,
-// while otherwise it ends here. Asking again for a replacement that was made answers
+// while otherwise it ends here, unless next has expired. Asking again for a replacement that was made answers
 // the two tokens and changes nothing. It wraps ErrState where the old token is nobody's
 // or was altered, or the new one is not to be given to its owner.
 func (s *Service) Replace(ctx context.Context, p Principal, realm, serial, by, reason string) (old, next Token, err error) {
@@ -105,7 +105,7 @@ func (s *Service) replace(ctx context.Context, d *deed, realm, serial, by string
 		Detail: []audit.Field{{Name: "replaces", Value: serial}, {Name: "from", Value: string(spare.State)}, {Name: "to", Value: string(next.State)}},
 	}))
 	d.token = gone
-	if next.State == Active {
+	if next.State == Active && !next.expired(s.cfg.Now()) {
 		return next, s.endTemporary(ctx, owner, d, "token "+serial+" was replaced")
 	}
 	return next, nil

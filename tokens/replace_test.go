@@ -324,3 +324,38 @@ func TestATemporaryPasscodeLivesUntilTheReplacementWorks(t *testing.T) {
 	}
 	h.intact()
 }
+
+// A temporary passcode ends also where the token that works again had expired, and
+// stays where the one in its place has.
+func TestATemporaryPasscodeEndsOnlyWithATokenThatHasNotExpired(t *testing.T) {
+	h := newHouse(t)
+	h.give("alice", totp("T1"))
+	h.ship("", totp("T2"))
+	h.must(h.SetRules(ctx, h.admin, "", -1, rules(func(r *tokens.Rules) { r.Temporary.Allow = true })))
+	h.must(h.SetExpiry(ctx, h.admin, "", "T1", h.clock.now().Add(-time.Hour)))
+	h.must(h.SetExpiry(ctx, h.admin, "", "T2", h.clock.now().Add(-time.Hour)))
+	_, temporary, code, err := h.Lose(ctx, h.admin, "", "T1", "", &tokens.TemporaryRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.must(h.Resume(ctx, h.admin, "", "T1", "found"))
+	h.ends("alice", string(code), true, tokens.ReasonAccepted)
+	if _, _, err := h.Replace(ctx, h.admin, "", "T1", "T2", ""); err != nil {
+		t.Fatal(err)
+	}
+	if got := h.token(temporary.Serial); got.State != tokens.Active {
+		t.Errorf("beside a token that has expired the passcode is %s", got.State)
+	}
+	h.ends("alice", string(code), true, tokens.ReasonAccepted)
+	h.must(h.SetExpiry(ctx, h.admin, "", "T2", time.Time{}))
+	if got := h.token(temporary.Serial); got.State != tokens.Revoked || len(got.Passcodes) > 0 {
+		t.Errorf("beside a token that works again the passcode is %s", got.State)
+	}
+	if h.try("alice", string(code)) {
+		t.Error("the passcode is accepted")
+	}
+	if r := h.records("token.revoke", "ok"); len(r) != 1 || r[0].Serial != temporary.Serial {
+		t.Errorf("audited as %+v", r)
+	}
+	h.intact()
+}
