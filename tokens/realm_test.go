@@ -94,12 +94,8 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 			_, _, err := h.Tokens(ctx, p, tokens.TokenQuery{Realm: "corp"})
 			return err
 		},
-		"Report": func(p tokens.Principal) error {
-			return h.Report(ctx, p, tokens.ReportQuery{Realm: "corp", Unowned: true}, func(tokens.ReportRow) error { return nil })
-		},
-		"Summary": func(p tokens.Principal) error { _, err := h.Summary(ctx, p, "corp", 0); return err },
-		"Why":     func(p tokens.Principal) error { _, err := h.Why(ctx, p, "corp", "carol", 5); return err },
-		"Drift":   func(p tokens.Principal) error { _, err := h.Drift(ctx, p, "corp", "C1"); return err },
+		"Why":   func(p tokens.Principal) error { _, err := h.Why(ctx, p, "corp", "carol", 5); return err },
+		"Drift": func(p tokens.Principal) error { _, err := h.Drift(ctx, p, "corp", "C1"); return err },
 		"TokenStory": func(p tokens.Principal) error {
 			_, _, err := h.TokenStory(ctx, p, "corp", "C1", 0, 5)
 			return err
@@ -375,7 +371,6 @@ func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
 		"UnlockUser": policy.UserUnlock, "UnlockOwner": policy.UserUnlock, "SetPIN": policy.UserPIN, "Assign": policy.TokenAssign,
 		"Unassign": policy.TokenUnassign, "Suspend": policy.TokenSuspend, "Resume": policy.TokenResume, "MarkLost": policy.TokenLost,
 		"Revoke": policy.TokenRevoke, "Resync": policy.TokenResync, "ShowToken": policy.TokenShow, "Tokens": policy.TokenList, "Why": policy.UserWhy,
-		"Report": policy.ReportShow, "Summary": policy.ReportShow,
 		"Drift": policy.TokenDrift, "TokenStory": policy.TokenStory, "UserStory": policy.UserStory,
 		"Report": policy.ReportShow, "Summary": policy.ReportShow,
 		"Records": policy.AuditList, "BeginImport": policy.ImportBegin, "MayImport": policy.ImportBegin, "RefuseImport": policy.ImportBegin, "OpenPGP": policy.ImportBegin, "PutClient": policy.ClientPut, "DeleteClient": policy.ClientDelete,
