@@ -148,7 +148,7 @@ func (s *Service) changes(ctx context.Context, p Principal, action policy.Action
 			continue
 		}
 		switch {
-		case errors.Is(err, ErrExists), errors.Is(err, ErrSpent): // so it was the commit that found out
+		case errors.Is(err, ErrExists), errors.Is(err, ErrSpent), errors.Is(err, ErrNotFound): // so it was the commit that found out
 			return s.refuse(ctx, p, action, e, err)
 		case err != nil:
 			return err
