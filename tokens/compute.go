@@ -30,15 +30,15 @@ type trial struct {
 // if no attempt is left to commit.
 func (e *engine) decide(ctx context.Context, batch []*pending) *decided {
 	s := e.s
-	subjects, err := s.load(ctx, batch)
+	view, err := s.load(ctx, batch)
 	if err != nil {
 		for _, x := range batch {
 			x.fail(err)
 		}
 		return nil
 	}
-	now := s.cfg.Now()
-	d := &decided{list: make([]judged, 0, len(batch)), writes: make([]*write, 0, len(batch))}
+	subjects, now := view.Subjects, s.cfg.Now()
+	d := &decided{recalled: view.Recalled, list: make([]judged, 0, len(batch)), writes: make([]*write, 0, len(batch))}
 	rest := make([]int, 0, len(batch))
 	spends := map[[sha256.Size]byte]bool{} // in this batch
 	for i, x := range batch {
@@ -132,7 +132,7 @@ func (t *trial) judge() verdict {
 
 // load reads the subjects of a batch, in one round trip, and what the node
 // caches if it is no longer right.
-func (s *Service) load(ctx context.Context, batch []*pending) ([]*Subject, error) {
+func (s *Service) load(ctx context.Context, batch []*pending) (View, error) {
 	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
 	defer cancel()
 	refs := make([]Ref, len(batch))
@@ -143,15 +143,15 @@ func (s *Service) load(ctx context.Context, batch []*pending) ([]*Subject, error
 	view, err := s.db.Recall(ctx, refs)
 	s.noteDatabase(err)
 	if err != nil {
-		return nil, unavailable(err)
+		return View{}, unavailable(err)
 	}
 	s.noteClock(view.Clock, before)
 	if view.Generation != s.reg.Load().generation {
 		if err := s.reloadRegistry(ctx); err != nil {
-			return nil, unavailable(err)
+			return View{}, unavailable(err)
 		}
 	}
-	return view.Subjects, nil
+	return view, nil
 }
 
 // computeTimeout bounds the HMACs and decryptions of one batch: an HSM that hangs is a fault.

@@ -258,6 +258,8 @@ func (e *engine) done(b ended) {
 type decided struct {
 	list   []judged
 	writes []*write // one for each subject that moves
+
+	recalled uint64 // View.Recalled
 }
 
 // judged is an attempt with its outcome.
@@ -359,7 +361,7 @@ func (d *decided) withdraw(conflict *ConflictError) (again []*pending) {
 	if !named { // it does not say which: all go again
 		hit = func(*Subject) bool { return true }
 	}
-	var rest decided
+	rest := decided{recalled: d.recalled}
 	for i := range d.list {
 		x := &d.list[i]
 		if !hit(x.subject) {
@@ -406,7 +408,7 @@ func (d *decided) change() (*Change, []audit.Event) {
 	c := &Change{
 		Standings: make([]StandingWrite, 0, len(d.writes)),
 		Motions:   make([]MotionWrite, 0, len(d.writes)),
-		Recalled:  true,
+		Recalled:  d.recalled,
 	}
 	for _, w := range d.writes {
 		c.Standings = append(c.Standings, StandingWrite{UserID: w.subject.User.ID, Expect: w.expect, Next: w.standing})

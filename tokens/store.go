@@ -31,6 +31,7 @@ type View struct {
 	Subjects   []*Subject // parallel to the refs; nil where there is none. The same subject is the same pointer
 	Generation int64      // of what nodes cache: API keys and clients
 	Clock      time.Time  // the database's; zero if it shares ours
+	Recalled   uint64     // for Change.Recalled; zero if all of it was read, and nothing recalled
 }
 
 // Store is the hot path: batches of attempts, and every change. All methods
@@ -86,8 +87,9 @@ type Change struct {
 	Publish   []Batch // staging batches that become visible, by ID, with their final counts and what Batcher.Grant noted
 	Records   []audit.Record
 
-	// Recalled says that it was decided on what Recall answered.
-	Recalled bool
+	// Recalled is that of the View that it was decided on. Commit wraps ErrConflict
+	// where what was recalled then may have been another program's to change since.
+	Recalled uint64
 
 	// Made, if not nil, is called by a Store that makes changes durable several
 	// at a time: once, from within Commit, when this one is made, Load and Heads

@@ -38,7 +38,7 @@ func (db *sqliteDB) commitHot(ctx context.Context, p *plan) error {
 	var conflict *tokens.ConflictError
 	switch {
 	case err == nil:
-	case errors.As(err, &conflict):
+	case errors.As(err, &conflict) && conflict.UserIDs != nil:
 		db.known.forget(conflict.UserIDs)
 	default:
 		db.known.empty()
@@ -68,7 +68,7 @@ func (db *sqliteDB) commitCore(conn *sql.Conn, p *plan) error {
 		if err := c.each(dataVersion, func(f *fields) { version = f.int() }); err != nil {
 			return err
 		}
-		if db.known.check(version) && p.Recalled {
+		if db.known.check(dc, version, p.Recalled) {
 			return &tokens.ConflictError{} // to be decided anew
 		}
 		tails, err := db.record(c, p)

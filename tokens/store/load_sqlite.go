@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql/driver"
 	"errors"
+	"slices"
 
 	"watchword/tokens"
 )
@@ -91,7 +92,27 @@ func (db *sqliteDB) recall(ctx context.Context, refs []tokens.Ref) (tokens.View,
 	for i, n := range rest {
 		view.Subjects[n] = read.Subjects[i]
 	}
+	if slices.ContainsFunc(ask, func(r tokens.Ref) bool { return !byName(&r) }) {
+		once(view.Subjects)
+	}
 	return view, nil
+}
+
+// once puts one subject in the place of those that are of the same user: one that
+// was recalled by name and one that was read by a credential of the user's. Each of
+// them was so a moment ago.
+func once(subjects []*tokens.Subject) {
+	of := make(map[int64]*tokens.Subject, len(subjects))
+	for i, s := range subjects {
+		if s == nil || s.User == nil {
+			continue
+		}
+		if first := of[s.User.ID]; first != nil {
+			subjects[i] = first
+		} else {
+			of[s.User.ID] = s
+		}
+	}
 }
 
 // load reads the refs' subjects on one snapshot.

@@ -24,7 +24,12 @@ type recollection struct {
 	strangers  map[name]struct{}        // names that are no user's
 	generation int64
 	checked    time.Time // when a commit last found that nobody else has written
-	version    int64     // SQLite's data_version then, on the writer's connection; zero before the first time
+
+	// Each time that somebody else may have written an era begins: what was decided
+	// on the memory of another one is not made.
+	era     uint64
+	writer  any   // the connection of the last commit
+	version int64 // SQLite's data_version then, which is that connection's own
 
 	// A reading that began before something was written must not be noted after
 	// it: what was written when, counted in writes.
@@ -45,6 +50,9 @@ const (
 	recallFor = time.Second
 )
 
+// byName says whether a ref asks by what is remembered.
+func byName(r *tokens.Ref) bool { return r.Serial == "" && r.Credential == "" }
+
 // writing is how many writes there were: before a reading begins.
 func (r *recollection) writing() uint64 {
 	r.mu.Lock()
@@ -57,13 +65,13 @@ func (r *recollection) writing() uint64 {
 func (r *recollection) recall(refs []tokens.Ref, view *tokens.View) (rest []int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	view.Generation = r.generation
+	view.Generation, view.Recalled = r.generation, r.era
 	good := time.Since(r.checked) < recallFor
 	var found map[*tokens.Subject]*tokens.Subject
 	for i := range refs {
 		ref := &refs[i]
 		n := name{ref.Realm, ref.User}
-		if !good || ref.Serial != "" || ref.Credential != "" {
+		if !good || !byName(ref) {
 			rest = append(rest, i)
 			continue
 		}
@@ -87,6 +95,9 @@ func (r *recollection) recall(refs []tokens.Ref, view *tokens.View) (rest []int)
 		}
 		view.Subjects[i] = mine
 	}
+	if len(rest) == len(refs) {
+		view.Recalled = 0
+	}
 	return rest
 }
 
@@ -108,7 +119,7 @@ func (r *recollection) note(writes uint64, refs []tokens.Ref, view *tokens.View)
 		ref, s := &refs[i], view.Subjects[i]
 		n := name{ref.Realm, ref.User}
 		switch {
-		case ref.Serial != "" || ref.Credential != "":
+		case !byName(ref):
 		case s == nil:
 			for old := range r.strangers { // any
 				if len(r.strangers) < maxStrangers {
@@ -198,7 +209,7 @@ func (r *recollection) forget(users []int64) {
 }
 
 // empty forgets everything: something else was written than attempts, or nobody
-// knows what, or the writer's connection is another one.
+// knows what.
 func (r *recollection) empty() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -208,22 +219,23 @@ func (r *recollection) empty() {
 func (r *recollection) clear() {
 	r.writes++
 	r.emptied = r.writes
-	r.checked, r.version = time.Time{}, 0
+	r.checked = time.Time{}
 	r.users, r.names = make(map[name]*tokens.Subject), make(map[int64]name)
 	r.strangers, r.moved = make(map[name]struct{}), make(map[int64]uint64)
 }
 
 // check takes SQLite's data_version, as the writer's connection has it in its
-// transaction: it changes when, and only when, someone else has written. Then
-// everything is forgotten. It answers whether anything may have been recalled that
-// was not so any more.
-func (r *recollection) check(version int64) (stale bool) {
+// transaction: it changes when someone else has written. Then everything is
+// forgotten, and also where it is another connection than the last time, of which
+// nobody can tell. It answers whether what was decided on a View with that Recalled
+// may have been decided on what was not so any more.
+func (r *recollection) check(writer any, version int64, recalled uint64) (stale bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.version != version {
-		stale = r.version != 0
+	if r.writer != writer || r.version != version {
 		r.clear()
+		r.era++
 	}
-	r.version, r.checked = version, time.Now()
-	return stale
+	r.writer, r.version, r.checked = writer, version, time.Now()
+	return recalled != 0 && recalled != r.era
 }

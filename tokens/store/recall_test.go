@@ -22,6 +22,8 @@ type scribe struct {
 	t    testing.TB
 	db   *store.DB
 	head audit.Head
+
+	recalled uint64 // of what recall answered last
 }
 
 func newScribe(t testing.TB, db *store.DB) *scribe {
@@ -30,7 +32,7 @@ func newScribe(t testing.TB, db *store.DB) *scribe {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &scribe{t, db, audit.Head{Chain: chain}}
+	return &scribe{t: t, db: db, head: audit.Head{Chain: chain}}
 }
 
 func (s *scribe) try(c tokens.Change) error {
@@ -62,15 +64,22 @@ func (s *scribe) recall(name string) *tokens.Subject {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.recalled = view.Recalled
 	return view.Subjects[0]
 }
 
-// fails is the write of one failure more.
+// fails is the write of one failure more, decided on what recall answered last.
+func (s *scribe) fails(x *tokens.Subject) tokens.Change {
+	c := fails(x)
+	c.Recalled = s.recalled
+	return c
+}
+
 func fails(s *tokens.Subject) tokens.Change {
 	next := s.Standing
 	next.Version++
 	next.Failures++
-	return tokens.Change{Standings: []tokens.StandingWrite{{UserID: s.User.ID, Expect: s.Version, Next: next}}, Recalled: true}
+	return tokens.Change{Standings: []tokens.StandingWrite{{UserID: s.User.ID, Expect: s.Version, Next: next}}}
 }
 
 // TestWhatAnotherProgramWroteIsNoticed: somebody edits the database while the
@@ -80,8 +89,8 @@ func TestWhatAnotherProgramWroteIsNoticed(t *testing.T) {
 	url := sqliteURL(t)
 	s := newScribe(t, openMigrated(t, url))
 	s.user("alice")
-	s.must(fails(s.recall("alice")))
-	s.must(fails(s.recall("alice")))
+	s.must(s.fails(s.recall("alice")))
+	s.must(s.fails(s.recall("alice")))
 	if s.recall("nobody") != nil {
 		t.Fatal("a user whom there is not")
 	}
@@ -98,17 +107,43 @@ func TestWhatAnotherProgramWroteIsNoticed(t *testing.T) {
 		if _, err := raw.Exec(edit); err != nil {
 			t.Fatal(err)
 		}
-		if err := s.try(fails(before)); !errors.Is(err, tokens.ErrConflict) {
+		if err := s.try(s.fails(before)); !errors.Is(err, tokens.ErrConflict) {
 			t.Errorf("decided before %q, and committed after it: %v", edit, err)
 		}
 		after := s.recall("alice")
 		if after.User.State == before.User.State || after.Failures != before.Failures {
 			t.Errorf("after %q: %+v, failures %d", edit, after.User, after.Failures)
 		}
-		s.must(fails(after))
+		s.must(s.fails(after))
 		if got := s.recall("alice"); got.Failures != after.Failures+1 || got.User.State != after.User.State {
 			t.Errorf("after the next commit: %+v", got)
 		}
+	}
+	// Every batch that was decided before it, and not only the first to be written.
+	s.user("bob")
+	for range 2 {
+		s.must(s.fails(s.recall("alice")))
+		s.must(s.fails(s.recall("bob")))
+	}
+	one, other := s.recall("alice"), s.recall("bob")
+	if _, err := raw.Exec("UPDATE users SET state = 'disabled'"); err != nil {
+		t.Fatal(err)
+	}
+	s.must(tokens.Change{}) // not a batch of attempts
+	for _, x := range []*tokens.Subject{one, other} {
+		if err := s.try(s.fails(x)); !errors.Is(err, tokens.ErrConflict) {
+			t.Errorf("%s: decided before an edit, and committed after another commit: %v", x.User.Name, err)
+		}
+	}
+	// Nor does an act between, which has everything forgotten, hide it.
+	s.must(s.fails(s.recall("alice")))
+	one = s.recall("alice")
+	if _, err := raw.Exec("UPDATE users SET state = 'enabled'"); err != nil {
+		t.Fatal(err)
+	}
+	s.user("carol")
+	if err := s.try(s.fails(one)); !errors.Is(err, tokens.ErrConflict) {
+		t.Errorf("decided before an edit, and committed after an act: %v", err)
 	}
 	// What was not decided on the memory is no concern of its.
 	if _, err := raw.Exec("UPDATE users SET state = 'disabled'"); err != nil {
@@ -117,6 +152,60 @@ func TestWhatAnotherProgramWroteIsNoticed(t *testing.T) {
 	s.must(tokens.Change{})
 	if got := s.recall("alice"); got.User.State != tokens.UserDisabled {
 		t.Errorf("after a commit that only records: %+v", got.User)
+	}
+}
+
+// TestAProgramThatWritesAllTheTimeHoldsNobodyUp: it comes between each reading and
+// each commit. What was read, and not recalled, is committed all the same.
+func TestAProgramThatWritesAllTheTimeHoldsNobodyUp(t *testing.T) {
+	url := sqliteURL(t)
+	s := newScribe(t, openMigrated(t, url))
+	s.user("alice")
+	s.user("bob")
+	s.must(s.fails(s.recall("alice")))
+	s.must(s.fails(s.recall("alice")))
+	raw := rawDatabase(t, url)
+	for n := range 10 {
+		for tries := 0; ; tries++ {
+			x := s.recall("alice")
+			if _, err := raw.Exec("UPDATE users SET display = $1 WHERE key = 'bob'", fmt.Sprint(n, tries)); err != nil {
+				t.Fatal(err)
+			}
+			err := s.try(s.fails(x))
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, tokens.ErrConflict) || tries == 2 {
+				t.Fatalf("try %d: %v", tries, err)
+			}
+		}
+	}
+}
+
+// TestAUserIsOneSubjectHoweverNamed: one of a batch names the user, who is
+// remembered, and another one a credential of the user's.
+func TestAUserIsOneSubjectHoweverNamed(t *testing.T) {
+	db := openMigrated(t, sqliteURL(t))
+	w := alice(t, db)
+	key := sampleKey("K1", subject(t, db, tokens.Ref{Realm: "default", User: "alice"}).User)
+	enrol(t, w, &key)
+	refs := []tokens.Ref{{Realm: "default", User: "alice"}, {Realm: "default", Credential: key.Credential.Key()}, {Realm: "default", Serial: "K1"}, {Realm: "default", User: "alice"}}
+	for range 3 {
+		if _, err := w.accept(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.Recall(t.Context(), refs[:1]); err != nil {
+			t.Fatal(err)
+		}
+		view, err := db.Recall(t.Context(), refs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, s := range view.Subjects {
+			if s == nil || s != view.Subjects[0] {
+				t.Errorf("ref %d: another subject than the first", i)
+			}
+		}
 	}
 }
 
@@ -147,6 +236,7 @@ func TestWhatIsRememberedIsWhatIsStored(t *testing.T) {
 					}
 					x := view.Subjects[rand.IntN(users)]
 					c := fails(x)
+					c.Recalled = view.Recalled
 					if n == 0 && rand.IntN(4) == 0 { // an act
 						u := *x.User
 						u.State = tokens.UserDisabled
@@ -173,7 +263,7 @@ func TestWhatIsRememberedIsWhatIsStored(t *testing.T) {
 		for range 3 {
 			// What lags behind is noticed when it is decided on.
 			for i := range users {
-				for tries := 0; first.try(fails(first.recall(refs[i].User))) != nil; tries++ {
+				for tries := 0; first.try(first.fails(first.recall(refs[i].User))) != nil; tries++ {
 					if tries == 2 {
 						t.Fatalf("%s is remembered wrongly for good", refs[i].User)
 					}
@@ -183,6 +273,7 @@ func TestWhatIsRememberedIsWhatIsStored(t *testing.T) {
 				t.Fatal(err)
 			}
 			got, err := db.Recall(t.Context(), refs)
+			got.Recalled = 0
 			if err != nil || !reflect.DeepEqual(got, stored) {
 				t.Fatalf("remembered %+v, stored %+v: %v", got, stored, err)
 			}
@@ -195,14 +286,14 @@ func TestWhatIsRememberedIsWhatIsStored(t *testing.T) {
 func TestStrangersDoNotFillTheMemory(t *testing.T) {
 	s := newScribe(t, openMigrated(t, sqliteURL(t)))
 	s.user("alice")
-	s.must(fails(s.recall("alice")))
+	s.must(s.fails(s.recall("alice")))
 	for i := range 20_000 {
 		if s.recall(fmt.Sprintf("stranger%d", i)) != nil {
 			t.Fatal("somebody")
 		}
 	}
 	before := s.recall("alice")
-	s.must(fails(before))
+	s.must(s.fails(before))
 	if got := s.recall("alice"); got.Failures != before.Failures+1 {
 		t.Errorf("%+v", got)
 	}

@@ -1,6 +1,9 @@
 package store
 
 import (
+	"database/sql"
+	"database/sql/driver"
+	"errors"
 	"path/filepath"
 	"testing"
 	"time"
@@ -9,15 +12,18 @@ import (
 	"watchword/tokens/audit"
 )
 
-// TestWhoLoggedInIsRemembered: the second attempt on a user, or on a name that is
-// nobody's, reads nothing; and after a second without a commit everything is read
-// again.
-func TestWhoLoggedInIsRemembered(t *testing.T) {
+// opened is a database, and what commits to a chain in it.
+func opened(t *testing.T) (*DB, func(tokens.Change) error) {
+	t.Helper()
 	db, err := Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "db"), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	if err := db.Migrate(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -26,10 +32,25 @@ func TestWhoLoggedInIsRemembered(t *testing.T) {
 		t.Fatal(err)
 	}
 	head := audit.Head{Chain: chain}
+	return db, func(c tokens.Change) error {
+		var next audit.Head
+		c.Records, next = audit.Append(head, []audit.Event{{Time: time.Now(), Action: "verify"}})
+		err := db.Commit(t.Context(), &c)
+		if err == nil {
+			head = next
+		}
+		return err
+	}
+}
+
+// TestWhoLoggedInIsRemembered: the second attempt on a user, or on a name that is
+// nobody's, reads nothing; and after a second without a commit everything is read
+// again.
+func TestWhoLoggedInIsRemembered(t *testing.T) {
+	db, try := opened(t)
 	commit := func(c tokens.Change) {
 		t.Helper()
-		c.Records, head = audit.Append(head, []audit.Event{{Time: time.Now(), Action: "verify"}})
-		if err := db.Commit(t.Context(), &c); err != nil {
+		if err := try(c); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -52,7 +73,7 @@ func TestWhoLoggedInIsRemembered(t *testing.T) {
 	}
 	next := view.Subjects[0].Standing
 	next.Version++
-	commit(tokens.Change{Recalled: true, Standings: []tokens.StandingWrite{{UserID: view.Subjects[0].User.ID, Expect: 1, Next: next}}})
+	commit(tokens.Change{Recalled: view.Recalled, Standings: []tokens.StandingWrite{{UserID: view.Subjects[0].User.ID, Expect: 1, Next: next}}})
 	if n := unknown(); n != 0 {
 		t.Errorf("after a login %d of two are read again", n)
 	}
@@ -61,5 +82,75 @@ func TestWhoLoggedInIsRemembered(t *testing.T) {
 	known.mu.Unlock()
 	if unknown() != 2 {
 		t.Error("what nobody has looked after for a second is good still")
+	}
+}
+
+// TestAnotherConnectionRemembersNothing: what SQLite says of edits is the writer's
+// connection's own, and where that was replaced, nobody knows whether there was one.
+func TestAnotherConnectionRemembersNothing(t *testing.T) {
+	db, try := opened(t)
+	if err := try(tokens.Change{NewUsers: []tokens.NewUser{{User: &tokens.User{Realm: "default", Name: "alice", Key: "alice", State: tokens.UserEnabled}}}}); err != nil {
+		t.Fatal(err)
+	}
+	e := db.engine.(*sqliteDB)
+	recalled := func() tokens.Change {
+		t.Helper()
+		var view tokens.View
+		for range 2 { // read, and then recalled
+			if err := try(tokens.Change{}); err != nil {
+				t.Fatal(err)
+			}
+			var err error
+			if view, err = db.Recall(t.Context(), []tokens.Ref{{Realm: "default", User: "alice"}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if view.Recalled == 0 {
+			t.Fatal("nothing was recalled")
+		}
+		next := view.Subjects[0].Standing
+		next.Version++
+		return tokens.Change{Recalled: view.Recalled, Standings: []tokens.StandingWrite{{UserID: 1, Expect: next.Version - 1, Next: next}}}
+	}
+	c := recalled()
+	if _, err := e.turn(t.Context(), false, func(conn *sql.Conn) error {
+		return errors.Join(bare(conn, "ROLLBACK"), driver.ErrBadConn) // so that the next ROLLBACK fails
+	}); err == nil {
+		t.Fatal("committed")
+	}
+	if err := try(c); !errors.Is(err, tokens.ErrConflict) {
+		t.Errorf("decided before the connection was lost, and committed on another: %v", err)
+	}
+	if err := try(recalled()); err != nil {
+		t.Errorf("the new connection has conflicts for good: %v", err)
+	}
+}
+
+// TestAConflictThatNamesNobodyIsForgotten: a memory that is wrong, for whatever
+// reason, must not be the reason for conflicts without end.
+func TestAConflictThatNamesNobodyIsForgotten(t *testing.T) {
+	db, try := opened(t)
+	if err := try(tokens.Change{NewUsers: []tokens.NewUser{{User: &tokens.User{Realm: "default", Name: "alice", Key: "alice", State: tokens.UserEnabled}}}}); err != nil {
+		t.Fatal(err)
+	}
+	refs := []tokens.Ref{{Realm: "default", User: "alice"}}
+	known := &db.engine.(*sqliteDB).known
+	if err := try(tokens.Change{}); err != nil {
+		t.Fatal(err)
+	}
+	view, err := db.Recall(t.Context(), refs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := view.Subjects[0].Standing
+	next.Version++
+	if err := try(tokens.Change{
+		Standings: []tokens.StandingWrite{{UserID: 1, Expect: next.Version - 1, Next: next}},
+		Motions:   []tokens.MotionWrite{{TokenID: 7, UserID: 1, Last: 1}}, // there is none
+	}); !errors.Is(err, tokens.ErrConflict) {
+		t.Fatal(err)
+	}
+	if rest := known.recall(refs, &tokens.View{Subjects: make([]*tokens.Subject, 1)}); len(rest) == 0 {
+		t.Error("what led to the conflict is remembered still")
 	}
 }

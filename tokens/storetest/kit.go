@@ -183,9 +183,16 @@ func (k *kit) load(refs ...tokens.Ref) tokens.View {
 		if err != nil {
 			k.Fatalf("Recall: %v", err)
 		}
-		again.Clock = view.Clock
+		again.Clock, again.Recalled = view.Clock, 0
 		if !reflect.DeepEqual(again, view) {
 			k.Fatalf("Recall answers\n%+v, and Load\n%+v", again, view)
+		}
+		for i := range refs {
+			for j := range i {
+				if one := view.Subjects[i] == view.Subjects[j]; one != (again.Subjects[i] == again.Subjects[j]) {
+					k.Fatalf("Load says that %+v and %+v are one: %v; Recall says otherwise", refs[i], refs[j], one)
+				}
+			}
 		}
 	}
 	return view
