@@ -244,17 +244,18 @@ func (s *session) userIDs(q tokens.UserQuery, f filter, found []int64) (ids []in
 }
 
 // beside adds the condition that a user of the realm, or of all realms, comes after
-// another, or not. SQLite follows its index by both columns only if it is given the
-// values themselves.
+// another, or not. One of another realm is as one whom there is not: whoever lists one
+// realm learns nothing of others. SQLite follows its index by both columns only if it
+// is given the values themselves.
 func (s *session) beside(f *filter, than, realm string, user int64) error {
 	rows, err := s.query(`SELECT realm, key FROM users WHERE id = ?`, user)
 	at, err := list(rows, err, 2, func(f *fields) name { return name{f.str(), f.str()} })
 	switch {
 	case err != nil:
 		return err
-	case len(at) == 0:
+	case len(at) == 0, realm != "" && at[0].realm != realm:
 		f.where("1 = 0") // there is no such user
-	case at[0].realm == realm:
+	case realm != "":
 		f.where("u.key "+than+" ?", at[0].key)
 	default:
 		f.where("(u.realm, u.key) "+than+" (?, ?)", at[0].realm, at[0].key)

@@ -44,6 +44,10 @@ func (m *Memory) Users(_ context.Context, q tokens.UserQuery) ([]tokens.UserEntr
 	if q.Q != "" && err != nil {
 		return nil, 0, nil
 	}
+	after := m.users[q.After]
+	if q.After != 0 && (after == nil || q.Realm != "" && after.Realm != q.Realm) {
+		return nil, 0, nil
+	}
 	var list []tokens.UserEntry
 	for _, p := range slices.SortedFunc(maps.Values(m.users), before) {
 		switch {
@@ -52,7 +56,7 @@ func (m *Memory) Users(_ context.Context, q tokens.UserQuery) ([]tokens.UserEntr
 		case q.Q != "" && !hasPart(p.Key, part):
 		case q.External != "" && p.Profile.External != q.External:
 		case q.Group != "" && !slices.Contains(m.groups[p.ID], q.Group):
-		case q.After != 0 && (m.users[q.After] == nil || before(p, m.users[q.After]) <= 0):
+		case after != nil && before(p, after) <= 0:
 		default:
 			list = append(list, m.entry(p))
 		}

@@ -66,6 +66,16 @@ var directoryTests = []test{
 			k.same("users", k.keys(tokens.UserQuery{Limit: limit}), want)
 		}
 		k.same("users of a realm", k.keys(tokens.UserQuery{Realm: "default", Limit: 3}), want[1:9])
+		// A place in the list of another realm is none in this one's: whether there is
+		// such a user does not show.
+		list, _, err := k.Users(k.ctx, tokens.UserQuery{Realm: "abroad", Limit: 1})
+		if err != nil || len(list) != 1 {
+			k.Fatalf("%+v, %v", list, err)
+		}
+		for _, id := range []int64{list[0].ID, list[0].ID + 1000} {
+			k.same("after another realm's", k.keys(tokens.UserQuery{Realm: "default", After: id}), []string(nil))
+			k.same("after another realm's, by search", k.keys(tokens.UserQuery{Realm: "default", Q: "bob", After: id}), []string(nil))
+		}
 		k.same("one user", k.keys(tokens.UserQuery{Realm: "default", Key: "bob"}), []string{"default/bob"})
 		k.same("nobody", k.keys(tokens.UserQuery{Realm: "default", Key: "Bob"}), []string(nil))
 	}},
