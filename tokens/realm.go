@@ -28,9 +28,16 @@ type RealmRules struct {
 const rulesPrefix = "rules/"
 
 // rulesDocument is what the document holds. It says its version, so that what it
-// said before cannot be put back in its place.
+// said before counts for nothing beside the version of now. Rules that were dropped
+// leave it, so that those who make others go on with the versions, and nobody takes
+// new rules for those that they have seen.
+//
+// Whoever can write to the database can still put the whole row back, or take it
+// away: then what counted before counts again, or what counts without. The audit says
+// which version is the last.
 type rulesDocument struct {
 	Version int64 `json:"version"`
+	Dropped bool  `json:"dropped,omitempty"`
 	Rules   Rules `json:"rules"`
 }
 
@@ -45,16 +52,21 @@ func (p Principal) rulesRealm(asked string) (realm, in, document string, err err
 	return realm, realm, rulesPrefix + realm, err
 }
 
-// readRules answers the rules that a document holds, with its version; ErrNotFound.
-// An altered one is ErrTampered, with the version that it has all the same.
+// readRules answers the rules that a document holds, with its version; ErrNotFound,
+// with a version where they were dropped. An altered one is ErrTampered, with the
+// version that it has all the same.
 func (s *Service) readRules(ctx context.Context, document string) (Rules, int64, error) {
 	d, err := s.SealedDocument(ctx, document)
 	if err != nil {
 		return Rules{}, d.Version, err
 	}
 	held := rulesDocument{Rules: DefaultRules()} // for what a later version adds
-	if err := json.Unmarshal(d.Data, &held); err != nil || held.Version != d.Version || held.Rules.check() != nil {
+	err = json.Unmarshal(d.Data, &held)
+	switch {
+	case err != nil || held.Version != d.Version || held.Rules.check() != nil:
 		return Rules{}, d.Version, fmt.Errorf("%w (document %s)", ErrTampered, document)
+	case held.Dropped:
+		return Rules{}, d.Version, fmt.Errorf("%w: the rules were dropped", ErrNotFound)
 	}
 	return held.Rules, d.Version, nil
 }
@@ -151,35 +163,41 @@ func (s *Service) putRules(ctx context.Context, p Principal, realm string, expec
 // tryRules is one attempt to set or drop rules, and answers the version that they
 // then have. Those that were altered can be replaced.
 func (s *Service) tryRules(ctx context.Context, p Principal, document string, expect int64, r *Rules, e audit.Event) (int64, error) {
-	was, version, err := s.readRules(ctx, document)
+	was, stored, err := s.readRules(ctx, document)
 	altered, none := isTampered(err), errors.Is(err, ErrNotFound)
 	if err != nil && !altered && !none {
 		return 0, err
 	}
+	version := stored // as everybody sees it
+	if none {
+		version = 0
+	}
 	if expect >= 0 && expect != version {
 		return 0, fmt.Errorf("%w: the rules have version %d, not %d: someone else changed them meanwhile; read them again, and change that", ErrState, version, expect)
 	}
-	w := DocumentWrite{Name: document, Expect: version, Updated: s.cfg.Now().UTC()}
 	e.Detail = []audit.Field{{Name: "document", Value: document}, {Name: "version", Value: strconv.FormatInt(version, 10)}}
-	switch {
-	case r == nil && none, r != nil && err == nil && *r == was:
+	if r == nil && none || r != nil && err == nil && *r == was {
 		e.Reason = string(ReasonUnchanged)
 		return version, s.record(ctx, p, policy.RealmRules, e)
-	case r == nil:
+	}
+	next := rulesDocument{Version: stored + 1, Dropped: r == nil, Rules: DefaultRules()}
+	if r == nil {
 		e.Detail = append(e.Detail, audit.Field{Name: "rules", Value: "dropped"})
-	default:
+	} else {
+		next.Rules = *r
 		if none || altered { // what is told is how they differ from what counts without any
 			was = DefaultRules()
 			e.Detail = append(e.Detail, audit.Field{Name: "rules", Value: "new"})
 		}
 		e.Detail = append(e.Detail, was.changes(r)...)
-		plain, err := json.Marshal(rulesDocument{Version: version + 1, Rules: *r})
-		if err != nil {
-			return 0, err
-		}
-		if w.Data, err = s.sealed(ctx, document, plain); err != nil {
-			return 0, err
-		}
+	}
+	plain, err := json.Marshal(next)
+	if err != nil {
+		return 0, err
+	}
+	w := DocumentWrite{Name: document, Expect: stored, Updated: s.cfg.Now().UTC()}
+	if w.Data, err = s.sealed(ctx, document, plain); err != nil {
+		return 0, err
 	}
 	if altered {
 		e.Detail = append(e.Detail, audit.Field{Name: "before", Value: "altered outside Watchword"})
@@ -188,7 +206,7 @@ func (s *Service) tryRules(ctx context.Context, p Principal, document string, ex
 		return 0, err
 	}
 	s.takeUp(ctx)
-	return version + 1, nil
+	return next.Version, nil
 }
 
 // Realms lists the realms in which there is anything, in order of name, with what

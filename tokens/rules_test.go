@@ -62,6 +62,39 @@ func TestARealmsOwnRulesCountBeforeThoseOfAnyRealmAndTheDefaults(t *testing.T) {
 	h.intact()
 }
 
+// Rules that were dropped and made anew are others than those that somebody has seen
+// before, though both were the first after none.
+func TestRulesThatWereDroppedComeBackUnderANewVersion(t *testing.T) {
+	h := newHouse(t)
+	other := h.node(&firsts{})
+	seen, err := h.SetRules(ctx, h.admin, "corp", 0, most(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.must(other.DropRules(ctx, h.admin, "corp"))
+	if r, err := h.Rules(ctx, h.admin, "corp"); err != nil || r != (tokens.RealmRules{Realm: "corp", Rules: tokens.DefaultRules()}) {
+		t.Errorf("dropped: %+v, %v", r, err)
+	}
+	h.must(h.DropRules(ctx, h.admin, "corp"))
+	if r := h.last(); r.Action != "realm.rules.put" || r.Reason != "unchanged" {
+		t.Errorf("dropped again: audited as %+v", r)
+	}
+	if _, err := h.SetRules(ctx, h.admin, "corp", seen.Version, most(5)); !errors.Is(err, tokens.ErrState) {
+		t.Errorf("over those that were dropped: %v", err)
+	}
+	next, err := other.SetRules(ctx, h.admin, "corp", 0, most(4))
+	if err != nil || next.Version <= seen.Version {
+		t.Errorf("anew: %+v, %v", next, err)
+	}
+	if _, err := h.SetRules(ctx, h.admin, "corp", seen.Version, most(5)); !errors.Is(err, tokens.ErrState) {
+		t.Errorf("over version %d: %v", seen.Version, err)
+	}
+	if r, err := h.Rules(ctx, h.admin, "corp"); err != nil || r != next || r.Rules != most(4) {
+		t.Errorf("%+v, %v; want %+v", r, err, next)
+	}
+	h.intact()
+}
+
 func TestRulesAreReplacedByWhoHasSeenThem(t *testing.T) {
 	h := newHouse(t)
 	h.must(h.SetRules(ctx, h.admin, "", 0, most(3)))
