@@ -88,15 +88,7 @@ func (m *making) inside(c conn, g *generation) (err error) {
 
 // object makes the seed's object, if need be in the place of cached handles.
 func (m *making) object(c conn, g *generation) (handle, error) {
-	object, err := c.generate(len(m.seed))
-	if isFull(err) {
-		for _, old := range g.cache.shrink() {
-			if err := c.destroy(old); err != nil {
-				return 0, err
-			}
-		}
-		object, err = c.generate(len(m.seed))
-	}
+	object, err := g.roomFor(c, func() (handle, error) { return c.generate(len(m.seed)) })
 	if isRV(err, pkcs11.CKR_FUNCTION_NOT_SUPPORTED) {
 		return 0, errors.New("it has no C_GenerateKey")
 	}

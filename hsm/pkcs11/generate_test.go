@@ -181,17 +181,21 @@ func TestSeedsWithoutGenericSecretsComeFromTheHSMsRandomNumbers(t *testing.T) {
 }
 
 func TestAFullHSMMakesRoomForASeed(t *testing.T) {
-	k, control := open(t, func(c *pkcs11.Config) { c.Sessions = 1 })
-	l := newLoad(t, k, 40)
-	warm(t, k, l.sealed...)
-	control.FailEvery(2, p11.CKR_DEVICE_MEMORY, "C_GenerateKey")
-	for range 4 {
-		if !generated(t, k, "with a full HSM") {
-			t.Error("no seed because the HSM was full")
-		}
-	}
-	if n := k.SessionKeys(t); n == 0 || n >= 40 {
-		t.Errorf("%d session keys in an HSM that was full", n)
+	for _, function := range []string{"C_GenerateKey", "C_DeriveKey", "C_UnwrapKey"} {
+		t.Run(function, func(t *testing.T) {
+			k, control := open(t, func(c *pkcs11.Config) { c.Sessions = 1 })
+			l := newLoad(t, k, 40)
+			warm(t, k, l.sealed...)
+			control.FailEvery(2, p11.CKR_DEVICE_MEMORY, function)
+			for n := range 4 {
+				if !generated(t, k, "with a full HSM") {
+					t.Errorf("no seed because the HSM was full, at try %d", n)
+				}
+			}
+			if n := k.SessionKeys(t); n == 0 || n >= 40 {
+				t.Errorf("%d session keys in an HSM that was full", n)
+			}
+		})
 	}
 }
 

@@ -110,14 +110,19 @@ func (l *lock) open(c conn, g *generation) (handle, error) {
 	if !ok {
 		return 0, fmt.Errorf("%w: the seed was wrapped under KEK version %d, which is not attached", hsm.ErrKeyMismatch, l.kek)
 	}
-	h, err := unwrap(mechanism, kek, l.blob)
-	if isFull(err) {
-		for _, old := range g.cache.shrink() {
-			if err := c.destroy(old); err != nil {
-				return 0, err
-			}
-		}
-		h, err = unwrap(mechanism, kek, l.blob)
+	return g.roomFor(c, func() (handle, error) { return unwrap(mechanism, kek, l.blob) })
+}
+
+// roomFor makes a session key, if need be in the place of cached handles.
+func (g *generation) roomFor(c conn, make func() (handle, error)) (handle, error) {
+	h, err := make()
+	if !isFull(err) {
+		return h, err
 	}
-	return h, err
+	for _, old := range g.cache.shrink() {
+		if err := c.destroy(old); err != nil {
+			return 0, err
+		}
+	}
+	return make()
 }

@@ -324,7 +324,7 @@ func wrapInside(c conn, g *generation, object handle, hash hsm.Hash, n int) (w h
 	if pad := paddedLen(hash, n) - n; pad > 0 && n < hash.BlockSize() {
 		// It is tried whether or not the module lists it: softokn has it and does
 		// not say so.
-		longer, err2 := c.concatenate(object, make([]byte, pad))
+		longer, err2 := g.roomFor(c, func() (handle, error) { return c.concatenate(object, make([]byte, pad)) })
 		switch {
 		case err2 == nil:
 			seed = longer
@@ -338,7 +338,7 @@ func wrapInside(c conn, g *generation, object handle, hash hsm.Hash, n int) (w h
 	if err != nil {
 		return w, cannot("wrap", hash, n, err)
 	}
-	key, err := c.unwrap(g.profile.wrap, kek, blob)
+	key, err := g.roomFor(c, func() (handle, error) { return c.unwrap(g.profile.wrap, kek, blob) })
 	if err != nil {
 		return w, cannot("unwrap again", hash, n, err)
 	}
