@@ -21,6 +21,7 @@ type recollection struct {
 	mu         sync.Mutex
 	users      map[name]*tokens.Subject // never changed once here: replaced
 	names      map[int64]name           // of users
+	weight     int                      // of users: see weigh
 	strangers  map[name]struct{}        // names that are no user's
 	generation int64
 	checked    time.Time // when a commit last found that nobody else has written
@@ -39,9 +40,9 @@ type recollection struct {
 }
 
 const (
-	// maxRecalled is how many users are remembered, and as many moves. A user with
-	// one token takes about a kilobyte.
-	maxRecalled = 32768
+	// maxRecalled is how many users and tokens are remembered, and how many moves.
+	// A user with one token takes about a kilobyte.
+	maxRecalled = 65536
 	// maxStrangers is how many names that are nobody's are remembered: so that
 	// they are answered as quickly as others, but do not fill the memory.
 	maxStrangers = 4096
@@ -107,6 +108,9 @@ func copied(s *tokens.Subject) *tokens.Subject {
 	return &tokens.Subject{User: s.User, Standing: s.Standing, Tokens: slices.Clone(s.Tokens)}
 }
 
+// weigh is what a subject takes of maxRecalled.
+func weigh(s *tokens.Subject) int { return 1 + len(s.Tokens) }
+
 // note remembers what a reading found that began after so many writes.
 func (r *recollection) note(writes uint64, refs []tokens.Ref, view *tokens.View) {
 	r.mu.Lock()
@@ -130,17 +134,18 @@ func (r *recollection) note(writes uint64, refs []tokens.Ref, view *tokens.View)
 			r.strangers[n] = struct{}{}
 		case r.moved[s.User.ID] > writes:
 		default:
-			for id, old := range r.names { // any
-				if len(r.users) < maxRecalled {
+			r.drop(s.User.ID)
+			for id := range r.names { // any
+				if r.weight+weigh(s) <= maxRecalled {
 					break
 				}
-				delete(r.users, old)
-				delete(r.names, id)
+				r.drop(id)
 			}
 			kept := copied(s)
 			user := *s.User
 			kept.User = &user
 			r.users[n], r.names[s.User.ID] = kept, n
+			r.weight += weigh(s)
 		}
 	}
 }
@@ -194,6 +199,7 @@ func (r *recollection) move(user int64) {
 
 func (r *recollection) drop(user int64) {
 	if n, known := r.names[user]; known {
+		r.weight -= weigh(r.users[n])
 		delete(r.users, n)
 		delete(r.names, user)
 	}
@@ -220,7 +226,7 @@ func (r *recollection) clear() {
 	r.writes++
 	r.emptied = r.writes
 	r.checked = time.Time{}
-	r.users, r.names = make(map[name]*tokens.Subject), make(map[int64]name)
+	r.users, r.names, r.weight = make(map[name]*tokens.Subject), make(map[int64]name), 0
 	r.strangers, r.moved = make(map[name]struct{}), make(map[int64]uint64)
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -152,5 +153,35 @@ func TestAConflictThatNamesNobodyIsForgotten(t *testing.T) {
 	}
 	if rest := known.recall(refs, &tokens.View{Subjects: make([]*tokens.Subject, 1)}); len(rest) == 0 {
 		t.Error("what led to the conflict is remembered still")
+	}
+}
+
+// TestTheMemoryHasABound: it is one of users and of their tokens, whoever has how many.
+func TestTheMemoryHasABound(t *testing.T) {
+	var r recollection
+	r.empty()
+	weight := func() (n int) {
+		for _, s := range r.users {
+			n += 1 + len(s.Tokens)
+		}
+		return n
+	}
+	for i := range int64(4 * maxRecalled / 64) {
+		ref := tokens.Ref{Realm: "default", User: strconv.FormatInt(i, 10)}
+		s := &tokens.Subject{User: &tokens.User{ID: i + 1}, Tokens: make([]tokens.Token, i%65)}
+		for range 2 { // a second time it takes the place of the first
+			r.note(r.writing(), []tokens.Ref{ref}, &tokens.View{Subjects: []*tokens.Subject{s}})
+		}
+		if i%7 == 0 {
+			r.forget([]int64{i + 1, i})
+		}
+	}
+	n := weight()
+	if n > maxRecalled || n < maxRecalled/2 || n != r.weight || len(r.users) != len(r.names) {
+		t.Errorf("%d users, %d names, weight %d, counted as %d", len(r.users), len(r.names), n, r.weight)
+	}
+	r.empty()
+	if r.weight != 0 {
+		t.Errorf("nobody weighs %d", r.weight)
 	}
 }
