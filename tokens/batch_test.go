@@ -79,6 +79,23 @@ func TestWhatAnImportHandsOutWaitsForItsCodesWhereTheRulesSaySo(t *testing.T) {
 	h.intact()
 }
 
+// The most that a user can hold counts as it is when the import is published.
+func TestAnImportHandsOutNoMoreThanTheRulesSayByThen(t *testing.T) {
+	h := newHouse(t)
+	i := h.begin(tokens.NewImport{Name: "a.csv", Assign: true, Create: true})
+	h.add(i, of("T1", "alice"), of("T2", "alice"), of("T3", "bob"))
+	h.must(h.SetRules(ctx, h.admin, "", -1, most(1)))
+	if _, err := i.Publish(ctx, "00", 3, 0, 0); !errors.Is(err, tokens.ErrState) || !strings.Contains(err.Error(), "alice") {
+		t.Errorf("two tokens for alice: %v", err)
+	}
+	h.must(h.SetRules(ctx, h.admin, "", -1, most(2)))
+	h.publish(i, 3)
+	if u, held, err := h.ShowUser(ctx, h.admin, "", "alice"); err != nil || len(held) != 2 {
+		t.Errorf("%+v, %v", u, err)
+	}
+	h.intact()
+}
+
 func TestAnImportHandsTokensToTheUsersOfTheFile(t *testing.T) {
 	h := newHouse(t)
 	h.user("alice")

@@ -201,6 +201,11 @@ func (i *Import) handOut(ctx context.Context, c *Change) ([]audit.Event, error) 
 	if err != nil {
 		return nil, err
 	}
+	for _, who := range people {
+		if who.tokens > rules.MaxTokens {
+			return nil, fmt.Errorf("%w: meanwhile the realm's rules allow no more than %d tokens, and the file has %d for %s", ErrState, rules.MaxTokens, who.tokens, who.name)
+		}
+	}
 	batch := audit.Field{Name: "batch", Value: itoa(i.batch.ID)}
 	events := make([]audit.Event, 0, len(made)+len(i.hands))
 	for k, who := range missing {
