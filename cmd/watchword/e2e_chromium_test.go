@@ -494,7 +494,7 @@ func TestInChromiumAnAnswerThatComesTooLateIsRefused(t *testing.T) {
 	}
 }
 
-func TestInChromiumASoftwareTokenIsEnrolledByItsFirstCode(t *testing.T) {
+func TestInChromiumASoftwareTokenIsEnrolledByTwoCodes(t *testing.T) {
 	n, origin := startFIDO(t, "")
 	n.must(http.MethodPost, "/v1/users", map[string]string{"name": "alice"}, nil)
 	b := newChromium(t).tab()
@@ -541,18 +541,20 @@ func TestInChromiumASoftwareTokenIsEnrolledByItsFirstCode(t *testing.T) {
 	if strings.Contains(code(time.Now().Add(-30*time.Second))+code(time.Now())+code(time.Now().Add(30*time.Second)), wrong) {
 		wrong = "111111"
 	}
-	b.do("type a wrong code", chromedp.SendKeys(chromedp.CSS("#first"), wrong+"\r"))
+	b.do("type a wrong code", chromedp.SendKeys(chromedp.CSS("#first"), wrong), chromedp.SendKeys(chromedp.CSS("#second"), wrong+"\r"))
 	b.until(`document.querySelector(".problem") !== null`)
 	if inTab[bool](b, `document.querySelector("code.key") !== null`) {
 		t.Error("the key is shown a second time")
 	}
 	now := time.Now()
-	first := code(now)
-	b.do("type the first code", chromedp.SendKeys(chromedp.CSS("#first"), first[:3]+" "+first[3:]+"\r"))
+	first, second := code(now.Add(-30*time.Second)), code(now)
+	b.do("type two codes", chromedp.SendKeys(chromedp.CSS("#first"), first[:3]+" "+first[3:]), chromedp.SendKeys(chromedp.CSS("#second"), second+"\r"))
 	b.until(`location.pathname === "/enrol/done" && document.readyState === "complete"`)
 	b.wantNoViolation()
-	if got := n.verify("alice", first); got != sawReject {
-		t.Errorf("the first code again: %s", got)
+	for _, shown := range []string{first, second} {
+		if got := n.verify("alice", shown); got != sawReject {
+			t.Errorf("a code that was shown, again: %s", got)
+		}
 	}
 	if got := n.verify("alice", code(now.Add(30*time.Second))); got != sawAccept {
 		t.Errorf("the next code: %s", got)
