@@ -213,13 +213,28 @@ func (t *timeOrNull) UnmarshalJSON(b []byte) error {
 	return t.time.UnmarshalJSON(b)
 }
 
+// jsonKind is how JSON calls what a field must be.
+func jsonKind(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int, reflect.Int32, reflect.Int64, reflect.Uint64:
+		return "whole number in range"
+	case reflect.Slice:
+		return "list"
+	case reflect.Struct, reflect.Map:
+		return "object"
+	}
+	return t.Kind().String()
+}
+
 // jsonError says what is wrong with a body without quoting it.
 func jsonError(err error) error {
 	if wrong := new(json.UnmarshalTypeError); errors.As(err, &wrong) {
 		if wrong.Field == "" {
 			return errNoObject
 		}
-		return fmt.Errorf("%w: the field %q is no %s", tokens.ErrInvalid, wrong.Field, wrong.Type)
+		return fmt.Errorf("%w: the field %q is no %s", tokens.ErrInvalid, wrong.Field, jsonKind(wrong.Type))
 	}
 	if syntax := new(json.SyntaxError); errors.As(err, &syntax) {
 		return fmt.Errorf("%w: the body is not valid JSON, at byte %d", tokens.ErrInvalid, syntax.Offset)

@@ -29,6 +29,8 @@ func TestBodiesAreDecodedStrictly(t *testing.T) {
 		{"missing", `{"user":"alice"}`, `the field "code" is missing`},
 		{"empty", `{"user":"","code":"1"}`, `the field "user" is empty`},
 		{"number for a string", `{"user":"alice","code":755224}`, `the field "code" is no string`},
+		{"text for an object", `{"user":"alice","code":"1","statement":"x"}`, `the field "statement" is no object`},
+		{"text for a number", `{"user":"alice","code":"1","statement":{"audience":"x","ttl":"5"}}`, `the field "statement.ttl" is no whole number in range`},
 		{"two objects", `{"user":"alice","code":"1"}{}`, "not valid JSON, at byte 28"},
 		{"not JSON", `user=alice&code=1`, "not valid JSON"},
 		{"array", `[{"user":"alice","code":"1"}]`, "not a JSON object"},

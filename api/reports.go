@@ -21,7 +21,8 @@ func (s *Server) ReportCredentials(c echo.Context, params ReportCredentialsParam
 	case err != nil:
 		return err
 	case params.Find != nil && !params.Find.Valid():
-		return fmt.Errorf("%w: there is no such finding; there are %v", tokens.ErrInvalid, tokens.Findings())
+		names := fmt.Sprint(tokens.Findings()) // in brackets
+		return fmt.Errorf("%w: there is no such finding; there are %s", tokens.ErrInvalid, strings.ReplaceAll(strings.Trim(names, "[]"), " ", ", "))
 	case params.Format != nil && !params.Format.Valid():
 		return fmt.Errorf("%w: format is json or csv", tokens.ErrInvalid)
 	case value(params.Format) == ReportCredentialsParamsFormatCsv:

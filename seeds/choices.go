@@ -80,5 +80,5 @@ func ParseHash(name string) (hsm.Hash, error) {
 	if name == "" {
 		return 0, nil
 	}
-	return 0, fmt.Errorf("%w: unknown hash; --hash is one of sha1, sha256 and sha512", tokens.ErrInvalid)
+	return 0, fmt.Errorf("%w: unknown hash; it is one of sha1, sha256 and sha512", tokens.ErrInvalid)
 }

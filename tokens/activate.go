@@ -61,7 +61,7 @@ func (s *Service) activate(ctx context.Context, d *deed, serial, code1, code2 st
 			d.unchanged(t)
 			return nil
 		}
-		return fmt.Errorf("%w: token %s is active already, and waits for no codes", ErrState, serial)
+		return saying(sayWorks, fmt.Errorf("%w: token %s is active already, and waits for no codes", ErrState, serial))
 	case t.State != Pending || sub.User == nil || !t.showsCodes():
 		return fmt.Errorf("%w: token %s is %s, and waits for no codes", ErrState, serial, t.State)
 	case sub.User.State != UserEnabled:

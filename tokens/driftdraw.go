@@ -119,6 +119,9 @@ func (p *plot) y(seconds float64) float64 { return (p.high - seconds) / (p.high 
 // caption is the history in one line.
 func (h *DriftHistory) caption() string {
 	s := fmt.Sprintf("Token %s: %s", h.Token.Serial, h.Verdict)
+	if h.Verdict == DriftNone {
+		s = fmt.Sprintf("Token %s: no verdict", h.Token.Serial)
+	}
 	if h.PPM != 0 {
 		s += ", " + sayRate(h.PPM/1e6)
 	}

@@ -36,7 +36,7 @@ func (s *Service) Assign(ctx context.Context, p Principal, realm, serial, user s
 			owner := d.found[1]
 			switch {
 			case owner == nil:
-				return fmt.Errorf("%w: no user %q in realm %s; add the user first", ErrNotFound, key, realm)
+				return saying(sayWho, fmt.Errorf("%w: no user %q in realm %s; add the user first", ErrNotFound, key, realm))
 			case sub.User != nil && sub.User.Key == key:
 				d.unchanged(t)
 				return nil

@@ -3,6 +3,7 @@ package tokens
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -36,7 +37,7 @@ const minTemporary = time.Minute
 // within fills in what is left to the rules, or says what they do not allow.
 func (r TemporaryRequest) within(rules TemporaryRules) (TemporaryRequest, error) {
 	if !rules.Allow {
-		return r, fmt.Errorf("%w: the realm's rules allow no temporary passcodes (temporary.allow)", ErrState)
+		return r, saying(sayNoRelief, fmt.Errorf("%w: the realm's rules allow no temporary passcodes (temporary.allow)", ErrState))
 	}
 	if r.Valid == 0 {
 		r.Valid = rules.Valid
@@ -46,9 +47,9 @@ func (r TemporaryRequest) within(rules TemporaryRules) (TemporaryRequest, error)
 	}
 	switch {
 	case r.Valid < minTemporary || r.Valid > rules.Valid:
-		return r, fmt.Errorf("%w: a temporary passcode for %v; %v to %v are possible", ErrInvalid, r.Valid, minTemporary, rules.Valid)
+		return r, fmt.Errorf("%w: a temporary passcode is good for a minute to %d hours here", ErrInvalid, int64(rules.Valid/time.Hour))
 	case r.Uses < 1 || r.Uses > rules.Uses:
-		return r, fmt.Errorf("%w: a temporary passcode for %d uses; 1 to %d are possible", ErrInvalid, r.Uses, rules.Uses)
+		return r, fmt.Errorf("%w: a temporary passcode is good for 1 to %d uses here", ErrInvalid, rules.Uses)
 	}
 	return r, nil
 }
@@ -77,7 +78,7 @@ func (s *Service) IssueRecovery(ctx context.Context, p Principal, realm, user st
 				return err
 			}
 			if !rules.Recovery.Allow {
-				return fmt.Errorf("%w: the realm's rules allow no recovery codes (recovery.allow)", ErrState)
+				return saying(sayNoSheet, fmt.Errorf("%w: the realm's rules allow no recovery codes (recovery.allow)", ErrState))
 			}
 			t, err := s.issue(ctx, sub, d, &w, rules.Recovery.Codes, nil)
 			if err != nil {
@@ -162,7 +163,7 @@ func (s *Service) Lose(ctx context.Context, p Principal, realm, serial, reason s
 		}
 		if err := s.standIn(ctx, d, &w, *t, &temporary); err != nil {
 			*d.change = Change{} // neither is done
-			return err
+			return unrelieved(err)
 		}
 		return nil
 	}
@@ -171,6 +172,15 @@ func (s *Service) Lose(ctx context.Context, p Principal, realm, serial, reason s
 		return Token{}, nil, nil, err
 	}
 	return made.token, temporary, w.texts[0].shown(), nil
+}
+
+// unrelieved is why no temporary passcode can be made, told to whoever wanted to mark a
+// token as lost with it, and must not take that for done.
+func unrelieved(err error) error {
+	if errors.Is(err, ErrState) || errors.Is(err, ErrInvalid) {
+		return saying(sayBlockOnly, fmt.Errorf("%w; so the token was not marked lost either: do it without a temporary passcode", err))
+	}
+	return err
 }
 
 // standIn adds to the deed that loses a token that its owner gets a temporary passcode.

@@ -10,8 +10,8 @@ import (
 
 // Say is what the helpdesk may say to the person on the telephone after an act: one or
 // two sentences in plain words, or "" where there is nothing to tell. t is the token as
-// the act left it (of a replacement the new one), u the user; either may be nil, and
-// err is what the act failed with. It names no other person, and gives nothing away
+// the act left it (of a replacement the new one), u the user; either may be nil (what is
+// said is then true of users with and without a PIN), and err is what the act failed with. It names no other person, and gives nothing away
 // that helps a caller who is not who they say: neither why a code was refused nor that
 // a row was altered.
 func Say(action policy.Action, t *Token, u *UserEntry, err error) string {
@@ -38,7 +38,7 @@ func Say(action policy.Action, t *Token, u *UserEntry, err error) string {
 	case policy.TokenAssign, policy.KeyEnrol:
 		return sayReady("The "+t.thing()+" is yours.", t, u, now)
 	case policy.TokenReplace:
-		return sayReady("Your old token no longer works; the "+t.thing()+" takes its place.", t, u, now)
+		return sayReady("Your old token no longer works; the new "+t.thing()+" takes its place.", t, u, now)
 	case policy.TokenActivate:
 		return sayReady("Your "+t.thing()+" is ready.", t, u, now)
 	case policy.TokenResume:
@@ -84,10 +84,23 @@ func sayReady(begin string, t *Token, u *UserEntry, now time.Time) string {
 		return begin + " Touch it when you are asked for it."
 	case t.passcode():
 		return begin
-	case u != nil && u.HasPIN():
-		return begin + " Wait for the next code; type your PIN first and the code right behind it."
 	}
-	return begin + " Wait for the next code and use that."
+	next := " Wait for the next code"
+	switch t.Type {
+	case HOTP:
+		next = " Press for a new code"
+	case YubicoOTP:
+		next = " Touch it when you are asked for a code"
+	}
+	switch {
+	case u == nil:
+		return begin + next + "; if you have a PIN, type that first and the code right behind it."
+	case u.HasPIN():
+		return begin + next + "; type your PIN first and the code right behind it."
+	case t.Type == YubicoOTP:
+		return begin + next + "."
+	}
+	return begin + next + " and use that."
 }
 
 func sayPIN(u *UserEntry) string {
@@ -105,10 +118,11 @@ func sayTemporary(t *Token) string {
 	if t.Uses > 1 {
 		often = fmt.Sprintf("%d times", t.Uses)
 	}
+	const where = " Type it in the place of the code, behind your PIN if you have one."
 	if t.Expires.IsZero() {
-		return "Write this passcode down: it works " + often + "."
+		return "Write this passcode down: it works " + often + "." + where
 	}
-	return fmt.Sprintf("Write this passcode down: it works %s, until %s.", often, t.Expires.UTC().Format("2 January 2006, 15:04 MST"))
+	return fmt.Sprintf("Write this passcode down: it works %s, until %s.", often, t.Expires.UTC().Format("2 January 2006, 15:04 MST")) + where
 }
 
 // sayFailure says what to do after an act that failed.
@@ -124,6 +138,8 @@ func sayFailure(action policy.Action, err error) string {
 		policy.TokenEnrol: true, policy.KeyEnrol: true, policy.InviteAdd: true, policy.RecoveryAdd: true, policy.TemporaryAdd: true,
 	}[action]
 	switch {
+	case action == policy.TokenNote:
+		return "" // it is none of the caller's business
 	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrOverloaded):
 		return "Our system does not answer just now. Please call again in a few minutes."
 	case errors.Is(err, ErrForbidden), errors.Is(err, ErrUnknownKey):
@@ -133,17 +149,19 @@ func sayFailure(action policy.Action, err error) string {
 	case errors.Is(err, ErrWrongCode):
 		return "These two codes do not fit. Wait until the code changes, then read me two of them, one right after the other."
 	case errors.Is(err, ErrNotFound) && user:
-		return "I cannot find your account under this name. How is it spelt?"
+		return sayWho
 	case errors.Is(err, ErrNotFound):
-		return "I cannot find that. Please read me the serial number once more, and tell me your user name."
+		return sayWhich
 	case errors.Is(err, ErrInvalid) && codes:
 		return "Please read me both codes once more, figure by figure."
 	case errors.Is(err, ErrInvalid) && pin:
 		return "This PIN is too easy to guess, or too short or too long. Please choose another one."
+	case errors.Is(err, ErrInvalid):
+		return "I have entered something wrong. One moment, please."
 	case errors.Is(err, ErrState) && user:
 		return "That is not possible with your account as it is. I find out why and call you back."
 	case errors.Is(err, ErrState):
-		return "That is not possible with this token. Please read me the serial number once more."
+		return sayOther
 	}
 	return "That did not work. I try it once more."
 }
@@ -170,6 +188,13 @@ const (
 	sayEnded     = "This one was turned off for good, and cannot be turned on again. You need another one."
 	sayCodes     = "It waits for you: read me two codes that it shows, one right after the other."
 	sayHow       = "Please tell me how you got it back."
+	sayWho       = "I cannot find your account under this name. How is it spelt?"
+	sayWhich     = "I cannot find that. Please read me the serial number once more, and tell me your user name."
+	sayOther     = "That is not possible with this token. Please read me the serial number once more."
+	sayWorks     = "It is turned on already. Wait for the next code and use that."
+	sayNoRelief  = "I cannot give you a passcode for the time in between."
+	sayBlockOnly = "I cannot give you a passcode for the time in between. I block your token now."
+	sayNoSheet   = "We do not hand out recovery codes. I see what else I can do."
 )
 
 // thing is how people call a token.

@@ -109,6 +109,9 @@ func particulars(r *audit.Record) string {
 		return fmt.Sprintf(", from %s to %s", orNone(from), orNone(to))
 	case policy.TokenResync, policy.TokenActivate:
 		if drift := detail(r, "drift"); drift != "" && drift != "0" {
+			if drift == "1" || drift == "-1" {
+				return "; its clock is off by " + drift + " time step"
+			}
 			return "; its clock is off by " + drift + " time steps"
 		}
 	case policy.UserPIN:

@@ -212,10 +212,10 @@ func (s *Service) UnlockOwner(ctx context.Context, p Principal, realm, serial st
 		func(found []*Subject, c *Change, e *audit.Event) error {
 			sub, _, err := tokenOf(found[0], serial)
 			if err != nil {
-				return err
+				return saying(sayWhich, err)
 			}
 			if sub.User == nil {
-				return fmt.Errorf("%w: token %s belongs to nobody", ErrState, serial)
+				return saying(sayOther, fmt.Errorf("%w: token %s belongs to nobody", ErrState, serial))
 			}
 			e.User = sub.User.Key
 			err = unlock(sub, c, e)

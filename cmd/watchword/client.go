@@ -71,9 +71,14 @@ type call struct {
 func pathTo(segments ...string) string {
 	var b strings.Builder
 	b.WriteString("/v1")
-	for _, s := range segments {
+	for i, s := range segments {
 		b.WriteByte('/')
-		b.WriteString(url.PathEscape(s))
+		if i > 0 && s == "export" { // a user's name, not what /v1/users/export answers
+			s = "%65xport"
+		} else {
+			s = url.PathEscape(s)
+		}
+		b.WriteString(s)
 	}
 	return b.String()
 }
