@@ -129,9 +129,9 @@ func takeBack(t, next *Token, _ string) error {
 	case t.State == Revoked:
 		return saying(sayEnded, fmt.Errorf("%w: token %s is revoked, which is final", ErrState, t.Serial))
 	case t.soft():
-		return fmt.Errorf("%w: token %s is a software token, whose seed %s keeps; revoke it", ErrState, t.Serial, t.Owner)
+		return saying(sayAlone, fmt.Errorf("%w: token %s is a software token, whose seed %s keeps; revoke it", ErrState, t.Serial, t.Owner))
 	case t.passcode():
-		return fmt.Errorf("%w: token %s is a passcode, which %s knows; revoke it", ErrState, t.Serial, t.Owner)
+		return saying(sayAlone, fmt.Errorf("%w: token %s is a passcode, which %s knows; revoke it", ErrState, t.Serial, t.Owner))
 	}
 	next.State, next.Owner, next.OwnerID = Imported, "", 0
 	next.Motion = t.forgotten()

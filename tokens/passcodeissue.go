@@ -271,7 +271,7 @@ func (t *Token) terms() []audit.Field {
 // its kind that the user has.
 func (s *Service) issue(ctx context.Context, sub *Subject, d *deed, w *draft, n int, edit func(*Token)) (*Token, error) {
 	if sub.User.State != UserEnabled {
-		return nil, fmt.Errorf("%w: user %s is disabled", ErrState, sub.User.Name)
+		return nil, saying(sayDisabled, fmt.Errorf("%w: user %s is disabled", ErrState, sub.User.Name))
 	}
 	if err := w.make(ctx, s, sub.User.ID, n); err != nil {
 		return nil, err

@@ -188,6 +188,7 @@ const (
 	sayEnded     = "This one was turned off for good, and cannot be turned on again. You need another one."
 	sayCodes     = "It waits for you: read me two codes that it shows, one right after the other."
 	sayHow       = "Please tell me how you got it back."
+	sayAlone     = "Nobody else can ever use that one. I can only turn it off for good."
 	sayWho       = "I cannot find your account under this name. How is it spelt?"
 	sayWhich     = "I cannot find that. Please read me the serial number once more, and tell me your user name."
 	sayOther     = "That is not possible with this token. Please read me the serial number once more."

@@ -114,6 +114,11 @@ func TestWhatIsSaidOfARefusalGivesNothingAway(t *testing.T) {
 	said(policy.UserUnlock, second(h.UnlockOwner(ctx, h.admin, "", "T9")), "read me the serial number")
 	h.ship("", totp("T5"))
 	said(policy.UserUnlock, second(h.UnlockOwner(ctx, h.admin, "", "T5")), "read me the serial number")
+	soft, _, err := h.EnrolSoft(ctx, h.admin, tokens.NewSoft{User: "bob"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	said(policy.TokenUnassign, second(h.Unassign(ctx, h.admin, "", soft.Serial, "")), "turn it off for good")
 	h.must(h.SetRules(ctx, h.admin, "", -1, most(2)))
 	h.ship("", totp("T4"))
 	said(policy.TokenAssign, second(h.Assign(ctx, h.admin, "", "T4", "alice")), "Which one do you no longer use?")

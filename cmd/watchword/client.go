@@ -73,12 +73,11 @@ func pathTo(segments ...string) string {
 	b.WriteString("/v1")
 	for i, s := range segments {
 		b.WriteByte('/')
-		if i > 0 && s == "export" { // a user's name, not what /v1/users/export answers
-			s = "%65xport"
-		} else {
-			s = url.PathEscape(s)
+		if i > 0 && s == "export" { // a user of this name, not /v1/users/export
+			b.WriteString("%65xport")
+			continue
 		}
-		b.WriteString(s)
+		b.WriteString(url.PathEscape(s))
 	}
 	return b.String()
 }

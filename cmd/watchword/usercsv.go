@@ -62,10 +62,13 @@ user export' writes such a file.`,
 				}
 				return firstOf(printUserReport(cmd, &answer, false), err)
 			}
-			if err != nil || printed {
-				return err
+			if err == nil && !printed {
+				err = printUserReport(cmd, &answer, true)
 			}
-			return printUserReport(cmd, &answer, true)
+			if err == nil && answer.DryRun && answer.Rejected > 0 {
+				err = &failure{What: what, Why: plural(answer.Rejected, "record") + " would keep the file from being imported", Do: "correct the file"}
+			}
+			return err
 		},
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check everything, write nothing")
@@ -113,7 +116,7 @@ which 'watchword user import' takes off again.`,
 		Example: "  watchword user export > people.csv\n  watchword user export --out people.csv",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return c.save(cmd, call{what: "export users", path: pathTo("users", "export"), query: c.query(), slow: true}, out)
+			return c.save(cmd, call{what: "export users", path: "/v1/users/export", query: c.query(), slow: true}, out)
 		},
 	}
 	cmd.Flags().StringVar(&out, "out", "", "new file to write to, instead of printing it")
