@@ -72,8 +72,8 @@ func (r *PINRules) check(pin, user string) error {
 // one up or down among digits or letters. After 9 comes 0, as on a keypad.
 func run(pin []rune) bool {
 	step := func(a, b rune) (int, bool) {
-		letters := a >= 'a' && a <= 'z' && b >= 'a' && b <= 'z'
-		digits := a >= '0' && a <= '9' && b >= '0' && b <= '9'
+		letters := unicode.IsLetter(a) && unicode.IsLetter(b) // of any script
+		digits := unicode.IsDigit(a) && unicode.IsDigit(b)
 		switch {
 		case a == b:
 			return 0, true

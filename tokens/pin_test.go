@@ -24,6 +24,7 @@ func TestAPINKeepsToTheRulesOfItsRealm(t *testing.T) {
 	for pin, say := range map[string]string{
 		"1234": "follow one another", "98765": "follow one another", "1111": "all the same", "7890": "follow one another", "3210987": "follow one another",
 		"abcd": "follow one another", "DCBA": "follow one another", "aAaA": "all the same", "€€€€": "all the same", "aBcDeF": "follow one another",
+		"абвг": "follow one another", "٣٤٥٦": "follow one another", "６５４３": "follow one another",
 		"1212": "repeated", "123123": "repeated", "abAB": "repeated", "4711471147114711": "repeated", "ßxSSx": "repeated",
 		"karl": "name is no PIN", "KARL": "name is no PIN", "lrak": "backwards", "Lrak": "backwards",
 		"471": "4 to 32 characters", strings.Repeat("47", 17): "4 to 32 characters", "47\x0011": "control", "47\xff11": "4 to 32",
