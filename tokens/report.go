@@ -11,10 +11,12 @@ type Reporter interface {
 	// Credentials lists a page of the credential report.
 	Credentials(ctx context.Context, q CredentialQuery) ([]CredentialRow, error)
 	// Realms lists the realms in which there is anything, in order of name; of one
-	// realm only, if realm is not empty. At most 1000.
+	// realm only, if realm is not empty. At most 1000. Of each it looks at
+	// MostCounted users and MostCounted tokens, no more.
 	Realms(ctx context.Context, realm string) ([]RealmEntry, error)
 	// Drifts answers the clocks of up to limit TOTP tokens of an import that were
-	// accepted at least once, in order of ID.
+	// accepted at least once, in order of ID. It looks at the first MostCounted
+	// tokens of the import, no more.
 	Drifts(ctx context.Context, batch int64, limit int) ([]DriftSample, error)
 }
 
@@ -36,6 +38,10 @@ type CredentialRow struct {
 	Tokens []Token
 }
 
+// MostCounted is how many rows are looked at to count what a realm holds, or to
+// compare the clocks of an import: however much there is, it takes no longer.
+const MostCounted = 10_000
+
 // RealmEntry is a realm with what it holds.
 type RealmEntry struct {
 	Name    string
@@ -43,6 +49,7 @@ type RealmEntry struct {
 	Tokens  int // revoked ones left out
 	Clients int
 	Keys    int
+	More    bool // there may be more users or tokens than that: not all were counted
 }
 
 // DriftSample is the clock of one token, when it was last accepted.

@@ -164,12 +164,17 @@ func (db *DB) Users(ctx context.Context, q tokens.UserQuery) (page []tokens.User
 			f.where("EXISTS (SELECT 1 FROM memberships g WHERE g.group_name = ? AND g.user_id = u.id)", q.Group)
 		}
 		var found []int64
-		if q.Q != "" {
+		switch {
+		case q.Key != "":
+			if found, err = s.named("users", "key", q.Realm, q.Key); err != nil {
+				return err
+			}
+		case q.Q != "":
 			if found, err = s.keysWith(key); err != nil {
 				return err
 			}
-		} else if q.Group != "" {
-			rows, err := s.query(`SELECT user_id FROM memberships WHERE group_name = ? LIMIT ?`, q.Group, int64(allHits+1))
+		case q.Group != "":
+			rows, err := s.query(`SELECT user_id FROM memberships WHERE group_name = ? ORDER BY user_id LIMIT ?`, q.Group, int64(allHits+1))
 			if found, err = list(rows, err, 1, (*fields).int); err != nil {
 				return err
 			}
@@ -205,24 +210,28 @@ func (s *session) userIDs(q tokens.UserQuery, f filter, found []int64) (ids []in
 		}
 	}
 	after.equal("u.realm", q.Realm)
-	if (q.Q != "" || q.Group != "") && len(found) <= allHits || q.Key != "" || q.External != "" {
+	looked := q.Key != "" || q.Q != "" || q.Group != ""
+	few := looked && (len(found) <= allHits || q.Key != "")
+	if few || q.External != "" {
 		where := filter{slices.Clone(f.conditions), slices.Clone(f.args)}
 		where.conditions = append(where.conditions, after.conditions...)
 		where.args = append(where.args, after.args...)
-		if q.Q != "" || q.Group != "" {
-			if len(found) == 0 {
-				return nil, 0, nil
-			}
-			if len(found) <= allHits {
-				where.where(s.among("u.id", found))
+		if looked && len(found) == 0 {
+			return nil, 0, nil
+		}
+		from := `users u`
+		if few {
+			where.where(s.among("u.id", found))
+			if !s.dollar {
+				from += ` NOT INDEXED` // rather than by ids, SQLite would look through the realm
 			}
 		}
-		rows, err := s.query(`SELECT u.id FROM users u`+where.String()+` ORDER BY u.realm, u.key LIMIT ?`, append(where.args, limit)...)
+		rows, err := s.query(`SELECT u.id FROM `+from+where.String()+` ORDER BY u.realm, u.key LIMIT ?`, append(where.args, limit)...)
 		ids, err = list(rows, err, 1, (*fields).int)
 		return ids, 0, err
 	}
 	// In order, as far as a page looks.
-	if q.Q != "" || q.Group != "" {
+	if looked {
 		rows, err := s.query(`SELECT u.id FROM users u`+after.String()+` ORDER BY u.realm, u.key LIMIT 1 OFFSET ?`,
 			append(slices.Clone(after.args), int64(allSeen-1))...)
 		end, err := list(rows, err, 1, (*fields).int)
@@ -257,6 +266,10 @@ func (s *session) beside(f *filter, than, realm string, user int64) error {
 		f.where("1 = 0") // there is no such user
 	case realm != "":
 		f.where("u.key "+than+" ?", at[0].key)
+	case realm != "":
+		if (at[0].realm > realm) == (than == ">") {
+			f.where("1 = 0") // all of the realm's come before it, or after
+		}
 	default:
 		f.where("(u.realm, u.key) "+than+" (?, ?)", at[0].realm, at[0].key)
 	}

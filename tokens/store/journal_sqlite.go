@@ -13,10 +13,13 @@ import (
 // when there was no such user. It reads one more than a page has, and answers the
 // last one that it looked at, if it has looked at enough and there are others.
 func threaded(s *session, q tokens.RecordQuery) (found []audit.Record, last int64, err error) {
-	var users filter
-	users.where("u.key = ?", q.User)
-	users.equal("u.realm", q.Realm)
-	rows, err := s.query(`SELECT s.tail FROM users u JOIN standings s ON s.user_id = u.id`+users.String(), users.args...)
+	users, err := s.named("users", "key", q.Realm, q.User)
+	if err != nil {
+		return nil, 0, err
+	}
+	var standings filter
+	standings.where(s.among("user_id", users))
+	rows, err := s.query(`SELECT tail FROM standings`+standings.String(), standings.args...)
 	ends, err := list(rows, err, 1, (*fields).int) // the newest of each thread that was not looked at
 	if err != nil {
 		return nil, 0, err

@@ -97,50 +97,84 @@ func (db *DB) Realms(ctx context.Context, realm string) ([]tokens.RealmEntry, er
 		return nil, nil
 	}
 	realms := make(map[string]*tokens.RealmEntry)
+	entry := func(realm string) *tokens.RealmEntry {
+		if realms[realm] == nil {
+			realms[realm] = &tokens.RealmEntry{Name: realm}
+		}
+		return realms[realm]
+	}
 	err := db.read(ctx, "counting what realms hold", func(s *session) error {
-		for _, count := range []struct {
-			query string
-			into  func(*tokens.RealmEntry) *int
-		}{
-			{`SELECT r.realm, count(*) FROM users r`, func(e *tokens.RealmEntry) *int { return &e.Users }},
-			{`SELECT r.realm, count(*) FROM clients r`, func(e *tokens.RealmEntry) *int { return &e.Clients }},
-			{`SELECT r.realm, count(*) FROM api_keys r`, func(e *tokens.RealmEntry) *int { return &e.Keys }},
-			// Tokens that are staging are imported: they are counted, and taken off.
-			{`SELECT r.realm, count(*) - (SELECT count(*) FROM tokens t JOIN batches b ON b.id = t.batch
-				WHERE b.state <> 'published' AND t.realm = r.realm) FROM tokens r`, func(e *tokens.RealmEntry) *int { return &e.Tokens }},
+		clear(realms) // it may be the second try
+		// Clients and keys are few: each node holds all of them in memory.
+		for query, into := range map[string]func(*tokens.RealmEntry) *int{
+			`SELECT realm, count(*) FROM clients GROUP BY realm`:  func(e *tokens.RealmEntry) *int { return &e.Clients },
+			`SELECT realm, count(*) FROM api_keys GROUP BY realm`: func(e *tokens.RealmEntry) *int { return &e.Keys },
 		} {
-			var f filter
-			f.equal("r.realm", realm)
-			if strings.HasSuffix(count.query, "FROM tokens r") {
-				f.where("r.state <> 'revoked'")
-			}
-			rows, err := s.query(count.query+f.String()+` GROUP BY r.realm`, f.args...)
 			type counted struct {
 				realm string
 				n     int64
 			}
+			rows, err := s.query(query)
 			all, err := list(rows, err, 2, func(f *fields) counted { return counted{f.str(), f.int()} })
 			if err != nil {
 				return err
 			}
 			for _, c := range all {
-				if c.realm == "" || c.n == 0 {
-					continue // of no realm: a key for all of them
+				if c.realm != "" && (realm == "" || c.realm == realm) { // a key of no realm is one for all
+					*into(entry(c.realm)) = int(c.n)
 				}
-				if realms[c.realm] == nil {
-					realms[c.realm] = &tokens.RealmEntry{Name: c.realm}
+			}
+		}
+		for _, table := range []string{"users", "tokens"} {
+			names := []string{realm}
+			if realm == "" {
+				var err error
+				if names, err = s.realms(table); err != nil {
+					return err
 				}
-				*count.into(realms[c.realm]) = int(c.n)
+			}
+			for _, name := range names {
+				if err := s.count(table, name, entry); err != nil {
+					return err
+				}
 			}
 		}
 		return nil
 	})
+	if err != nil {
+		return nil, err
+	}
 	var all []tokens.RealmEntry
 	for _, e := range realms {
 		all = append(all, *e)
 	}
 	slices.SortFunc(all, func(a, b tokens.RealmEntry) int { return strings.Compare(a.Name, b.Name) })
-	return all[:min(len(all), 1000)], err
+	return all[:min(len(all), 1000)], nil
+}
+
+// count adds up what a realm has in a table, one row more than MostCounted having
+// been looked at.
+func (s *session) count(table, realm string, entry func(realm string) *tokens.RealmEntry) error {
+	query := `SELECT count(*), count(*) FROM (SELECT 1 FROM users WHERE realm = ? ORDER BY key LIMIT ?) AS u`
+	if table == "tokens" {
+		query = `SELECT count(*), coalesce(sum(CASE WHEN t.state <> 'revoked' AND b.state = 'published' THEN 1 ELSE 0 END), 0)
+			FROM (SELECT batch, state FROM tokens WHERE realm = ? ORDER BY serial LIMIT ?) AS t JOIN batches b ON b.id = t.batch`
+	}
+	var seen, n int
+	if err := s.one(query, []any{realm, int64(tokens.MostCounted + 1)}, &seen, &n); err != nil {
+		return err
+	}
+	if n == 0 && seen <= tokens.MostCounted {
+		return nil
+	}
+	e := entry(realm)
+	if table == "tokens" {
+		e.Tokens = min(n, tokens.MostCounted)
+	} else {
+		e.Users = min(n, tokens.MostCounted)
+	}
+	e.More = e.More || seen > tokens.MostCounted
+	return nil
 }
 
 // Drifts implements tokens.Reporter.
@@ -148,9 +182,10 @@ func (db *DB) Drifts(ctx context.Context, batch int64, limit int) ([]tokens.Drif
 	var samples []tokens.DriftSample
 	err := db.read(ctx, "reading the clocks of an import", func(s *session) error {
 		rows, err := s.query(`SELECT t.id, t.serial, t.period, m.drift, t.created, m.used_at
-			FROM tokens t JOIN batches b ON b.id = t.batch JOIN motions m ON m.token_id = t.id
-			WHERE t.batch = ? AND b.state = 'published' AND t.type = 'totp' AND m.used_at <> 0
-			ORDER BY t.id LIMIT ?`, batch, limited(limit))
+			FROM (SELECT id FROM tokens WHERE batch = ? ORDER BY id LIMIT ?) AS p
+			JOIN tokens t ON t.id = p.id JOIN batches b ON b.id = t.batch JOIN motions m ON m.token_id = t.id
+			WHERE b.state = 'published' AND t.type = 'totp' AND m.used_at <> 0
+			ORDER BY t.id LIMIT ?`, batch, int64(tokens.MostCounted), limited(limit))
 		samples, err = list(rows, err, 6, func(f *fields) tokens.DriftSample {
 			return tokens.DriftSample{
 				TokenID: f.int(), Serial: f.str(), Period: int(f.int()), Drift: int(f.int()), Created: f.time(), UsedAt: f.int(),

@@ -121,7 +121,7 @@ func tokenPaths(q *tokens.TokenQuery) []path {
 	paths := []path{everyToken}
 	if q.Realm != "" { // a small one, that is
 		paths = append(paths, hits(func(s *session) ([]int64, error) {
-			rows, err := s.query(`SELECT id FROM tokens WHERE realm = ? LIMIT ?`, q.Realm, int64(allHits+1))
+			rows, err := s.query(`SELECT id FROM tokens WHERE realm = ? ORDER BY serial LIMIT ?`, q.Realm, int64(allHits+1))
 			return list(rows, err, 1, (*fields).int)
 		}))
 	}
@@ -199,9 +199,10 @@ func serialsWith(part string) path {
 		}
 		return merged(
 			along(`SELECT rowid AS id FROM token_search WHERE token_search MATCH ? AND rowid > ?`, trigrams(part)),
-			// What was imported just now.
-			along(`SELECT id FROM (SELECT t.id, t.serial FROM unsearched w JOIN batches b ON b.id = w.batch
-				JOIN tokens t ON t.batch = b.id AND t.id > b.searched) WHERE instr(lower(serial), ?) > 0 AND id > ?`, part),
+			// What was imported just now. SQLite joins in this order: by another it would
+			// look at every token there is.
+			along(`SELECT t.id AS id FROM unsearched w CROSS JOIN batches b ON b.id = w.batch
+				CROSS JOIN tokens t ON t.batch = b.id AND t.id > b.searched WHERE instr(lower(t.serial), ?) > 0 AND t.id > ?`, part),
 		)(s, after, limit)
 	}
 }
@@ -248,7 +249,7 @@ func (s *session) serialsFrom(part string) ([]int64, error) {
 	var all []int64
 	for _, realm := range realms {
 		for _, start := range starts {
-			rows, err := s.query(`SELECT id FROM tokens WHERE realm = ? AND serial >= ? AND serial < ? LIMIT ?`,
+			rows, err := s.query(`SELECT id FROM tokens WHERE realm = ? AND serial >= ? AND serial < ? ORDER BY serial LIMIT ?`,
 				realm, start, after(start), int64(allHits+1-len(all)))
 			ids, err := list(rows, err, 1, (*fields).int)
 			if err != nil {
@@ -310,7 +311,7 @@ func (s *session) keysWith(part string) ([]int64, error) {
 		}
 		var all []int64
 		for _, realm := range realms {
-			rows, err := s.query(`SELECT id FROM users WHERE realm = ? AND key >= ? AND key < ? LIMIT ?`,
+			rows, err := s.query(`SELECT id FROM users WHERE realm = ? AND key >= ? AND key < ? ORDER BY key LIMIT ?`,
 				realm, part, after(part), int64(allHits+1-len(all)))
 			ids, err := list(rows, err, 1, (*fields).int)
 			if err != nil {

@@ -8,9 +8,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/lib/pq"
 	"github.com/pressly/goose/v3"
 
 	"watchword/migrations"
+	"watchword/tokens"
 )
 
 // lockKey is the advisory lock's number: "watchwrd" in ASCII.
@@ -45,8 +47,9 @@ func (s postgresSetup) lock(ctx context.Context) (func() error, error) {
 
 func (s postgresSetup) migrate(ctx context.Context) error {
 	err := migrate(ctx, goose.DialectPostgres, s.db.admin, migrations.Postgres())
-	if err != nil && strings.Contains(err.Error(), "pg_trgm") {
-		return fmt.Errorf("the extension pg_trgm, by which users and tokens are searched, cannot be made: install PostgreSQL's contrib modules where they are missing, let an administrator run CREATE EXTENSION pg_trgm in this database, and start again: %w", err)
+	var refused *pq.Error
+	if errors.As(err, &refused) && strings.Contains(refused.Message, "pg_trgm") {
+		return fmt.Errorf("%w: the extension pg_trgm, by which users and tokens are searched, cannot be made: install PostgreSQL's contrib modules where they are missing, let an administrator run CREATE EXTENSION pg_trgm in this database, and start again: %w", tokens.ErrState, plain(err))
 	}
 	return err
 }
