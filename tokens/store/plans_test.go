@@ -280,6 +280,7 @@ var narrow = map[string]string{
 	"realm=? AND serial=?":       "one token",
 	"external=?":                 "one user of each realm",
 	"realm=? AND external=?":     "one user",
+	"credential_key=?":           "one token",
 	"owner_id=?":                 "what one user holds, or held",
 	"user_id=?":                  "the groups of a user",
 	"token_id=?":                 "the tags of a token",
