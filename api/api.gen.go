@@ -1488,7 +1488,10 @@ type RealmEntry struct {
 	Clients int `json:"clients"`
 
 	// Keys API keys.
-	Keys int    `json:"keys"`
+	Keys int `json:"keys"`
+
+	// More True where there may be more users or tokens than that: of each realm, 10000 of them are looked at. The report's summary counts all.
+	More *bool  `json:"more,omitempty"`
 	Name string `json:"name"`
 
 	// Tokens Revoked ones left out.

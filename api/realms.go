@@ -13,7 +13,11 @@ import (
 func (s *Server) ListRealms(c echo.Context) error {
 	list, err := s.cfg.Core.Realms(c.Request().Context(), who(c))
 	return reply(c, RealmPage{Items: views(list, func(r *tokens.RealmEntry) RealmEntry {
-		return RealmEntry{Name: r.Name, Users: r.Users, Tokens: r.Tokens, Clients: r.Clients, Keys: r.Keys}
+		entry := RealmEntry{Name: r.Name, Users: r.Users, Tokens: r.Tokens, Clients: r.Clients, Keys: r.Keys}
+		if r.More {
+			entry.More = &r.More
+		}
+		return entry
 	})}, err)
 }
 

@@ -39,7 +39,11 @@ func realmList(c *client) *cobra.Command {
 			}
 			t := newTable("REALM", "USERS", "TOKENS", "CLIENTS", "KEYS")
 			for _, r := range page.Items {
-				t.add(r.Name, itoa(r.Users), itoa(r.Tokens), itoa(r.Clients), itoa(r.Keys))
+				more := ""
+				if r.More != nil && *r.More {
+					more = "+" // not all were counted
+				}
+				t.add(r.Name, itoa(r.Users)+more, itoa(r.Tokens)+more, itoa(r.Clients), itoa(r.Keys))
 			}
 			return printList(cmd, t, "there is nothing in any realm yet")
 		},

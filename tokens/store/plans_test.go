@@ -224,6 +224,20 @@ func questions() []question {
 	return all
 }
 
+// What a large realm holds is counted as far as that is bounded, and said to be more.
+func TestALargeRealmIsNotCountedToTheEnd(t *testing.T) {
+	for name, url := range map[string]string{"SQLite": "sqlite:" + filepath.Join(t.TempDir(), "w.db"), "PostgreSQL": storetest.Postgres(t)} {
+		db, _ := inhabited(t, url)
+		want := []tokens.RealmEntry{
+			{Name: "branch", Users: planUsers / 100, Tokens: planTokens / 200},
+			{Name: "default", Users: tokens.MostCounted, Tokens: tokens.MostCounted, More: true},
+		}
+		if got, err := db.Realms(context.Background(), ""); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: the realms hold %+v, %v", name, got, err)
+		}
+	}
+}
+
 // explained asks a database everything, and calls explain once for each statement
 // that it sends and each of its parameters; if that answers a reproach, the statement
 // looks at too much.
