@@ -279,12 +279,17 @@ func (b *tab) enrol(n *node, user, origin string) string {
 // signIn signs in by the page, by keyboard alone, and answers what it then shows.
 func (b *tab) signIn(origin, user string) string {
 	b.t.Helper()
-	b.open(origin + "/signin")
-	b.do("go to the user name", chromedp.Focus(chromedp.CSS("#user")))
-	b.do("type the user name", chromedp.KeyEvent(user+"\r"))
+	b.beginToSignIn(origin, user)
 	b.until(`document.activeElement.id === "outcome" || document.activeElement.id === "problem"`)
 	b.wantNoViolation()
 	return inTab[string](b, `document.activeElement.innerText`)
+}
+
+func (b *tab) beginToSignIn(origin, user string) {
+	b.t.Helper()
+	b.open(origin + "/signin")
+	b.do("go to the user name", chromedp.Focus(chromedp.CSS("#user")))
+	b.do("type the user name", chromedp.KeyEvent(user+"\r"))
 }
 
 func TestInChromiumAKeyIsEnrolledByInvitationAndSignsIn(t *testing.T) {
@@ -328,9 +333,18 @@ func TestInChromiumAKeyIsEnrolledByInvitationAndSignsIn(t *testing.T) {
 	}
 
 	n.must(http.MethodPost, "/v1/tokens/"+serial+"/lost", map[string]string{"reason": "left in a train"}, nil)
-	// Bob has no key any more, and looks like anybody who has none.
-	if shown := b.signIn(origin, "bob"); strings.Contains(shown, "Accepted") {
+	// Bob has no key any more, and looks like anybody who has none: the browser gets
+	// credentials that were made up. It says that there is no such key; or, where they
+	// look like a telephone's, waits for one.
+	b.beginToSignIn(origin, "bob")
+	asks := `document.body.innerText.includes("Follow what your browser says")`
+	b.until(asks + ` || document.activeElement.id === "problem"`)
+	time.Sleep(2 * time.Second)
+	if shown := b.text(); strings.Contains(shown, "Accepted") {
 		t.Errorf("a lost key:\n%s", shown)
+	}
+	if !inTab[bool](b, asks+` || document.activeElement.id === "problem"`) {
+		t.Errorf("with a lost key the page says:\n%s", b.text())
 	}
 	n.wantIntactAudit()
 }
