@@ -263,13 +263,9 @@ func (s *session) beside(f *filter, than, realm string, user int64) error {
 	case err != nil:
 		return err
 	case len(at) == 0, realm != "" && at[0].realm != realm:
-		f.where("1 = 0") // there is no such user
+		f.where("u.id = 0") // nobody's
 	case realm != "":
 		f.where("u.key "+than+" ?", at[0].key)
-	case realm != "":
-		if (at[0].realm > realm) == (than == ">") {
-			f.where("1 = 0") // all of the realm's come before it, or after
-		}
 	default:
 		f.where("(u.realm, u.key) "+than+" (?, ?)", at[0].realm, at[0].key)
 	}

@@ -256,10 +256,6 @@ func TestWhatIsRememberedIsWhatIsStored(t *testing.T) {
 		if round%4 == 3 {
 			first.user(refs[users+round/4].User)
 		}
-		stored, err := db.Load(t.Context(), refs)
-		if err != nil {
-			t.Fatal(err)
-		}
 		for range 3 {
 			// What lags behind is noticed when it is decided on.
 			for i := range users {
@@ -269,7 +265,8 @@ func TestWhatIsRememberedIsWhatIsStored(t *testing.T) {
 					}
 				}
 			}
-			if stored, err = db.Load(t.Context(), refs); err != nil {
+			stored, err := db.Load(t.Context(), refs)
+			if err != nil {
 				t.Fatal(err)
 			}
 			got, err := db.Recall(t.Context(), refs)
