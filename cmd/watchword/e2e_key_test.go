@@ -213,26 +213,7 @@ func assertOnceOn(t *testing.T, nodes ...*node) {
 	for round := range 3 {
 		for _, k := range []*heldKey{counting, silent} {
 			a := nodes[round%len(nodes)].mustTouch(k)
-			var (
-				ready, done sync.WaitGroup
-				fire        = make(chan struct{})
-				mu          sync.Mutex
-				seen        = map[sight]int{}
-			)
-			for i := range at {
-				ready.Add(1)
-				done.Go(func() {
-					ready.Done()
-					<-fire
-					s := nodes[i%len(nodes)].show(a)
-					mu.Lock()
-					defer mu.Unlock()
-					seen[s]++
-				})
-			}
-			ready.Wait()
-			close(fire)
-			done.Wait()
+			seen := atOnce(at, func(i int) sight { return nodes[i%len(nodes)].show(a) })
 			if seen[sawAccept] != 1 || seen[sawReject] != at-1 {
 				t.Errorf("key of %s: %v; want one accept and %d rejects", k.user, seen, at-1)
 			}

@@ -22,32 +22,6 @@ func (n *node) setRules(change func(rules map[string]any)) {
 	n.must(http.MethodPut, "/v1/realms/default/rules", map[string]any{"version": now.Version, "rules": now.Rules}, nil)
 }
 
-// atOnce does the same many times at the same moment, and counts what came of it.
-// f gets numbers from zero.
-func atOnce(times int, f func(i int) sight) map[sight]int {
-	var (
-		ready, done sync.WaitGroup
-		fire        = make(chan struct{})
-		mu          sync.Mutex
-		seen        = map[sight]int{}
-	)
-	for i := range times {
-		ready.Add(1)
-		done.Go(func() {
-			ready.Done()
-			<-fire
-			s := f(i)
-			mu.Lock()
-			defer mu.Unlock()
-			seen[s]++
-		})
-	}
-	ready.Wait()
-	close(fire)
-	done.Wait()
-	return seen
-}
-
 // gatewaysTo opens n sockets, to the nodes in turn.
 func gatewaysTo(t *testing.T, n int, nodes ...*node) []*gateway {
 	t.Helper()

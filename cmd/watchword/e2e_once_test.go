@@ -55,44 +55,51 @@ func onceOn(t *testing.T, nodes ...*node) {
 	nodes[0].wantIntactAudit()
 }
 
-// sendAtOnce sends one code 200 times: half by RADIUS, each from a socket of
-// its own, and half by HTTP, each on a connection of its own, to all nodes
-// in turn. Exactly one may be accepted, and all must be answered.
-func sendAtOnce(t *testing.T, k *hardToken, code string, nodes ...*node) {
-	t.Helper()
-	const half = 100
+// atOnce does the same many times at the same moment, and counts what came of it.
+// f gets numbers from zero.
+func atOnce(times int, f func(i int) sight) map[sight]int {
 	var (
 		ready, done sync.WaitGroup
 		fire        = make(chan struct{})
 		mu          sync.Mutex
 		seen        = map[sight]int{}
 	)
-	attempt := func(f func() sight) {
+	for i := range times {
 		ready.Add(1)
 		done.Go(func() {
 			ready.Done()
 			<-fire
-			s := f()
+			s := f(i)
 			mu.Lock()
 			defer mu.Unlock()
 			seen[s]++
 		})
 	}
+	ready.Wait()
+	close(fire)
+	done.Wait()
+	return seen
+}
+
+// sendAtOnce sends one code 200 times: half by RADIUS, each from a socket of
+// its own, and half by HTTP, each on a connection of its own, to all nodes
+// in turn. Exactly one may be accepted, and all must be answered.
+func sendAtOnce(t *testing.T, k *hardToken, code string, nodes ...*node) {
+	t.Helper()
+	const half = 100
+	var attempts []func() sight
 	for i := range half {
 		n := nodes[i%len(nodes)]
 		g := n.newGateway(t, "")
 		request := g.request(k.user, code, true)
-		attempt(func() sight {
+		attempts = append(attempts, func() sight {
 			if err := g.send(request); err != nil {
 				return sight(err.Error())
 			}
 			return g.await(request, 20*time.Second)
-		})
-		attempt(func() sight { return n.verify(k.user, code) })
+		}, func() sight { return n.verify(k.user, code) })
 	}
-	ready.Wait()
-	close(fire)
-	done.Wait()
+	seen := atOnce(len(attempts), func(i int) sight { return attempts[i]() })
 	if seen[sawAccept] != 1 || seen[sawReject] != 2*half-1 {
 		t.Errorf("token %s: %v; want one accept and %d rejects", k.serial, seen, 2*half-1)
 	}
