@@ -11,6 +11,7 @@ type Registry struct {
 	Generation int64
 	Clients    []Client
 	Keys       []APIKey
+	Grants     []Grant // in order of user, role and realm
 }
 
 // NameRule says what a client's user names look like.
@@ -53,10 +54,56 @@ type APIKey struct {
 	Created  time.Time
 	Expires  time.Time // zero: never
 	LastUsed time.Time // to the minute
+
+	Sources   []netip.Prefix // the networks that it is good from; none: any
+	Successor string         // the ID of the key that takes its place, while both are good
 }
 
 // KeyWrite inserts or deletes an API key by ID.
 type KeyWrite struct {
 	Key    APIKey
 	Delete bool
+}
+
+// Grant is a role that a person has.
+type Grant struct {
+	UserID  int64
+	User    string // folded, and
+	Home    string // the realm that the user is in; read only
+	Role    string
+	Realm   string            // where; empty: in all
+	MAC     [sha256.Size]byte // under the HSM's binding key, over the four
+	Actor   string            // who gave it
+	Created time.Time
+}
+
+// GrantWrite inserts or deletes a grant by UserID, Role and Realm: ErrExists,
+// ErrNotFound.
+type GrantWrite struct {
+	Grant  Grant
+	Delete bool
+}
+
+// Session is that of a person who signed in.
+type Session struct {
+	ID            string // public part
+	UserID        int64
+	Home, User    string            // the user's realm and folded name
+	Realm         string            // where it acts; empty: in all
+	Serial        string            // of the token that was used last
+	Method        string            // otp, key
+	Bound         string            // the network address that it is good from; empty: any
+	Through       string            // the actor that it began through; empty: none
+	MAC           [sha256.Size]byte // under the HSM's binding key, over the session's SHA-256 and all but Ended
+	Created       time.Time
+	Authenticated time.Time // when the token last proved its holder
+	Expires       time.Time
+	Ended         time.Time // zero while it is open
+}
+
+// SessionWrite inserts a session by ID, or replaces Serial, Method, Authenticated,
+// Expires, MAC and Ended of one that is there and not ended: ErrNotFound.
+type SessionWrite struct {
+	Session Session
+	Replace bool
 }

@@ -78,6 +78,8 @@ type Change struct {
 	Motions   []MotionWrite
 	Clients   []ClientWrite   // each raises the generation
 	Keys      []KeyWrite      // each raises the generation
+	Grants    []GrantWrite    // each raises the generation
+	Sessions  []SessionWrite
 	Documents []DocumentWrite // each raises the generation; ErrConflict if the version had moved
 	Groups    []GroupsWrite
 	Profiles  []ProfileWrite // each goes with the user's StandingWrite
@@ -333,6 +335,35 @@ type RecordQuery struct {
 	Action, Outcome     string
 	Before              int64 // next of the page before; zero for the first page
 	Limit               int   // 1 to 1000
+}
+
+// Sessions reads the sessions of people who signed in.
+type Sessions interface {
+	// Session reads a session by ID, ended and expired ones too; ErrNotFound.
+	Session(ctx context.Context, id string) (Session, error)
+	// OpenSessions lists those of a user that have neither ended nor expired by then,
+	// newest first; of everybody in a home realm if the user is zero, of all if that
+	// is empty too. Limit is 1 to 1000.
+	OpenSessions(ctx context.Context, home string, userID int64, at time.Time, limit int) ([]Session, error)
+	// DropSessions forgets those that expired before, and answers how many.
+	DropSessions(ctx context.Context, before time.Time) (int, error)
+}
+
+// Courier remembers how far the audit was told to each sink, so that every record is
+// told at least once, whatever ends in between.
+type Courier interface {
+	// Carry makes holder the one who tells a sink until then, if nobody else is by the
+	// clock of the database; who is may go on. It answers whether it is.
+	Carry(ctx context.Context, sink, holder string, until time.Duration) (bool, error)
+	// Told answers the last record of each chain that a sink was told.
+	Told(ctx context.Context, sink string) (map[int64]int64, error)
+	// Tell notes, durably, the last records that were told; never fewer than before.
+	// ErrState if holder is not the one who tells the sink.
+	Tell(ctx context.Context, sink, holder string, told map[int64]int64) error
+	// After reads the records of a chain after seq, in order. Limit is 1 to 1000.
+	After(ctx context.Context, chain, seq int64, limit int) ([]audit.Record, error)
+	// Forget drops what is known of a sink.
+	Forget(ctx context.Context, sink string) error
 }
 
 // Setup prepares a database, under its lock.
