@@ -59,10 +59,12 @@ type APIKey struct {
 	Successor string         // the ID of the key that takes its place, while both are good
 }
 
-// KeyWrite inserts or deletes an API key by ID.
+// KeyWrite inserts or deletes an API key by ID, or replaces MAC, Expires and Successor
+// of one that is there and has no successor yet: ErrNotFound.
 type KeyWrite struct {
-	Key    APIKey
-	Delete bool
+	Key     APIKey
+	Delete  bool
+	Replace bool
 }
 
 // Grant is a role that a person has.

@@ -76,9 +76,9 @@ type Change struct {
 	Standings []StandingWrite
 	Tokens    []TokenWrite
 	Motions   []MotionWrite
-	Clients   []ClientWrite   // each raises the generation
-	Keys      []KeyWrite      // each raises the generation
-	Grants    []GrantWrite    // each raises the generation
+	Clients   []ClientWrite // each raises the generation
+	Keys      []KeyWrite    // each raises the generation
+	Grants    []GrantWrite  // each raises the generation
 	Sessions  []SessionWrite
 	Documents []DocumentWrite // each raises the generation; ErrConflict if the version had moved
 	Groups    []GroupsWrite
@@ -392,6 +392,7 @@ type Database interface {
 	Batcher
 	Journal
 	Cabinet
+	Sessions
 	Reporter
 	Setup
 }

@@ -277,27 +277,36 @@ func (db *DB) Expire(ctx context.Context, before time.Time) (int, error) {
 		{"spent", "hash", before},
 		{"invitations", "id", before.AddDate(0, 0, -invitationsKept)},
 	} {
-		for {
-			var n int64
-			err := again(ctx, func() error {
-				return db.engine.write(ctx, true, func(s *session) (err error) {
-					lock := ""
-					if s.dollar { // another node does the same
-						lock = " FOR UPDATE SKIP LOCKED"
-					}
-					n, err = s.exec(`DELETE FROM `+t.table+` WHERE `+t.key+` IN (SELECT `+t.key+` FROM `+t.table+`
-						WHERE expires < ? ORDER BY expires LIMIT ?`+lock+`)`, micros(t.before), int64(expireChunk))
-					return err
-				})
-			})
-			total += int(n)
-			if err != nil {
-				return total, failed("forgetting what expired", err)
-			}
-			if n < expireChunk {
-				break
-			}
+		n, err := db.drop(ctx, t.table, t.key, t.before)
+		total += n
+		if err != nil {
+			return total, err
 		}
 	}
 	return total, nil
+}
+
+// drop removes from a table what expired before, some rows at a time.
+func (db *DB) drop(ctx context.Context, table, key string, before time.Time) (total int, err error) {
+	for {
+		var n int64
+		err := again(ctx, func() error {
+			return db.engine.write(ctx, true, func(s *session) (err error) {
+				lock := ""
+				if s.dollar { // another node does the same
+					lock = " FOR UPDATE SKIP LOCKED"
+				}
+				n, err = s.exec(`DELETE FROM `+table+` WHERE `+key+` IN (SELECT `+key+` FROM `+table+`
+					WHERE expires < ? ORDER BY expires LIMIT ?`+lock+`)`, micros(before), int64(expireChunk))
+				return err
+			})
+		})
+		total += int(n)
+		if err != nil {
+			return total, failed("forgetting what expired", err)
+		}
+		if n < expireChunk {
+			return total, nil
+		}
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/netip"
+	"strings"
 	"time"
 
 	"watchword/tokens"
@@ -64,7 +66,7 @@ func (p *plan) apply(e engine, s *session) error {
 	}
 	for _, step := range []func(*session) error{
 		p.writeTokens, p.writeUnowned, p.writeNotes, p.writeUsers, p.writeProfiles, p.writeClients, p.writeKeys,
-		p.writeDocuments, p.writeGroups, p.writeInvites, p.publish, p.insertTokens, p.insertUsers,
+		p.writeGrants, p.writeSessions, p.writeDocuments, p.writeGroups, p.writeInvites, p.publish, p.insertTokens, p.insertUsers,
 	} {
 		if err := step(s); err != nil {
 			return err
@@ -298,12 +300,27 @@ func (p *plan) writeKeys(s *session) error {
 			}
 			continue
 		}
-		if err := text(k.ID, k.Name, k.Realm); err != nil {
+		if err := text(k.ID, k.Name, k.Realm, k.Scope, k.Successor); err != nil {
 			return err
 		}
-		_, err := s.exec(`INSERT INTO api_keys (id, name, realm, scope, mac, created, expires, last_used)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, k.ID, k.Name, k.Realm, k.Scope, k.MAC[:], micros(k.Created),
-			micros(k.Expires), micros(k.LastUsed))
+		if p.Keys[i].Replace {
+			n, err := s.exec(`UPDATE api_keys SET mac = ?, expires = ?, successor = ? WHERE id = ? AND successor = ''`,
+				k.MAC[:], micros(k.Expires), k.Successor, k.ID)
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				return fmt.Errorf("%w: API key %q without a successor", tokens.ErrNotFound, k.ID)
+			}
+			continue
+		}
+		sources, err := sourcesText(k)
+		if err != nil {
+			return err
+		}
+		_, err = s.exec(`INSERT INTO api_keys (id, name, realm, scope, mac, created, expires, last_used, sources, successor)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, k.ID, k.Name, k.Realm, k.Scope, k.MAC[:], micros(k.Created),
+			micros(k.Expires), micros(k.LastUsed), sources, k.Successor)
 		if taken(err) {
 			return fmt.Errorf("%w: there is an API key %q", tokens.ErrExists, k.ID)
 		}
@@ -312,6 +329,34 @@ func (p *plan) writeKeys(s *session) error {
 		}
 	}
 	return raise(s, len(p.Keys))
+}
+
+// sourcesText are the networks of a key as they are kept: as they are given, divided
+// by commas.
+func sourcesText(k *tokens.APIKey) (string, error) {
+	list := make([]string, len(k.Sources))
+	for i, p := range k.Sources {
+		if !p.IsValid() {
+			return "", refused("API key %q is good from something that is no network", k.ID)
+		}
+		list[i] = p.String()
+	}
+	return strings.Join(list, ","), nil
+}
+
+// sources are the networks of a key. What is none, in a row that was altered, stays
+// one that holds no address: the key's MAC tells.
+func (f *fields) sources() []netip.Prefix {
+	all := f.str()
+	if all == "" {
+		return nil
+	}
+	var list []netip.Prefix
+	for _, one := range strings.Split(all, ",") {
+		p, _ := netip.ParsePrefix(one)
+		list = append(list, p)
+	}
+	return list
 }
 
 // raise moves the generation of what nodes cache.

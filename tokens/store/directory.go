@@ -392,13 +392,18 @@ func (db *DB) Registry(ctx context.Context) (tokens.Registry, error) {
 		if err != nil {
 			return err
 		}
-		rows, err = s.query(`SELECT id, name, realm, scope, mac, created, expires, last_used FROM api_keys ORDER BY id`)
-		r.Keys, err = list(rows, err, 8, func(f *fields) tokens.APIKey {
+		rows, err = s.query(`SELECT id, name, realm, scope, mac, created, expires, last_used, sources, successor
+			FROM api_keys ORDER BY id`)
+		r.Keys, err = list(rows, err, 10, func(f *fields) tokens.APIKey {
 			return tokens.APIKey{
 				ID: f.str(), Name: f.str(), Realm: f.str(), Scope: f.str(), MAC: f.digest(),
-				Created: f.time(), Expires: f.time(), LastUsed: f.time(),
+				Created: f.time(), Expires: f.time(), LastUsed: f.time(), Sources: f.sources(), Successor: f.str(),
 			}
 		})
+		if err != nil {
+			return err
+		}
+		r.Grants, err = s.grants()
 		return err
 	})
 	return r, err

@@ -34,7 +34,7 @@ type link struct {
 // hot says whether the change holds nothing but what a batch of attempts does.
 func (p *plan) hot() bool {
 	return len(p.NewUsers)+len(p.NewTokens)+len(p.Users)+len(p.Tokens)+len(p.Clients)+len(p.Keys)+len(p.Documents)+
-		len(p.Groups)+len(p.Profiles)+len(p.Notes)+len(p.Invites)+len(p.Publish)+len(p.unowned) == 0
+		len(p.Groups)+len(p.Profiles)+len(p.Notes)+len(p.Invites)+len(p.Grants)+len(p.Sessions)+len(p.Publish)+len(p.unowned) == 0
 }
 
 func refused(format string, args ...any) error {
@@ -98,7 +98,7 @@ func makePlan(c *tokens.Change) (*plan, error) {
 			return nil, err
 		}
 	}
-	for _, check := range []func() error{p.splitMotions, p.checkNewTokens, p.checkProfiles, p.sortNotes, p.sortSpends, p.checkCabinet} {
+	for _, check := range []func() error{p.splitMotions, p.checkNewTokens, p.checkProfiles, p.sortNotes, p.sortSpends, p.checkCabinet, p.checkGrants, p.checkSessions} {
 		if err := check(); err != nil {
 			return nil, err
 		}

@@ -53,6 +53,8 @@ type Memory struct {
 	spent       map[[32]byte]time.Time   // until when
 	documents   map[string]tokens.Document
 	invitations map[string]tokens.Invitation
+	roles       map[role]tokens.Grant
+	sessions    map[string]tokens.Session
 	groups      map[int64][]string
 	externals   map[name]int64 // by realm and external id: whose it is
 	noted       map[int64]bool // tokens that somebody noted something on
@@ -97,6 +99,8 @@ func NewMemory(t testing.TB) *Memory {
 		spent:       make(map[[32]byte]time.Time),
 		documents:   make(map[string]tokens.Document),
 		invitations: make(map[string]tokens.Invitation),
+		roles:       make(map[role]tokens.Grant),
+		sessions:    make(map[string]tokens.Session),
 		groups:      make(map[int64][]string),
 		externals:   make(map[name]int64),
 		noted:       make(map[int64]bool),

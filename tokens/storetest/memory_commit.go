@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"maps"
+	"net/netip"
 	"runtime"
 	"slices"
 	"strings"
@@ -44,9 +46,9 @@ func (m *Memory) Commit(ctx context.Context, c *tokens.Change) error {
 		m.accuse("a plaintext seed is in a commit")
 	}
 	for _, check := range []func(*tokens.Change) error{
-		m.checkSense, m.senseOfNewTokens, m.senseOfProfiles, m.senseOfCabinet,
+		m.checkSense, m.senseOfNewTokens, m.senseOfProfiles, m.senseOfCabinet, m.senseOfSessions,
 		m.checkChains, m.checkStandings, m.checkOwned, m.checkSpends, m.checkTokens, m.checkUnowned, m.checkNotes,
-		m.checkClients, m.checkKeys, m.checkDocuments, m.checkInvites, m.checkPublish, m.checkNewTokens, m.checkNewUsers,
+		m.checkClients, m.checkKeys, m.checkRoles, m.checkSessions, m.checkDocuments, m.checkInvites, m.checkPublish, m.checkNewTokens, m.checkNewUsers,
 		m.checkExternals, m.checkHoldings,
 	} {
 		if err := check(c); err != nil {
@@ -343,23 +345,26 @@ func (m *Memory) checkClients(c *tokens.Change) error {
 }
 
 func (m *Memory) checkKeys(c *tokens.Change) error {
-	have := make(map[string]bool, len(m.keys))
-	for id := range m.keys {
-		have[id] = true
-	}
+	have := make(map[string]tokens.APIKey, len(m.keys))
+	maps.Copy(have, m.keys)
 	for _, w := range c.Keys {
+		was, known := have[w.Key.ID]
 		switch {
-		case w.Delete && !have[w.Key.ID]:
+		case w.Delete && !known:
 			return fmt.Errorf("%w: API key %q", tokens.ErrNotFound, w.Key.ID)
 		case w.Delete:
 			delete(have, w.Key.ID)
 			continue
-		case !clean(w.Key.ID, w.Key.Name, w.Key.Realm):
+		case !clean(w.Key.ID, w.Key.Name, w.Key.Realm, w.Key.Scope, w.Key.Successor):
 			return m.nonsense("API key %q with a text that is not UTF-8", w.Key.ID)
-		case have[w.Key.ID]:
+		case w.Replace && (!known || was.Successor != ""):
+			return fmt.Errorf("%w: API key %q without a successor", tokens.ErrNotFound, w.Key.ID)
+		case !w.Replace && known:
 			return exists("API key %q", w.Key.ID)
+		case !w.Replace && slices.ContainsFunc(w.Key.Sources, func(p netip.Prefix) bool { return !p.IsValid() }):
+			return m.nonsense("API key %q good from something that is no network", w.Key.ID)
 		}
-		have[w.Key.ID] = true
+		have[w.Key.ID] = w.Key
 	}
 	return nil
 }
@@ -418,10 +423,15 @@ func (m *Memory) apply(c *tokens.Change) {
 			delete(m.keys, w.Key.ID)
 			continue
 		}
-		k := w.Key
+		k := cloneKey(w.Key)
+		if w.Replace {
+			k = m.keys[k.ID]
+			k.MAC, k.Expires, k.Successor = w.Key.MAC, w.Key.Expires, w.Key.Successor
+		}
 		k.Created, k.Expires, k.LastUsed = stored(k.Created), stored(k.Expires), stored(k.LastUsed)
 		m.keys[k.ID] = k
 	}
+	m.applySessions(c)
 	m.generation += int64(len(c.Clients) + len(c.Keys))
 	for _, b := range c.Publish {
 		have := m.batches[b.ID]

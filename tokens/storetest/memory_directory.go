@@ -131,8 +131,9 @@ func (m *Memory) Registry(context.Context) (tokens.Registry, error) {
 		r.Clients = append(r.Clients, c)
 	}
 	for _, id := range slices.Sorted(maps.Keys(m.keys)) {
-		r.Keys = append(r.Keys, m.keys[id])
+		r.Keys = append(r.Keys, cloneKey(m.keys[id]))
 	}
+	r.Grants = m.grants()
 	return r, nil
 }
 

@@ -29,6 +29,8 @@ func Run(t *testing.T, open func(t *testing.T) tokens.Database) {
 		{"Document", documentTests},
 		{"Group", groupTests},
 		{"Invitation", invitationTests},
+		{"Grant", grantTests},
+		{"Session", sessionTests},
 		{"Directory", directoryTests},
 		{"Registry", registryTests},
 		{"Journal", journalTests},
