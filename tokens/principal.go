@@ -2,6 +2,8 @@ package tokens
 
 import (
 	"crypto/sha256"
+	"time"
+
 	"watchword/tokens/policy"
 )
 
@@ -15,18 +17,25 @@ const (
 	KindSystem PrincipalKind = "system" // the server itself, at start
 
 	KindInvitation PrincipalKind = "invitation" // a person who was invited to enrol a token
+	KindAdmin      PrincipalKind = "admin"      // a person with a session
 )
 
 // Principal is who asks for something. It comes from Authenticate, from Invited or
 // from a RADIUSClient, and is looked at again in the core for each act.
+//
+// Of KindAdmin, ID is REALM/USER, and Realm where the session acts.
 type Principal struct {
 	Kind   PrincipalKind
 	ID     string // API key id, invitation id, or RADIUS client name
 	Name   string
-	User   string // KindInvitation: the one user whom it may act for, folded
-	Realm  string // the one realm it may act in; empty: all
-	Scope  policy.Scope
-	Source string // network address it came from
+	User   string       // KindInvitation: the one user whom it may act for, folded
+	Realm  string       // the one realm it may act in; empty: all
+	Scope  policy.Scope // of a key, a client, an invitation; a person has Roles
+	Source string       // network address it came from
+
+	Roles   []policy.Role // KindAdmin: those that hold where the session acts
+	MFA     time.Time     // when a token last proved who it is; zero: never
+	Session string        // KindAdmin: the session's ID
 
 	code [sha256.Size]byte // KindInvitation: SHA-256 of its code
 }
@@ -43,6 +52,14 @@ func (p Principal) Actor() string {
 		return string(KindSystem)
 	}
 	return string(p.Kind) + ":" + p.ID
+}
+
+// roles are the roles that the principal has where it acts.
+func (p Principal) roles() []policy.Role {
+	if p.Kind == KindAdmin {
+		return p.Roles
+	}
+	return p.Scope.Roles()
 }
 
 // realm is the realm that a request of this principal means when it says

@@ -271,7 +271,7 @@ func TestTheSignInPageShowsWhatAnApplicationGets(t *testing.T) {
 	if want := (webauthn.LoginRequest{User: "alice", RPID: "example.com"}); w.Code != 200 || s.core.arg != want {
 		t.Errorf("%d %s %+v", w.Code, w.Body, s.core.arg)
 	}
-	if d := s.core.as; d != tokens.ConsolePrincipal("192.0.2.1:1234") {
+	if d := s.core.as; !reflect.DeepEqual(d, tokens.ConsolePrincipal("192.0.2.1:1234")) {
 		t.Errorf("as %+v", d)
 	}
 	w = s.send("POST", "/console/signin/finish", `{"session":"session","response":{"id":"AA"}}`)
