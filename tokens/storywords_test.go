@@ -15,7 +15,7 @@ import (
 // policyActions are all that the policy knows, from its source.
 func policyActions(t *testing.T) []policy.Action {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "policy/scope.go", nil, 0)
+	file, err := parser.ParseFile(token.NewFileSet(), "policy/action.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

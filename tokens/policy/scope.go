@@ -26,96 +26,13 @@ func (s Scope) Valid() bool {
 	return false
 }
 
-// Action is an operation as the audit names it.
-type Action string
-
-// The operations.
-const (
-	Verify        Action = "verify"
-	UserAdd       Action = "user.add"
-	UserShow      Action = "user.show"
-	UserList      Action = "user.list"
-	UserWhy       Action = "user.why"
-	UserEnable    Action = "user.enable"
-	UserDisable   Action = "user.disable"
-	UserUnlock    Action = "user.unlock"
-	UserPIN       Action = "user.pin"
-	TokenShow     Action = "token.show"
-	TokenList     Action = "token.list"
-	TokenAssign   Action = "token.assign"
-	TokenUnassign Action = "token.unassign"
-	TokenResync   Action = "token.resync"
-	TokenSuspend  Action = "token.suspend"
-	TokenResume   Action = "token.resume"
-	TokenLost     Action = "token.lost"
-	TokenRevoke   Action = "token.revoke"
-	ImportBegin   Action = "import.begin"
-	ImportPublish Action = "import.publish"
-	ImportDiscard Action = "import.discard"
-	ImportList    Action = "import.list"
-	ImportShow    Action = "import.show"
-	ImportUndo    Action = "import.undo"
-	ClientList    Action = "client.list"
-	ClientPut     Action = "client.put"
-	ClientDelete  Action = "client.delete"
-	KeyList       Action = "key.list"
-	KeyAdd        Action = "key.add"
-	KeyDelete     Action = "key.delete"
-	AuditList     Action = "audit.list"
-	AuditVerify   Action = "audit.verify"
-	KeyEnrol      Action = "key.enrol"     // a FIDO key
-	TokenEnrol    Action = "token.enrol"   // a software token
-	TokenConfirm  Action = "token.confirm" // its first code: in old records only, before TokenActivate
-	InviteAdd     Action = "invitation.add"
-	InviteList    Action = "invitation.list"
-	InviteDelete  Action = "invitation.delete"
-	UserGroups    Action = "user.groups"
-	UserEdit      Action = "user.edit" // the profile
-	UserImport    Action = "user.import"
-	UserExport    Action = "user.export"
-	UserPINChange Action = "user.pin.change" // by the user, with a code
-	TokenActivate Action = "token.activate"  // two codes of a token that was pending
-	TokenExpire   Action = "token.expire"    // when it is to expire
-	TokenNote     Action = "token.note"      // note and tags
-	TokenReplace  Action = "token.replace"
-	TokenBulk     Action = "token.bulk" // a selection; each act has a record of its own
-	TokenDrift    Action = "token.drift"
-	TokenStory    Action = "token.story"
-	UserStory     Action = "user.story"
-	RecoveryAdd   Action = "recovery.add"  // a sheet of recovery codes was made
-	TemporaryAdd  Action = "temporary.add" // a temporary passcode was made
-	ReportShow    Action = "report.show"
-	RealmList     Action = "realm.list"
-	RealmShow     Action = "realm.show" // its rules
-	RealmRules    Action = "realm.rules.put"
-	FIDOShow      Action = "fido.show"
-	FIDOImport    Action = "fido.mds.import"
-	FIDORules     Action = "fido.rules.put"
-
-	StatementCheck  Action = "statement.check"
-	StatementRotate Action = "statement.rotate"
-	StatementList   Action = "statement.list"
-
-	// What the server does by itself, or as part of another operation.
-	HSMTransportKey Action = "hsm.transport-key" // a transport key was made
-	HSMPGPKey       Action = "hsm.pgp-key"       // a PGP key was made
-	ImportTransport Action = "import.transport"  // a transported seed was refused: so an attack on the transport key would look
-	ImportPGP       Action = "import.pgp"        // a PGP session key was refused: so an attack on the PGP key would look
-
-	StatementGive    Action = "statement.give"    // whoever may verify got a signed statement
-	StatementDestroy Action = "statement.destroy" // a key that signs no more was destroyed
-
-	ServerStart Action = "server.start"
-	ServerStop  Action = "server.stop"
-	Checkpoint  Action = "audit.checkpoint"
-)
-
 var reads = map[Action]bool{
 	UserShow: true, UserList: true, UserWhy: true, TokenShow: true, TokenList: true,
 	ImportList: true, ImportShow: true, ClientList: true, KeyList: true, AuditList: true, AuditVerify: true,
 	InviteList: true, FIDOShow: true, StatementList: true,
 	UserExport: true, TokenDrift: true, TokenStory: true, UserStory: true, ReportShow: true,
 	RealmList: true, RealmShow: true,
+	AuditExport: true, PolicyList: true, PolicyShow: true, PolicySimulate: true, RoleList: true, SessionList: true, SinkList: true,
 }
 
 var helpdesk = map[Action]bool{
@@ -130,6 +47,12 @@ var helpdesk = map[Action]bool{
 	UserEdit: true, TokenActivate: true, TokenExpire: true, TokenNote: true, TokenReplace: true, TokenBulk: true,
 	TokenDrift: true, TokenStory: true, UserStory: true, RecoveryAdd: true, TemporaryAdd: true,
 	ReportShow: true, RealmList: true, RealmShow: true,
+	SessionList: true, SessionEnd: true,
+}
+
+var verifies = map[Action]bool{
+	Verify: true, UserPINChange: true, StatementCheck: true,
+	SessionStart: true, SessionRenew: true, SessionEnd: true, SessionCheck: true,
 }
 
 var invited = map[Action]bool{KeyEnrol: true, TokenEnrol: true, TokenActivate: true}
@@ -160,7 +83,7 @@ func Decide(r Request) Decision {
 	case ScopeHelpdesk:
 		ok = helpdesk[r.Action]
 	case ScopeVerify:
-		ok = r.Action == Verify || r.Action == UserPINChange || r.Action == StatementCheck
+		ok = verifies[r.Action]
 	case ScopeRead:
 		ok = reads[r.Action]
 	case ScopeInvite:
