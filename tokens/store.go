@@ -352,15 +352,17 @@ type Sessions interface {
 // Courier remembers how far the audit was told to each sink, so that every record is
 // told at least once, whatever ends in between.
 type Courier interface {
-	// Carry makes holder the one who tells a sink until then, if nobody else is by the
-	// clock of the database; who is may go on. It answers whether it is.
+	// Carry makes holder the one who tells a sink for so long from now, at most an hour,
+	// if nobody else is by the clock of the database; who is may go on, and lets go
+	// with zero. It answers whether it is.
 	Carry(ctx context.Context, sink, holder string, until time.Duration) (bool, error)
 	// Told answers the last record of each chain that a sink was told.
 	Told(ctx context.Context, sink string) (map[int64]int64, error)
 	// Tell notes, durably, the last records that were told; never fewer than before.
 	// ErrState if holder is not the one who tells the sink.
 	Tell(ctx context.Context, sink, holder string, told map[int64]int64) error
-	// After reads the records of a chain after seq, in order. Limit is 1 to 1000.
+	// After reads the records of a chain after seq, in order, as far as they are durable.
+	// Limit is 1 to 1000.
 	After(ctx context.Context, chain, seq int64, limit int) ([]audit.Record, error)
 	// Forget drops what is known of a sink.
 	Forget(ctx context.Context, sink string) error
@@ -391,6 +393,7 @@ type Database interface {
 	Stager
 	Batcher
 	Journal
+	Courier
 	Cabinet
 	Sessions
 	Reporter

@@ -50,6 +50,13 @@ func (w *wal) wrote() uint64 {
 	return w.written
 }
 
+// last is the number of the last commit.
+func (w *wal) last() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.written
+}
+
 // sound answers why nothing must be written any more, or nil.
 func (w *wal) sound() error {
 	w.mu.Lock()

@@ -52,6 +52,7 @@ type Memory struct {
 	credentials map[string]*tokens.Token // by Credential.Key
 	spent       map[[32]byte]time.Time   // until when
 	documents   map[string]tokens.Document
+	couriers    map[string]*carried // by sink
 	invitations map[string]tokens.Invitation
 	roles       map[role]tokens.Grant
 	sessions    map[string]tokens.Session
@@ -98,6 +99,7 @@ func NewMemory(t testing.TB) *Memory {
 		credentials: make(map[string]*tokens.Token),
 		spent:       make(map[[32]byte]time.Time),
 		documents:   make(map[string]tokens.Document),
+		couriers:    make(map[string]*carried),
 		invitations: make(map[string]tokens.Invitation),
 		roles:       make(map[role]tokens.Grant),
 		sessions:    make(map[string]tokens.Session),

@@ -34,6 +34,7 @@ func Run(t *testing.T, open func(t *testing.T) tokens.Database) {
 		{"Directory", directoryTests},
 		{"Registry", registryTests},
 		{"Journal", journalTests},
+		{"Courier", courierTests},
 		{"Report", reportTests},
 		{"Setup", setupTests},
 	} {
