@@ -33,7 +33,7 @@ func TestPostgresIsLikeMemory(t *testing.T) {
 	raw := rawPostgres(t, url)
 	rapid.Check(t, func(r *rapid.T) {
 		if _, err := raw.Exec(`TRUNCATE users, standings, tokens, motions, batches, newcomers, grants, chains, audit, clients, api_keys,
-			spent, documents, memberships, invitations, token_tags`); err != nil {
+			spent, documents, memberships, invitations, token_tags, role_grants, sessions, couriers, told`); err != nil {
 			t.Fatal(err)
 		}
 		// What the schema begins with.
