@@ -65,12 +65,6 @@ type Request struct {
 	In     string // realm of the object; empty if the object belongs to none
 }
 
-// Decision is the answer, with a sentence for the audit when it is no.
-type Decision struct {
-	Allow  bool
-	Reason string
-}
-
 // Decide answers a request. What is not allowed by name is forbidden.
 func Decide(r Request) Decision {
 	if r.Realm != "" && r.In != r.Realm {

@@ -1,0 +1,160 @@
+package policy
+
+import (
+	_ "embed"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/x/exp/ast"
+)
+
+// Source is what an installation wrote. Ids are unique over all three lists; one is
+// 1 to 128 of a to z, 0 to 9, ".", "_" and "-", and none begins with "builtin.".
+type Source struct {
+	Policies  []Item `json:"policies,omitempty"`
+	Templates []Item `json:"templates,omitempty"`
+	Links     []Link `json:"links,omitempty"`
+}
+
+// Item is one Cedar policy or template, as text.
+type Item struct {
+	ID   string `json:"id"`
+	Text string `json:"text"`
+	Note string `json:"note,omitempty"` // for people
+}
+
+// Link is a policy that a template makes when its slots are filled. Principal and
+// Resource are entity uids as Cedar writes them, such as Watchword::Role::"helpdesk",
+// and empty where the template has no such slot.
+type Link struct {
+	ID        string `json:"id"`
+	Template  string `json:"template"`
+	Principal string `json:"principal,omitempty"`
+	Resource  string `json:"resource,omitempty"`
+}
+
+// A Set is policies, checked and ready to decide: those of an installation and the
+// built-in ones. It never changes, and any number may use it at once.
+type Set struct {
+	entries  []*entry // by id
+	index    index
+	groups   bool
+	verifies bool
+	builtin  *Set // itself, of the built-in one
+}
+
+// An entry is one policy of a Set.
+type entry struct {
+	id       string
+	only     []string // just the id, for a decision that it makes alone
+	template string   // of a link
+	builtin  bool
+	forbid   bool
+	who      who
+	actions  actionSet
+	where    where
+
+	always bool   // it has no conditions: its scope is all
+	native native // how its conditions are decided
+	policy *cedar.Policy
+}
+
+func newEntry(id string, p *cedar.Policy) *entry {
+	tree := (*ast.Policy)(p.AST())
+	return &entry{
+		id: id, only: []string{id}, policy: p, forbid: tree.Effect == ast.EffectForbid,
+		who: readWho(tree.Principal), actions: readActions(tree.Action), where: readWhere(tree.Resource),
+		always: len(tree.Conditions) == 0,
+	}
+}
+
+//go:embed builtin.cedar
+var builtinText string
+
+// A native is how the conditions of a policy are decided: by Cedar, or for some that
+// are built in, by Go. A property test holds each to its text.
+type native uint8
+
+const (
+	byCedar native = iota
+	byInvitation
+	bySelf
+	byMFA
+)
+
+var natives = map[string]native{"builtin.invitation": byInvitation, "builtin.self": bySelf, "builtin.mfa": byMFA}
+
+func (q *question) natively(n native) bool {
+	p, c := &q.query.Principal, &q.query.Context
+	switch n {
+	case byInvitation:
+		return p.Realm != ""
+	case bySelf:
+		home, name := p.person()
+		return home == q.resource.Realm && name == q.resource.User
+	case byMFA:
+		return !c.MFA || c.age() >= 300
+	}
+	return false
+}
+
+// Builtin are the policies that every installation has, and no others.
+func Builtin() *Set { return builtins() }
+
+var builtins = sync.OnceValue(func() *Set {
+	list, err := cedar.NewPolicyListFromBytes("builtin.cedar", []byte(builtinText))
+	if err != nil {
+		panic("policy: " + err.Error())
+	}
+	var all []*entry
+	for _, p := range list {
+		e := newEntry(string(p.Annotations()["id"]), p)
+		e.builtin, e.native = true, natives[e.id]
+		all = append(all, e)
+	}
+	s := newSet(all)
+	s.builtin = s
+	return s
+})
+
+func newSet(all []*entry) *Set {
+	slices.SortFunc(all, func(a, b *entry) int { return strings.Compare(a.id, b.id) })
+	s := &Set{entries: all, index: newIndex(all)}
+	verify := words().actions[Verify].index
+	for _, e := range all {
+		s.verifies = s.verifies || !e.builtin && e.actions.has(verify)
+		s.groups = s.groups || e.groups()
+	}
+	return s
+}
+
+// Groups says whether any policy looks at groups: then Resource.Groups must be filled.
+func (s *Set) Groups() bool { return s.groups }
+
+// Verifies says whether a policy of the installation's own can concern verification.
+func (s *Set) Verifies() bool { return s.verifies }
+
+// groups says whether the policy names a group. There is no other way to look at one.
+func (e *entry) groups() bool {
+	if e.where.uid.Type == typeGroup {
+		return true
+	}
+	found := false
+	for _, c := range (*ast.Policy)(e.policy.AST()).Conditions {
+		ast.Inspect(ast.NewNode(c.Body), func(n ast.IsNode) bool {
+			switch n := n.(type) {
+			case ast.NodeValue:
+				uid, ok := n.Value.(cedar.EntityUID)
+				found = found || ok && uid.Type == typeGroup
+			case ast.NodeTypeIs:
+				found = found || n.EntityType == typeGroup
+			case ast.NodeTypeIsIn:
+				found = found || n.EntityType == typeGroup
+			}
+			return !found
+		})
+	}
+	return found
+}
