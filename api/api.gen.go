@@ -691,8 +691,14 @@ type Ceremony struct {
 
 // Client A RADIUS client (NAS).
 type Client struct {
-	Created time.Time `json:"created"`
-	Name    string    `json:"name"`
+	AllowUnsignedProxyState bool      `json:"allow_unsigned_proxy_state"`
+	Created                 time.Time `json:"created"`
+
+	// Methods The ways in which the client may show a code: `pap` sends it, hidden under the shared
+	// secret; `chap`, `mschap` and `mschapv2` send what was computed from it, which whoever
+	// records it can search for the code, and which no user with a PIN can use.
+	Methods RadiusMethods `json:"methods"`
+	Name    string        `json:"name"`
 
 	// NameRule What `DOMAIN\alice` and `alice@corp` mean from this client: `plain` takes the name as
 	// it stands, `strip` drops the domain, `realm` takes the domain as the realm.
@@ -712,6 +718,14 @@ type ClientPage struct {
 
 // ClientSettings A RADIUS client but for its name.
 type ClientSettings struct {
+	// AllowUnsignedProxyState Let requests in that have a Proxy-State and no Message-Authenticator, where none is required. Replies to them can be forged (CVE-2024-3596).
+	AllowUnsignedProxyState *bool `json:"allow_unsigned_proxy_state,omitempty"`
+
+	// Methods The ways in which the client may show a code: `pap` sends it, hidden under the shared
+	// secret; `chap`, `mschap` and `mschapv2` send what was computed from it, which whoever
+	// records it can search for the code, and which no user with a PIN can use.
+	Methods *RadiusMethods `json:"methods,omitempty"`
+
 	// NameRule What `DOMAIN\alice` and `alice@corp` mean from this client: `plain` takes the name as
 	// it stands, `strip` drops the domain, `realm` takes the domain as the realm.
 	NameRule *NameRule `json:"name_rule,omitempty"`
@@ -1265,7 +1279,14 @@ type NameRule string
 
 // NewClient A RADIUS client to add.
 type NewClient struct {
-	Name string `json:"name"`
+	// AllowUnsignedProxyState Let requests in that have a Proxy-State and no Message-Authenticator, where none is required. Replies to them can be forged (CVE-2024-3596).
+	AllowUnsignedProxyState *bool `json:"allow_unsigned_proxy_state,omitempty"`
+
+	// Methods The ways in which the client may show a code: `pap` sends it, hidden under the shared
+	// secret; `chap`, `mschap` and `mschapv2` send what was computed from it, which whoever
+	// records it can search for the code, and which no user with a PIN can use.
+	Methods *RadiusMethods `json:"methods,omitempty"`
+	Name    string         `json:"name"`
 
 	// NameRule What `DOMAIN\alice` and `alice@corp` mean from this client: `plain` takes the name as
 	// it stands, `strip` drops the domain, `realm` takes the domain as the realm.
@@ -1466,6 +1487,11 @@ type Problem struct {
 	// Type A URN that tells the kind of error apart, `urn:watchword:problem:KIND`.
 	Type string `json:"type"`
 }
+
+// RadiusMethods The ways in which the client may show a code: `pap` sends it, hidden under the shared
+// secret; `chap`, `mschap` and `mschapv2` send what was computed from it, which whoever
+// records it can search for the code, and which no user with a PIN can use.
+type RadiusMethods = []string
 
 // Readiness Whether the server can do its work.
 type Readiness struct {

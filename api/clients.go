@@ -39,6 +39,7 @@ func (s *Server) PutClient(c echo.Context, name string, params PutClientParams) 
 	made, err := s.putClient(c, NewClient{
 		Name: name, Prefix: in.Prefix, Secret: in.Secret, Realm: in.Realm,
 		RequireMessageAuthenticator: in.RequireMessageAuthenticator, NameRule: in.NameRule,
+		Methods: in.Methods, AllowUnsignedProxyState: in.AllowUnsignedProxyState,
 	}, params.Realm, true)
 	return reply(c, clientView(&made), err)
 }
@@ -61,6 +62,10 @@ func (s *Server) putClient(c echo.Context, in NewClient, query *string, replace 
 		Name: in.Name, Prefix: prefix, Realm: realm, Secret: []byte(in.Secret),
 		RequireMA: true, NameRule: tokens.NameRule(value(in.NameRule)),
 	}
+	for _, m := range value(in.Methods) {
+		n.Options.Methods = append(n.Options.Methods, tokens.Method(m))
+	}
+	n.Options.UnsignedProxyState = value(in.AllowUnsignedProxyState)
 	if in.RequireMessageAuthenticator != nil {
 		n.RequireMA = *in.RequireMessageAuthenticator
 	}
@@ -84,8 +89,19 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	return prefix, nil
 }
 
+// clientView shows a client. Options that cannot be read show as none: the server
+// ignores the client then, and says so in its log.
 func clientView(c *tokens.Client) Client {
+	options, _ := tokens.ParseClientOptions(c.Options)
+	methods := RadiusMethods{}
+	for _, m := range options.Methods {
+		methods = append(methods, string(m))
+	}
+	if len(methods) == 0 {
+		methods = RadiusMethods{string(tokens.MethodPAP)}
+	}
 	return Client{
+		Methods: methods, AllowUnsignedProxyState: options.UnsignedProxyState,
 		Name: c.Name, Prefix: c.Prefix.String(), Realm: c.Realm, RequireMessageAuthenticator: c.RequireMA,
 		NameRule: NameRule(c.NameRule), SecretLength: c.SecretSize, Created: instant(c.Created),
 	}

@@ -18,6 +18,7 @@ const (
 	missingMA
 	wrongMA
 	duplicateMA
+	unsignedProxyState
 	reusedAuthenticator
 	overload
 	notReady
@@ -48,6 +49,8 @@ var remedies = [causes]remedy{
 		"the shared secret differs between gateway and Watchword (look for spaces and line ends), or the packet was altered on its way"},
 	duplicateMA: {"duplicate_message_authenticator", "the packet has more than one Message-Authenticator",
 		"look at proxies between the gateway and Watchword: one of them adds a second one"},
+	unsignedProxyState: {"unsigned_proxy_state", "the packet has a Proxy-State and no Message-Authenticator: so does one with which a reply is forged (CVE-2024-3596)",
+		"have the proxy send a Message-Authenticator; if it cannot, read docs/vpn.md on what --allow-unsigned-proxy-state costs"},
 	reusedAuthenticator: {"reused_authenticator", "another packet with the same identifier and Request Authenticator came within 30 s",
 		"the gateway's authenticators are not random, which lets replies be forged: update its software"},
 	overload: {"overload", "too many requests are in work, so the newest are dropped",

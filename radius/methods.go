@@ -13,21 +13,27 @@ import (
 // method is one way in which an Access-Request proves a user. Each has a file
 // of its own.
 type method struct {
+	name tokens.Method
 	// speaks says whether the request uses the method.
 	speaks func(*packet) bool
-	// code answers what the user typed. With an error, whose words are for the
-	// log, the request is rejected.
-	code func(*request) (string, error)
+	// read fills in what the user typed, or what proves it. With an error, whose words
+	// are for the log, the request is rejected.
+	read func(*request, *tokens.Attempt) error
+	// answer appends what the method adds to the reply to r.extra; nil: nothing. The
+	// attempt is the one that read filled in.
+	answer func(r *request, a *tokens.Attempt, accepted bool)
 }
 
 // methods are tried in order; a packet speaks at most one, see packet.parse.
-var methods = []method{pap}
+var methods = []method{pap, chap, msCHAP, msCHAPv2}
 
 // Reasons why no code could be read. None depends on whether the user exists,
 // and none leaves the server: every reject looks the same. Each is logged with
 // its remedy at most once a minute per client.
 var (
 	errMethod  = errors.New("the method is not supported: set the gateway to PAP")
+	errBarred  = errors.New("the client may not use this method: allow it with watchword client add --replace --method, or have the gateway use PAP")
+	errProof   = errors.New("the proof of the method (CHAP, MS-CHAP) is not of the form that it must have")
 	errNoProof = errors.New("the request has neither password nor any other proof: look at the gateway's authentication settings")
 	errNoUser  = errors.New("the request names no user: look at the gateway's authentication settings")
 	errUser    = errors.New("the user name is not valid UTF-8: set the gateway to UTF-8")
@@ -40,20 +46,22 @@ var (
 // A request without a code that could be read is put to the core as well, which
 // audits and refuses it, and counts it against nobody.
 func (s *Server) decide(ctx context.Context, r *request) outcome {
-	attempt, unread := r.attempt()
+	attempt, by, unread := r.attempt()
 	if unread != nil {
 		s.refused(r, unread)
-		attempt.Code = ""
+		attempt.Code, attempt.Proof = "", nil
 	}
 	attempt.Transport = transport
 	result, err := s.core.Verify(ctx, r.client.Principal().From(r.source), attempt)
 	switch {
 	case err == nil && unread == nil && result.Accept:
+		by.answers(r, &attempt, true)
 		return accepted
-	case err == nil:
-		return rejected
-	case errors.Is(err, tokens.ErrInvalid), errors.Is(err, tokens.ErrForbidden):
-		return rejected // no oracle: as any other reject
+	case err == nil, errors.Is(err, tokens.ErrInvalid), errors.Is(err, tokens.ErrForbidden):
+		if unread == nil {
+			by.answers(r, &attempt, false)
+		}
+		return rejected // no oracle: all are alike
 	case errors.Is(err, tokens.ErrOverloaded):
 		return shed
 	}
@@ -66,21 +74,32 @@ func (s *Server) decide(ctx context.Context, r *request) outcome {
 
 // attempt turns the request into a question to the core by its method. With an
 // error it holds the user, as far as that could be read.
-func (r *request) attempt() (a tokens.Attempt, err error) {
+func (r *request) attempt() (a tokens.Attempt, by *method, err error) {
 	p := &r.packet
 	if a.Realm, a.User, err = r.user(); err != nil {
-		return a, err
+		return a, nil, err
 	}
 	for i := range methods {
-		if methods[i].speaks(p) {
-			a.Code, err = methods[i].code(r)
-			return a, err
+		by = &methods[i]
+		switch {
+		case !by.speaks(p):
+			continue
+		case !r.client.Uses(by.name):
+			return a, by, errBarred
 		}
+		return a, by, by.read(r, &a)
 	}
-	if p.eap || p.msCHAP || p.chapPassword != nil {
-		return a, errMethod
+	if p.eap {
+		return a, nil, errMethod
 	}
-	return a, errNoProof
+	return a, nil, errNoProof
+}
+
+// answers lets the method add to the reply.
+func (m *method) answers(r *request, a *tokens.Attempt, accepted bool) {
+	if m != nil && m.answer != nil {
+		m.answer(r, a, accepted)
+	}
 }
 
 // user is the realm and name in User-Name, by the client's rule.

@@ -29,6 +29,7 @@ const (
 	attrUserName             = byte(rfc2865.UserName_Type)
 	attrUserPassword         = byte(rfc2865.UserPassword_Type)
 	attrCHAPPassword         = byte(rfc2865.CHAPPassword_Type)
+	attrCHAPChallenge        = byte(rfc2865.CHAPChallenge_Type)
 	attrVendorSpecific       = byte(rfc2865.VendorSpecific_Type)
 	attrProxyState           = byte(rfc2865.ProxyState_Type)
 	attrEAPMessage           = byte(rfc2869.EAPMessage_Type)
@@ -36,6 +37,7 @@ const (
 
 	vendorMicrosoft = 311 // and its attributes, RFC 2548
 	msCHAPResponse  = 1
+	msCHAPChallenge = 11
 	msCHAP2Response = 25
 )
 
@@ -45,13 +47,16 @@ const (
 type packet struct {
 	wire []byte // as many bytes as the length field says; the rest of the datagram is padding
 
-	userName     []byte
-	userPassword []byte // hidden, see unhidePassword
-	chapPassword []byte
-	msCHAP       bool // MS-CHAP-Response or MS-CHAP2-Response is there
-	eap          bool // EAP-Message is there
-	proxyState   int  // bytes of all Proxy-State attributes, with their headers
-	ma           int  // where the value of Message-Authenticator begins in wire; 0: there is none
+	userName      []byte
+	userPassword  []byte // hidden, see unhidePassword
+	chapPassword  []byte
+	chapChallenge []byte
+	msResponse    []byte // of MS-CHAP-Response or MS-CHAP2-Response
+	msVersion     int    // 1 or 2; 0: neither is there
+	msChallenge   []byte
+	eap           bool // EAP-Message is there
+	proxyState    int  // bytes of all Proxy-State attributes, with their headers
+	ma            int  // where the value of Message-Authenticator begins in wire; 0: there is none
 }
 
 func (p *packet) code() byte            { return p.wire[0] }
@@ -102,16 +107,22 @@ func (p *packet) parse(datagram []byte) cause {
 			}
 			p.chapPassword = value
 			credentials++
+		case attrCHAPChallenge:
+			if p.chapChallenge != nil {
+				return malformed // 0-1
+			}
+			p.chapChallenge = value
 		case attrEAPMessage:
 			if !p.eap { // one EAP packet may fill several
 				p.eap = true
 				credentials++
 			}
 		case attrVendorSpecific:
-			if !p.msCHAP && isMSCHAP(value) {
-				p.msCHAP = true
-				credentials++
+			n, ok := p.microsoft(value)
+			if !ok {
+				return malformed
 			}
+			credentials += n
 		case attrProxyState:
 			p.proxyState += size
 		case attrMessageAuthenticator:
@@ -134,19 +145,49 @@ func (p *packet) parse(datagram []byte) cause {
 	}
 	// Each Proxy-State must come back. What would not fit into the reply beside
 	// a Message-Authenticator is refused before any code is spent on it.
-	if headerSize+2+authSize+p.proxyState > maxPacketSize {
+	size := headerSize + 2 + authSize + p.proxyState
+	if p.msVersion != 0 {
+		size += maxExtra
+	}
+	if size > maxPacketSize {
 		return malformed
 	}
 	return 0
 }
 
-// isMSCHAP says whether a Vendor-Specific attribute carries an MS-CHAP
-// response (RFC 2548, sections 2.1.3 and 2.3.2).
-func isMSCHAP(value []byte) bool {
+// microsoft takes what there is of MS-CHAP in a Vendor-Specific attribute (RFC 2548,
+// sections 2.1 and 2.3), which may hold several attributes of the vendor's, and
+// answers how many proofs it holds; false if one of those that are looked at comes a
+// second time.
+func (p *packet) microsoft(value []byte) (proofs int, ok bool) {
 	if len(value) < 6 || binary.BigEndian.Uint32(value) != vendorMicrosoft {
-		return false
+		return 0, true
 	}
-	return value[4] == msCHAPResponse || value[4] == msCHAP2Response
+	for rest := value[4:]; len(rest) >= 2; {
+		size := int(rest[1])
+		if size < 2 || size > len(rest) {
+			return proofs, true // not in the form that RFC 2865 suggests: nothing for us
+		}
+		held := rest[2:size:size]
+		switch rest[0] {
+		case msCHAPResponse, msCHAP2Response:
+			if p.msVersion != 0 {
+				return 0, false
+			}
+			p.msResponse, p.msVersion = held, 1
+			if rest[0] == msCHAP2Response {
+				p.msVersion = 2
+			}
+			proofs++
+		case msCHAPChallenge:
+			if p.msChallenge != nil {
+				return 0, false
+			}
+			p.msChallenge = held
+		}
+		rest = rest[size:]
+	}
+	return proofs, true
 }
 
 // attributes walks over type and value of each attribute, in order, of a

@@ -26,6 +26,7 @@ type request struct {
 	sum      [sha256.Size]byte // of the packet
 	received time.Time
 	digest   *digester
+	extra    []byte // attributes of the reply, beside those that each has
 	out      []byte // the reply
 }
 
@@ -104,7 +105,7 @@ func (r *request) inspect(n int) cause {
 		// With an EAP-Message it is always required, and where there is no
 		// password of any kind nothing else ties the packet to the secret (RFC
 		// 3579, section 3.3, note 1).
-		if p.eap || !p.msCHAP && p.userPassword == nil && p.chapPassword == nil {
+		if p.eap || p.msVersion == 0 && p.userPassword == nil && p.chapPassword == nil {
 			required = true
 		}
 	case codeStatusServer:
@@ -113,8 +114,11 @@ func (r *request) inspect(n int) cause {
 		return unsupportedCode
 	}
 	if p.ma == 0 {
-		if required {
+		switch {
+		case required:
 			return missingMA
+		case p.proxyState > 0 && !r.client.UnsignedProxyState:
+			return unsignedProxyState
 		}
 		return 0
 	}
@@ -149,6 +153,7 @@ func (s *Server) worker(r *request) {
 func (s *Server) answer(r *request) {
 	defer s.work.Done()
 	defer s.gate.leave()
+	r.extra = r.extra[:0]
 	outcome := s.decide(s.deadlines.at(r.received), r)
 	r.tally.access[outcome].Inc()
 	switch outcome {

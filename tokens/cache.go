@@ -33,6 +33,7 @@ type registry struct {
 // it. It is read only.
 type RADIUSClient struct {
 	Client
+	ClientOptions
 	Plain []byte
 }
 
@@ -103,6 +104,10 @@ func (s *Service) reloadRegistry(ctx context.Context) error {
 	}
 	for i := range read.Clients {
 		c := &RADIUSClient{Client: read.Clients[i]}
+		if c.ClientOptions, err = ParseClientOptions(c.Options); err != nil {
+			s.log.Error("the row of a RADIUS client was altered outside Watchword, or written by a later version; the client is ignored", "client", c.Name)
+			continue
+		}
 		if c.Plain, err = s.custody.Open(ctx, c.Secret, clientContext(&c.Client)); err != nil {
 			// One altered row must not stop the others; a fault must.
 			if terr := translate(err); !isTampered(terr) {
@@ -125,6 +130,9 @@ func (s *Service) reloadRegistry(ctx context.Context) error {
 // clientContext is what a client's secret is sealed with: everything in the
 // row that decides who may use it and how.
 func clientContext(c *Client) []byte {
+	if c.Options != "" { // a version that knows none opens nothing then
+		return fmt.Appendf(nil, "watchword-client-2\x00%q %q %q %v %q %q", c.Name, c.Prefix, c.Realm, c.RequireMA, c.NameRule, c.Options)
+	}
 	return fmt.Appendf(nil, "watchword-client-1\x00%q %q %q %v %q", c.Name, c.Prefix, c.Realm, c.RequireMA, c.NameRule)
 }
 

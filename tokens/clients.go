@@ -23,6 +23,7 @@ type NewClient struct {
 	Secret    []byte // wiped by PutClient
 	RequireMA bool
 	NameRule  NameRule // empty: plain
+	Options   ClientOptions
 }
 
 // Clients lists the RADIUS clients by name, without their secrets.
@@ -73,6 +74,10 @@ func (s *Service) PutClient(ctx context.Context, p Principal, n NewClient, repla
 	case n.NameRule != NamePlain && n.NameRule != NameStrip && n.NameRule != NameRealm:
 		return Client{}, fmt.Errorf("%w: name rule %q; it is plain, strip or realm", ErrInvalid, n.NameRule)
 	}
+	options, err := n.Options.text()
+	if err != nil {
+		return Client{}, err
+	}
 	prefix := n.Prefix.Masked()
 	if a := prefix.Addr(); a.Is4In6() && prefix.Bits() >= 96 {
 		prefix = netip.PrefixFrom(a.Unmap(), prefix.Bits()-96)
@@ -81,6 +86,9 @@ func (s *Service) PutClient(ctx context.Context, p Principal, n NewClient, repla
 		{Name: "client", Value: name}, {Name: "address", Value: prefix.String()},
 		{Name: "require_message_authenticator", Value: fmt.Sprint(n.RequireMA)},
 	}}
+	if options != "" {
+		e.Detail = append(e.Detail, audit.Field{Name: "options", Value: options})
+	}
 	if err := s.authorise(ctx, p, policy.ClientPut, e); err != nil {
 		return Client{}, err
 	}
@@ -102,6 +110,7 @@ func (s *Service) PutClient(ctx context.Context, p Principal, n NewClient, repla
 	c := Client{
 		Name: name, Prefix: prefix, Realm: realm, RequireMA: n.RequireMA, NameRule: n.NameRule,
 		Created: s.cfg.Now().UTC(), SecretSize: len(n.Secret),
+		Options: options,
 	}
 	if c.Secret, err = s.custody.Seal(ctx, n.Secret, clientContext(&c)); err != nil {
 		return Client{}, translate(err)

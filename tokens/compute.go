@@ -221,6 +221,8 @@ func (s *Service) computeCodes(ctx context.Context, trials []trial, now time.Tim
 				clear(p[:])
 			case c.token.Type == YubicoOTP:
 				pin, c.otp = splitOTP(t.code, c.token.PublicID)
+			case t.proof != nil:
+				c.code, c.proof = noCode, t.proof
 			default:
 				pin, c.code = split(t.code, c.token.Digits)
 			}
@@ -260,7 +262,7 @@ func (s *Service) computeCodes(ctx context.Context, trials []trial, now time.Tim
 			job := hsm.Job{Key: c.token.Sealed(t.boundTo(c)), Factors: c.factors}
 			if t.mayAccept() && c.pinOK && c.token.State == Active && !c.expired {
 				job.Stop = func(i int, mac []byte) bool {
-					return matches(mac, c.token.Digits, c.code) && c.token.fresh(c.factors[i])
+					return c.shows(i, mac) && c.token.fresh(c.factors[i])
 				}
 			}
 			jobs = append(jobs, job)

@@ -17,6 +17,7 @@ const (
 	ReasonWrongCode     Reason = "wrong_code"
 	ReasonWrongPIN      Reason = "wrong_pin"
 	ReasonNoPIN         Reason = "pin_missing"
+	ReasonPINMethod     Reason = "pin_with_method" // the code was right, and the method cannot show the PIN: CHAP, MS-CHAP
 	ReasonReplay        Reason = "replay"
 	ReasonThrottled     Reason = "throttled"
 	ReasonLocked        Reason = "locked"
@@ -56,10 +57,13 @@ type candidate struct {
 	pass    *passcode // of a Recovery or Temporary token, likewise
 	err     error
 	code    uint32
-	pinOK   bool // what was typed before the code is the user's PIN, or nothing if there is none
-	bare    bool // nothing was typed before the code
-	expired bool // the token is, by now
-	decoy   bool // it is no token of the user's, and costs what one does
+	proof   Proof  // in the place of code
+	asked   uint64 // of the first 64 MACs, which were held against proof
+	proven  uint64 // and which of them it proves
+	pinOK   bool   // what was typed before the code is the user's PIN, or nothing if there is none
+	bare    bool   // nothing was typed before the code
+	expired bool   // the token is, by now
+	decoy   bool   // it is no token of the user's, and costs what one does
 }
 
 // hit is the first fresh factor whose code was typed; replay says that none
@@ -74,7 +78,7 @@ func (c *candidate) hit() (factor uint64, fresh, replay bool) {
 		return c.pass.factor, c.pass.right && fresh, c.pass.right && !fresh
 	}
 	for i, mac := range c.macs {
-		if !matches(mac, c.token.Digits, c.code) {
+		if !c.shows(i, mac) {
 			continue
 		}
 		if c.token.fresh(c.factors[i]) {
@@ -83,6 +87,24 @@ func (c *candidate) hit() (factor uint64, fresh, replay bool) {
 		replay = true
 	}
 	return 0, false, replay
+}
+
+// shows says whether the code of the MAC at place i is what was typed. A proof is asked
+// once.
+func (c *candidate) shows(i int, mac []byte) bool {
+	if c.proof == nil {
+		return matches(mac, c.token.Digits, c.code)
+	}
+	bit := uint64(1) << i // none beyond the 64th
+	if c.asked&bit != 0 {
+		return c.proven&bit != 0
+	}
+	right := c.proof.Proves(appendCode(make([]byte, 0, 8), truncate(mac, c.token.Digits), c.token.Digits))
+	c.asked |= bit
+	if right {
+		c.proven |= bit
+	}
+	return right
 }
 
 // verdict is what decide answers.
@@ -140,6 +162,9 @@ func decide(user *User, bar Reason, candidates []candidate) verdict {
 		c := &candidates[i]
 		switch {
 		case c.decoy && (c.err == nil || errors.Is(c.err, hsm.ErrTampered)):
+			if c.proof != nil && c.err == nil {
+				c.hit() // which is work that the others cost too
+			}
 			continue
 		case errors.Is(c.err, hsm.ErrTampered):
 			rank(ReasonTampered, c.token)
@@ -174,6 +199,8 @@ func decide(user *User, bar Reason, candidates []candidate) verdict {
 			} else {
 				rank(ReasonReplay, c.token)
 			}
+		case (fresh || replay) && user.HasPIN() && c.proof != nil:
+			rank(ReasonPINMethod, c.token)
 		case (fresh || replay) && user.HasPIN() && c.bare:
 			rank(ReasonNoPIN, c.token)
 		case (fresh || replay) && user.HasPIN():
@@ -223,6 +250,7 @@ var order = map[Reason]int{
 	ReasonLostUsed:      8,
 	ReasonWrongPIN:      9,
 	ReasonNoPIN:         9,
+	ReasonPINMethod:     9,
 	ReasonUsedUp:        10,
 	ReasonReplay:        10,
 }

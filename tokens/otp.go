@@ -23,6 +23,17 @@ func matches(mac []byte, digits int, code uint32) bool {
 	return subtle.ConstantTimeEq(int32(truncate(mac, digits)), int32(code)) == 1
 }
 
+// appendCode appends a code as it is typed, with its leading zeros.
+func appendCode(b []byte, code uint32, digits int) []byte {
+	n := len(b)
+	b = append(b, "00000000"[:digits]...)
+	for i := n + digits - 1; i >= n; i-- {
+		b[i] = byte('0' + code%10)
+		code /= 10
+	}
+	return b
+}
+
 // parseCode is the value of a code of exactly so many decimal digits, and
 // noCode for everything else.
 func parseCode(s string, digits int) uint32 {

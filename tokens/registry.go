@@ -33,7 +33,8 @@ type Client struct {
 	RequireMA  bool   // drop an Access-Request without Message-Authenticator (RFC 3579, section 3.2)
 	NameRule   NameRule
 	Created    time.Time
-	SecretSize int // length of the secret in bytes, for warnings
+	SecretSize int    // length of the secret in bytes, for warnings
+	Options    string // ClientOptions in JSON; empty: none differs from its default
 }
 
 // ClientWrite inserts, replaces or deletes a client by name. Two clients may

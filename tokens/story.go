@@ -209,7 +209,7 @@ func everyday(r *audit.Record) bool {
 		return false
 	}
 	switch Reason(r.Reason) {
-	case ReasonWrongCode, ReasonWrongPIN, ReasonNoPIN, ReasonReplay, ReasonThrottled, ReasonNoToken, ReasonSuspended, ReasonLost,
+	case ReasonWrongCode, ReasonWrongPIN, ReasonNoPIN, ReasonPINMethod, ReasonReplay, ReasonThrottled, ReasonNoToken, ReasonSuspended, ReasonLost,
 		ReasonExpiredToken, ReasonDisabled, ReasonUnknownUser, ReasonExpired, ReasonNotVerified, ReasonMalformed, ReasonPINDue:
 		return true
 	}
@@ -306,6 +306,8 @@ func shortly(r Reason) string {
 		return "with a wrong code"
 	case ReasonWrongPIN:
 		return "with a wrong PIN"
+	case ReasonPINMethod:
+		return "without the PIN, which CHAP and MS-CHAP cannot show"
 	case ReasonNoPIN:
 		return "without the PIN"
 	case ReasonReplay:

@@ -13,8 +13,21 @@ import (
 type Attempt struct {
 	Realm     string // empty: the principal's, or the default one
 	User      string // as typed
-	Code      string // the PIN, if there is one, followed by the OTP
+	Code      string // the PIN, if there is one, followed by the OTP; or
+	Proof     Proof  // what was computed from the OTP, without a PIN
+	Method    string // how Proof was computed, for the audit: chap, mschap, mschapv2
 	Transport string // radius, http
+}
+
+// Proof is what a method shows that does not send the code (CHAP, MS-CHAP): it was
+// computed from it, and is held against each code that would be right. A user with a
+// PIN cannot be proven so, as nobody has the PIN back. Nor can a code that is no
+// number of a window: a Yubico OTP or a passcode.
+type Proof interface {
+	// Proves says whether it was computed from a code, in digits. One goroutine at a
+	// time calls it, for some codes more than once. It may remember the code that it
+	// proves, for the answer to an accept.
+	Proves(code []byte) bool
 }
 
 // Result is the answer to an attempt. A reject does not say why: the audit
@@ -35,7 +48,7 @@ const maxCode = 96 + maxPublicID + otpChars + 1
 // else is a Result.
 func (s *Service) Verify(ctx context.Context, p Principal, a Attempt) (Result, error) {
 	realm, err := p.realm(a.Realm)
-	if a.User == "" || a.Code == "" || err != nil {
+	if a.User == "" || a.Code == "" && a.Proof == nil || err != nil {
 		return Result{}, s.malformed(ctx, p, realm, a.User, a.Transport, "a user and a code are needed", err)
 	}
 	if d := policy.Decide(policy.Request{Scope: p.Scope, Realm: p.Realm, Action: policy.Verify, In: realm}); !d.Allow {
@@ -48,6 +61,9 @@ func (s *Service) Verify(ctx context.Context, p Principal, a Attempt) (Result, e
 // attempt is an attempt with a code for the engine.
 func (s *Service) attempt(p Principal, realm string, a Attempt) *pending {
 	x := &pending{principal: p, client: p.client(), code: a.Code, transport: a.Transport, answer: make(chan answer, 1)}
+	if a.Proof != nil {
+		x.code, x.proof, x.method = "", a.Proof, a.Method
+	}
 	x.ref.Realm = realm
 	// What is longer than any PIN and code is wrong, also when it is cut off.
 	x.code = x.code[:min(len(x.code), maxCode)]
@@ -107,6 +123,8 @@ type pending struct {
 	ref        Ref
 	also       *Ref // the user, once a passkey's is known
 	code       string
+	proof      Proof       // in the place of code
+	method     string      // of proof
 	key        *KeyAttempt // in the place of code
 	pin        *pinChange  // what is done if it is accepted; mostly nil
 	spent      bool        // the database says that the key's challenge was answered before
@@ -142,6 +160,9 @@ func (x *pending) event(e *audit.Event, now time.Time, v *verdict) {
 	}
 	e.Detail = make([]audit.Field, 1, 2)
 	e.Detail[0] = audit.Field{Name: "transport", Value: x.transport}
+	if x.proof != nil {
+		e.Detail = append(e.Detail, audit.Field{Name: "method", Value: x.method})
+	}
 	if x.pin != nil {
 		e.Detail = append(e.Detail, audit.Field{Name: "for", Value: string(policy.UserPINChange)})
 	}

@@ -68,6 +68,7 @@ var explanations = map[Reason]struct{ words, advice string }{
 	ReasonWrongCode:     {"The code was wrong, or lay outside the window.", "Ask for a new code. If codes of the right token stay wrong, resynchronise it: watchword token resync SERIAL CODE1 CODE2."},
 	ReasonWrongPIN:      {"The code was right, the PIN before it was wrong.", "Ask for the PIN again; if it is forgotten, set a new one: watchword user pin NAME."},
 	ReasonNoPIN:         {"The code was right, but the PIN before it was missing.", "The PIN goes first and the code right behind it, without a space."},
+	ReasonPINMethod:     {"The code was right, but the gateway's method (CHAP or MS-CHAP) cannot show the user's PIN.", "Set the gateway to PAP, or remove the PIN: watchword user pin NAME --remove."},
 	ReasonReplay:        {"This code was used before.", "Wait for the next code, or take the sheet's next. If somebody else used it, mark the token lost."},
 	ReasonThrottled:     {"Too many failures: attempts are turned away for a while, right or wrong.", "Wait (15 minutes at most), or unlock: watchword user unlock NAME."},
 	ReasonLocked:        {"The user is locked after too many failures in a row.", "Find out who has been guessing, then unlock: watchword user unlock NAME."},

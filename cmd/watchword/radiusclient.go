@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -23,7 +24,8 @@ func clientCommand(c *client) *cobra.Command {
 
 func clientAdd(c *client) *cobra.Command {
 	var address, secretFile, nameRule string
-	var noMA, replace bool
+	var noMA, proxyState, replace bool
+	var methods []string
 	cmd := &cobra.Command{
 		Use:   "add NAME --address PREFIX --secret-file FILE",
 		Short: "Add a RADIUS client (NAS), or replace one",
@@ -34,9 +36,16 @@ file; make one with: openssl rand -hex 16 > vpn.secret
 --no-require-message-authenticator is for gateways that send no
 Message-Authenticator. Their requests can be forged by who sits between.
 
+--method says how the client may show a code, by default pap alone. chap, mschap and
+mschapv2 send no code but what was computed from it: who records that finds the code
+within moments, and users with a PIN cannot use them.
+
+--allow-unsigned-proxy-state is for a proxy that sends no Message-Authenticator, beside
+--no-require-message-authenticator. Replies to such requests can be forged.
+
 --name-rule says what DOMAIN\alice and alice@corp mean: plain takes the name as
 it stands, strip drops the domain, realm takes the domain as the realm.`,
-		Example: "  watchword client add vpn --address 192.0.2.10 --secret-file vpn.secret\n  watchword client add vpn --address 192.0.2.0/28 --secret-file vpn.secret --replace",
+		Example: "  watchword client add vpn --address 192.0.2.10 --secret-file vpn.secret\n  watchword client add vpn --address 192.0.2.0/28 --secret-file vpn.secret --replace\n  watchword client add rras --address 192.0.2.20 --secret-file rras.secret --method pap,mschapv2",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			what := "add RADIUS client " + args[0]
@@ -48,13 +57,20 @@ it stands, strip drops the domain, realm takes the domain as the realm.`,
 				return &failure{What: what, Why: err.Error(), Do: "the secret is the only line of the file that --secret-file names"}
 			}
 			rule, require := api.NameRule(nameRule), !noMA
-			settings := api.ClientSettings{Prefix: address, Secret: secret, Realm: ptr(c.realm), RequireMessageAuthenticator: &require, NameRule: &rule}
+			settings := api.ClientSettings{
+				Prefix: address, Secret: secret, Realm: ptr(c.realm), RequireMessageAuthenticator: &require, NameRule: &rule,
+				AllowUnsignedProxyState: &proxyState,
+			}
+			if len(methods) > 0 {
+				settings.Methods = &methods
+			}
 			r := call{what: what, method: http.MethodPut, path: pathTo("clients", args[0]), body: settings}
 			if !replace {
 				r.method, r.path = http.MethodPost, pathTo("clients")
 				r.body = api.NewClient{
 					Name: args[0], Prefix: settings.Prefix, Secret: settings.Secret, Realm: settings.Realm,
 					RequireMessageAuthenticator: &require, NameRule: &rule,
+					Methods: settings.Methods, AllowUnsignedProxyState: &proxyState,
 				}
 			}
 			made, printed, err := get[api.Client](cmd, c, r)
@@ -74,6 +90,8 @@ it stands, strip drops the domain, realm takes the domain as the realm.`,
 	f.StringVar(&address, "address", "", "its address, or a prefix such as 192.0.2.0/28")
 	f.StringVar(&secretFile, "secret-file", "", "file whose only line is the shared secret")
 	f.BoolVar(&noMA, "no-require-message-authenticator", false, "let requests without Message-Authenticator in")
+	f.BoolVar(&proxyState, "allow-unsigned-proxy-state", false, "let requests with Proxy-State and without Message-Authenticator in")
+	f.StringSliceVar(&methods, "method", nil, "pap, chap, mschap, mschapv2; several divided by commas (default pap)")
 	f.StringVar(&nameRule, "name-rule", "plain", "plain, strip or realm")
 	f.BoolVar(&replace, "replace", false, "replace the client if there is one of that name")
 	return cmd
@@ -90,13 +108,13 @@ func clientList(c *client) *cobra.Command {
 			if err != nil || printed {
 				return err
 			}
-			t := newTable("NAME", "ADDRESS", "REALM", "MESSAGE-AUTHENTICATOR", "NAME RULE", "SECRET", "SINCE")
+			t := newTable("NAME", "ADDRESS", "REALM", "MESSAGE-AUTHENTICATOR", "METHODS", "NAME RULE", "SECRET", "SINCE")
 			for _, k := range page.Items {
 				required := "required"
 				if !k.RequireMessageAuthenticator {
 					required = "NOT REQUIRED"
 				}
-				t.add(k.Name, k.Prefix, k.Realm, required, string(k.NameRule), fmt.Sprintf("%d octets", k.SecretLength), toMinute(k.Created))
+				t.add(k.Name, k.Prefix, k.Realm, required, strings.Join(k.Methods, ","), string(k.NameRule), fmt.Sprintf("%d octets", k.SecretLength), toMinute(k.Created))
 			}
 			return printList(cmd, t, "there is no RADIUS client; add one with: watchword client add NAME --address PREFIX --secret-file FILE")
 		},

@@ -255,7 +255,7 @@ func (p *plan) writeClients(s *session) error {
 		if w.Delete {
 			continue
 		}
-		if err := text(c.Name, c.Realm); err != nil {
+		if err := text(c.Name, c.Realm, c.Options); err != nil {
 			return err
 		}
 		if !c.Prefix.IsValid() {
@@ -271,9 +271,9 @@ func (p *plan) writeClients(s *session) error {
 		case !errors.Is(err, sql.ErrNoRows):
 			return err
 		}
-		_, err = s.exec(`INSERT INTO clients (name, prefix, realm, secret, secret_size, require_ma, name_rule, created)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?)`, c.Name, prefixText(c), c.Realm, nullBytes(c.Secret), int64(c.SecretSize),
-			c.RequireMA, string(c.NameRule), micros(c.Created))
+		_, err = s.exec(`INSERT INTO clients (name, prefix, realm, secret, secret_size, require_ma, name_rule, created, options)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`, c.Name, prefixText(c), c.Realm, nullBytes(c.Secret), int64(c.SecretSize),
+			c.RequireMA, string(c.NameRule), micros(c.Created), c.Options)
 		if taken(err) { // another node's, since we looked
 			return fmt.Errorf("%w: there is a client %q, or one with its addresses", tokens.ErrExists, c.Name)
 		}

@@ -376,9 +376,9 @@ func (db *DB) Registry(ctx context.Context) (tokens.Registry, error) {
 		if err := s.one(`SELECT generation FROM meta`, nil, &r.Generation); err != nil {
 			return err
 		}
-		rows, err := s.query(`SELECT name, prefix, realm, secret, secret_size, require_ma, name_rule, created
+		rows, err := s.query(`SELECT name, prefix, realm, secret, secret_size, require_ma, name_rule, created, options
 			FROM clients ORDER BY name`)
-		r.Clients, err = list(rows, err, 8, func(f *fields) tokens.Client {
+		r.Clients, err = list(rows, err, 9, func(f *fields) tokens.Client {
 			c := tokens.Client{Name: f.str()}
 			prefix, err := netip.ParsePrefix(f.str())
 			if err != nil {
@@ -387,6 +387,7 @@ func (db *DB) Registry(ctx context.Context) (tokens.Registry, error) {
 			c.Prefix = prefix
 			c.Realm, c.Secret, c.SecretSize = f.str(), f.bytes(), int(f.int())
 			c.RequireMA, c.NameRule, c.Created = f.bool(), tokens.NameRule(f.str()), f.time()
+			c.Options = f.str()
 			return c
 		})
 		if err != nil {
