@@ -108,8 +108,11 @@ func (q *question) judge(list []*entry) Decision {
 func decision(permit, forbid []*entry) Decision {
 	switch {
 	case len(forbid) > 0:
-		ids := names(forbid)
-		return Decision{Reason: forbids(ids), Policies: ids}
+		d := Decision{Policies: names(forbid)}
+		if d.Reason = forbids(d.Policies); len(permit) == 0 {
+			d.Reason += ", and none permits it"
+		}
+		return d
 	case len(permit) > 0:
 		return Decision{Allow: true, Policies: names(permit)}
 	}

@@ -1,0 +1,177 @@
+package policy
+
+import (
+	"slices"
+
+	"github.com/cedar-policy/cedar-go"
+	"github.com/cedar-policy/cedar-go/x/exp/ast"
+)
+
+// A typer has Cedar check the types of a policy's conditions, and finds the expression
+// that an error is about. The checker names none: it is asked about smaller and
+// smaller parts, each under the conditions that it stands under.
+type typer struct {
+	tree *ast.Policy
+	bare ast.Policy // without conditions, and with fewer actions if that makes no difference
+}
+
+func newTyper(tree *ast.Policy) *typer {
+	t := &typer{tree: tree, bare: *tree}
+	t.bare.Conditions = nil
+	for _, c := range tree.Conditions {
+		if mentions(c.Body, "action") {
+			return t
+		}
+	}
+	// The types of a condition depend on the action only by what it can be done to.
+	set := readActions(tree.Action)
+	var seen []uint8
+	var some []cedar.EntityUID
+	for _, rule := range words().ordered {
+		if set.has(rule.index) && !slices.Contains(seen, rule.types) {
+			seen = append(seen, rule.types)
+			some = append(some, actionUID(rule.action))
+		}
+	}
+	t.bare.Action = ast.ScopeTypeInSet{Entities: some}
+	return t
+}
+
+func mentions(n ast.IsNode, variable cedar.String) (found bool) {
+	ast.Inspect(ast.NewNode(n), func(n ast.IsNode) bool {
+		v, ok := n.(ast.NodeTypeVariable)
+		found = found || ok && v.Name == variable
+		return !found
+	})
+	return found
+}
+
+// errors are the messages about one condition.
+func (t *typer) errors(c ast.ConditionType) []string {
+	p := t.bare
+	p.Conditions = []ast.ConditionType{c}
+	return split(words().validator.Policy("", &p))
+}
+
+func (t *typer) wrong(n ast.Node, says string) bool {
+	return slices.Contains(t.errors(ast.ConditionType{Condition: ast.ConditionWhen, Body: n.AsIsNode()}), says)
+}
+
+// A part is a part of an expression, with what must hold where it is looked at.
+type part struct {
+	node  ast.IsNode
+	under ast.IsNode // nil: nothing
+}
+
+// culprit is the smallest part of condition i that the message is about, and how
+// many before it in the policy read the same.
+func (t *typer) culprit(i int, says string) (ast.IsNode, int) {
+	at := part{node: t.tree.Conditions[i].Body}
+down:
+	for {
+		for _, p := range parts(at) {
+			asked := ast.NewNode(p.node)
+			asked = asked.Equal(asked) // true or false, whatever its type
+			if p.under != nil {
+				asked = ast.NewNode(p.under).And(asked)
+			}
+			if t.wrong(asked, says) {
+				at = p
+				continue down
+			}
+		}
+		return at.node, t.before(i, at)
+	}
+}
+
+// before counts the expressions in the policy, up to the one that is found, that read
+// like it. Where that would take long, it says that there are none.
+func (t *typer) before(i int, found part) (n int) {
+	text := expression(found.node)
+	steps := 0
+	var walk func(p part) bool
+	walk = func(p part) bool {
+		if steps++; steps > 1000 {
+			return true
+		}
+		if expression(p.node) == text {
+			if same(p.under, found.under) {
+				return true
+			}
+			n++
+		}
+		return slices.ContainsFunc(parts(p), walk)
+	}
+	for k := 0; k <= i; k++ {
+		if walk(part{node: t.tree.Conditions[k].Body}) && k == i {
+			break
+		}
+	}
+	return n
+}
+
+func same(a, b ast.IsNode) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
+	return expression(a) == expression(b)
+}
+
+// parts are the operands of an expression, in the order of the text.
+func parts(p part) []part {
+	and := func(more ast.IsNode) ast.IsNode {
+		if p.under == nil {
+			return more
+		}
+		return ast.NewNode(p.under).And(ast.NewNode(more)).AsIsNode()
+	}
+	not := func(n ast.IsNode) ast.IsNode { return ast.Not(ast.NewNode(n)).AsIsNode() }
+	switch n := p.node.(type) {
+	case ast.NodeTypeAnd:
+		return []part{{n.Left, p.under}, {n.Right, and(n.Left)}}
+	case ast.NodeTypeOr:
+		return []part{{n.Left, p.under}, {n.Right, and(not(n.Left))}}
+	case ast.NodeTypeIfThenElse:
+		return []part{{n.If, p.under}, {n.Then, and(n.If)}, {n.Else, and(not(n.If))}}
+	}
+	var list []part
+	for _, c := range children(p.node) {
+		list = append(list, part{c, p.under})
+	}
+	return list
+}
+
+// children are the operands of a node.
+func children(n ast.IsNode) (list []ast.IsNode) {
+	top := true
+	ast.Inspect(ast.NewNode(n), func(c ast.IsNode) bool {
+		if top {
+			top = false
+			return true
+		}
+		list = append(list, c)
+		return false
+	})
+	return list
+}
+
+// impossible says whether the conditions, which are of the right types, never hold
+// together. The checker looks at the first branch of an if only where it can be taken.
+func (t *typer) impossible() bool {
+	if len(t.tree.Conditions) == 0 {
+		return false
+	}
+	var all ast.Node
+	for i, c := range t.tree.Conditions {
+		n := ast.NewNode(c.Body)
+		if c.Condition == ast.ConditionUnless {
+			n = ast.Not(n)
+		}
+		if i > 0 {
+			n = all.And(n)
+		}
+		all = n
+	}
+	probe := ast.IfThenElse(all, ast.Context().Access("__nothing"), ast.True())
+	return len(t.errors(ast.ConditionType{Condition: ast.ConditionWhen, Body: probe.AsIsNode()})) == 0
+}
