@@ -763,12 +763,14 @@ type CredentialRow struct {
 
 	// Attestation What the attestation of a FIDO key proved.
 	Attestation string `json:"attestation"`
-	Batch       int64  `json:"batch"`
-	Digits      int    `json:"digits"`
-	Display     string `json:"display"`
 
-	// DriftSeconds How far a clock was ahead of ours when the token was last used.
-	DriftSeconds int        `json:"drift_seconds"`
+	// Batch The import that it came with; not there if it was enrolled here.
+	Batch   *int64 `json:"batch,omitempty"`
+	Digits  int    `json:"digits"`
+	Display string `json:"display"`
+
+	// DriftSeconds How far the clock of a `totp` token was ahead of ours when it was last used; not there while nothing is known of it, and for tokens without a clock.
+	DriftSeconds *int       `json:"drift_seconds,omitempty"`
 	Expires      *time.Time `json:"expires,omitempty"`
 	Failures     int        `json:"failures"`
 	Findings     []string   `json:"findings"`

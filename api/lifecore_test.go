@@ -131,9 +131,9 @@ func (s *scripted) Report(_ context.Context, p tokens.Principal, q tokens.Report
 	}
 	for _, r := range []tokens.ReportRow{
 		{
-			Realm: "default", User: "alice", Display: "=1+1", UserState: tokens.UserEnabled, Locked: true, Failures: 3, PIN: "due",
+			Realm: "default", User: "alice", Display: "\uff1d1+1", UserState: tokens.UserEnabled, Locked: true, Failures: 3, PIN: "due",
 			Serial: "-A1", Type: tokens.TOTP, Algorithm: "sha1", Digits: 6, Period: 30, State: tokens.Active, Assigned: testTime, LastUsed: testTime,
-			DriftSeconds: -60, Expires: testTime, Attestation: "basic", Model: "\"C\", 200", Batch: 3, Tags: []string{"berlin", "spare"},
+			DriftSeconds: new(-60), Expires: testTime, Attestation: "basic", Model: "\"C\", 200", Batch: 3, Tags: []string{"berlin", "spare"},
 			Findings: []tokens.Finding{tokens.FindSHA1, tokens.FindExpired},
 		},
 		{Realm: "default", User: "bob", UserState: tokens.UserDisabled, PIN: "none"},

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/labstack/echo/v4"
 
@@ -54,8 +55,11 @@ func credentialView(r *tokens.ReportRow) CredentialRow {
 		Realm: r.Realm, User: r.User, Display: r.Display, UserState: string(r.UserState), Locked: r.Locked, Failures: r.Failures,
 		Pin: r.PIN, Serial: r.Serial, Type: string(r.Type), Algorithm: r.Algorithm, Digits: r.Digits, Period: r.Period,
 		State: string(r.State), Assigned: unlessZero(r.Assigned), LastUsed: unlessZero(r.LastUsed), DriftSeconds: r.DriftSeconds,
-		Expires: unlessZero(r.Expires), Attestation: r.Attestation, Model: r.Model, Batch: r.Batch,
+		Expires: unlessZero(r.Expires), Attestation: r.Attestation, Model: r.Model,
 		Tags: append([]string{}, r.Tags...), Findings: make([]string, len(r.Findings)),
+	}
+	if r.Batch != 0 {
+		v.Batch = &r.Batch
 	}
 	for i, f := range r.Findings {
 		v.Findings[i] = string(f)
@@ -78,16 +82,26 @@ var credentialColumns = []struct {
 	{"serial", func(r *CredentialRow) string { return inert(r.Serial) }},
 	{"type", func(r *CredentialRow) string { return r.Type }},
 	{"algorithm", func(r *CredentialRow) string { return r.Algorithm }},
-	{"digits", func(r *CredentialRow) string { return strconv.Itoa(r.Digits) }},
-	{"period", func(r *CredentialRow) string { return strconv.Itoa(r.Period) }},
+	{"digits", func(r *CredentialRow) string { return unlessNone(r.Digits) }},
+	{"period", func(r *CredentialRow) string { return unlessNone(r.Period) }},
 	{"state", func(r *CredentialRow) string { return r.State }},
 	{"assigned", func(r *CredentialRow) string { return written(r.Assigned) }},
 	{"last_used", func(r *CredentialRow) string { return written(r.LastUsed) }},
-	{"drift_seconds", func(r *CredentialRow) string { return strconv.Itoa(r.DriftSeconds) }},
+	{"drift_seconds", func(r *CredentialRow) string {
+		if r.DriftSeconds == nil {
+			return ""
+		}
+		return strconv.Itoa(*r.DriftSeconds)
+	}},
 	{"expires", func(r *CredentialRow) string { return written(r.Expires) }},
 	{"attestation", func(r *CredentialRow) string { return inert(r.Attestation) }},
 	{"model", func(r *CredentialRow) string { return inert(r.Model) }},
-	{"batch", func(r *CredentialRow) string { return strconv.FormatInt(r.Batch, 10) }},
+	{"batch", func(r *CredentialRow) string {
+		if r.Batch == nil {
+			return ""
+		}
+		return strconv.FormatInt(*r.Batch, 10)
+	}},
 	{"tags", func(r *CredentialRow) string { return inert(strings.Join(r.Tags, " ")) }},
 	{"findings", func(r *CredentialRow) string { return strings.Join(r.Findings, " ") }},
 }
@@ -117,12 +131,22 @@ func (s *Server) credentialsCSV(c echo.Context, q tokens.ReportQuery) error {
 	})
 }
 
-// inert is a text as it stands in a cell: no spreadsheet takes it for a formula.
+// inert is a text as it stands in a cell: no spreadsheet takes it for a formula, for
+// which some look behind blanks, and take full-width signs for the usual ones.
 func inert(text string) string {
-	if text != "" && strings.ContainsRune("=+-@\t\r", rune(text[0])) {
+	first, _ := utf8.DecodeRuneInString(strings.TrimLeft(text, " \u00a0"))
+	if strings.ContainsRune("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20", first) {
 		return "'" + text
 	}
 	return text
+}
+
+// unlessNone is a number as it stands in a cell; empty for zero, which is none.
+func unlessNone(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.Itoa(n)
 }
 
 // written is a time as every answer has it; empty for none.

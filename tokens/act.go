@@ -30,6 +30,7 @@ type deed struct {
 	event     *audit.Event  // its record
 	beside    []audit.Event // records of what it does to other tokens, in the same commit
 	token     Token         // as the act leaves it
+	ended     []string      // serials of the temporary passcodes that it ends
 }
 
 // unchanged notes that what is asked for is so already.
@@ -58,6 +59,7 @@ func (s *Service) perform(ctx context.Context, p Principal, a act) (deed, error)
 	d, err := s.enact(ctx, p, a)
 	if err == nil {
 		s.listing(ctx, &d.token)
+		d.token.Ended = d.ended
 	}
 	return d, err
 }
@@ -134,7 +136,14 @@ func (s *Service) rebindOff(ctx context.Context, t *Token, pinMAC []byte, next *
 // that works. It adds to the change, which holds the user's StandingWrite, and to
 // the records.
 func (s *Service) endTemporary(ctx context.Context, sub *Subject, d *deed, why string) error {
-	return s.endPasscodes(ctx, sub, d, Temporary, why)
+	had := len(d.change.Tokens)
+	if err := s.endPasscodes(ctx, sub, d, Temporary, why); err != nil {
+		return err
+	}
+	for i := range d.change.Tokens[had:] {
+		d.ended = append(d.ended, d.change.Tokens[had+i].Token.Serial)
+	}
+	return nil
 }
 
 // endPasscodes does the same with one kind of passcodes, but for those that the

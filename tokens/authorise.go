@@ -88,6 +88,7 @@ func (s *Service) refuse(ctx context.Context, p Principal, action policy.Action,
 		return unavailable(why)
 	}
 	e.Outcome, e.Reason = "refused", refusal(why)
+	e.Detail = append(e.Detail[:len(e.Detail):len(e.Detail)], rulesBroken(why)...)
 	if err := s.record(ctx, p, action, e); err != nil {
 		return err
 	}
@@ -142,6 +143,7 @@ func (s *Service) changes(ctx context.Context, p Principal, action policy.Action
 			if done.Reason == "" {
 				done.Reason = refusal(refused)
 			}
+			done.Detail = append(done.Detail[:len(done.Detail):len(done.Detail)], rulesBroken(refused)...)
 		}
 		err = s.ledger.commit(ctx, &c, append([]audit.Event{done}, beside...))
 		if errors.Is(err, ErrConflict) {
@@ -160,6 +162,9 @@ func (s *Service) changes(ctx context.Context, p Principal, action policy.Action
 
 // refusal is how the audit names an error.
 func refusal(err error) string {
+	if len(rulesBroken(err)) > 0 {
+		return string(ReasonRule)
+	}
 	for _, k := range []struct {
 		is   error
 		name string

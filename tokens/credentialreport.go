@@ -65,7 +65,7 @@ type ReportRow struct {
 	State        State
 	Assigned     time.Time
 	LastUsed     time.Time
-	DriftSeconds int // that its clock was ahead of ours when it was last accepted
+	DriftSeconds *int // that its clock was ahead of ours when it was last accepted; nil where nothing is known of a clock
 	Expires      time.Time
 	Attestation  string // FIDO: what its attestation proved
 	Model        string // as its maker calls it; of a FIDO key without a name its AAGUID
@@ -206,7 +206,10 @@ func (r *report) expired(t *Token) bool { return !t.Expires.IsZero() && !r.now.B
 func (r *report) token(row *ReportRow, t *Token) {
 	row.Realm, row.Serial, row.Type, row.Digits, row.Period, row.State = t.Realm, t.Serial, t.Type, t.Digits, t.Period, t.State
 	row.Assigned, row.Expires, row.Model, row.Batch, row.Tags = t.Assigned, t.Expires, t.Model, t.Batch, t.Tags
-	row.DriftSeconds = t.Drift * t.Period
+	if t.Type == TOTP && (t.UsedAt != 0 || t.Drift != 0) {
+		seconds := t.Drift * t.Period
+		row.DriftSeconds = &seconds
+	}
 	if t.UsedAt != 0 {
 		row.LastUsed = time.Unix(t.UsedAt, 0).UTC()
 	}

@@ -105,7 +105,7 @@ func TestTheReportSaysWhatATokenDid(t *testing.T) {
 	err := h.Report(ctx, h.admin, tokens.ReportQuery{}, func(r tokens.ReportRow) error {
 		if r.User != "alice" || r.UserState != tokens.UserEnabled || r.PIN != "none" || r.Serial != "T1" || r.Type != tokens.TOTP ||
 			r.Algorithm != "sha1" || r.Digits != 6 || r.Period != 30 || r.State != tokens.Active || r.Batch == 0 ||
-			r.Assigned.IsZero() || r.LastUsed.Unix() != h.clock.now().Unix() || !r.Expires.IsZero() || r.DriftSeconds != 0 {
+			r.Assigned.IsZero() || r.LastUsed.Unix() != h.clock.now().Unix() || !r.Expires.IsZero() || r.DriftSeconds == nil || *r.DriftSeconds != 0 {
 			t.Errorf("%+v", r)
 		}
 		return nil
@@ -121,6 +121,41 @@ func TestTheReportSaysWhatATokenDid(t *testing.T) {
 		return errors.New("enough")
 	}); err == nil || err.Error() != "enough" {
 		t.Errorf("the report ended with %v", err)
+	}
+}
+
+// What a token has not is not said of it: a clock, for one, and an import.
+func TestTheReportSaysNothingOfWhatATokenHasNot(t *testing.T) {
+	h := newHouse(t)
+	h.allow()
+	d, counted := totp("T1"), hotp("H1")
+	h.give("alice", d, counted)
+	h.ship("", totp("T2"))
+	k := newSeckey("alice's")
+	h.enrol("alice", k)
+	sheet, _ := h.recovery("alice")
+	h.ends("alice", counted.at(0), true, tokens.ReasonAccepted)
+	clocks := func() map[string]bool {
+		list := make(map[string]bool)
+		if err := h.Report(ctx, h.admin, tokens.ReportQuery{Unowned: true}, func(r tokens.ReportRow) error {
+			if r.DriftSeconds != nil {
+				list[r.Serial] = true
+			}
+			if enrolled := r.Serial == k.serial || r.Serial == sheet.Serial; enrolled != (r.Batch == 0) {
+				t.Errorf("%s came with import %d", r.Serial, r.Batch)
+			}
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	if got := clocks(); len(got) != 0 {
+		t.Errorf("before any was used there are clocks of %v", got)
+	}
+	h.ends("alice", d.code(h, 0), true, tokens.ReasonAccepted)
+	if got := clocks(); len(got) != 1 || !got["T1"] {
+		t.Errorf("there are clocks of %v", got)
 	}
 }
 

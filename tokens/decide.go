@@ -36,6 +36,7 @@ const (
 	ReasonUnavailable   Reason = "unavailable"
 	ReasonMalformed     Reason = "malformed"
 	ReasonForbidden     Reason = "forbidden"
+	ReasonRule          Reason = "rule" // of an act: the realm's rules do not allow it
 	ReasonUnchanged     Reason = "unchanged"
 
 	// Of FIDO keys.

@@ -15,6 +15,10 @@ import (
 // as the rules say. Assigning again to the same user changes nothing. A FIDO key can
 // be assigned to the user only for whom it was enrolled, and is active at once: it
 // showed then that it works.
+//
+// With a token that makes codes, and is active at once, the user has no more need of a
+// temporary passcode: it ends, whatever token it stood in for. A FIDO key ends none: it
+// is no use where codes are asked for.
 func (s *Service) Assign(ctx context.Context, p Principal, realm, serial, user string) (Token, error) {
 	realm, err := p.token(realm, serial)
 	if err != nil {
@@ -56,6 +60,9 @@ func (s *Service) Assign(ctx context.Context, p Principal, realm, serial, user s
 			}
 			d.change.Standings = []StandingWrite{owner.touch()}
 			d.token = next
+			if next.State == Active && next.showsCodes() && !next.expired(s.cfg.Now()) {
+				return s.endTemporary(ctx, owner, d, "token "+serial+" was assigned")
+			}
 			return nil
 		},
 	})
@@ -105,7 +112,7 @@ func (s *Subject) counted() int {
 // mayHold says why a user can hold no n tokens more, or nil.
 func (s *Subject) mayHold(rules *Rules, n int) error {
 	if held := s.counted(); held+n > rules.MaxTokens {
-		return saying(sayFull, fmt.Errorf("%w: %s holds %d tokens already, the most a user can", ErrState, s.User.Name, held))
+		return saying(sayFull, &ruled{fmt.Errorf("%w: %s holds %d tokens already, the most a user can", ErrState, s.User.Name, held), "max_tokens"})
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -348,6 +349,71 @@ func TestALostTokenAndTheTemporaryPasscodeInItsPlace(t *testing.T) {
 	}
 	if _, _, _, err := h.Lose(ctx, h.admin, "", "T3", "", &tokens.TemporaryRequest{}); !errors.Is(err, tokens.ErrNotFound) {
 		t.Errorf("no token: %v", err)
+	}
+	h.intact()
+}
+
+// A user whose token is lost, and who gets another one, has a token again that works,
+// whether that was called replacing or not.
+func TestAnotherTokenEndsTheTemporaryPasscode(t *testing.T) {
+	h := newHouse(t)
+	h.allow()
+	h.give("alice", totp("T1"))
+	h.ship("", totp("T2"), totp("T3"), hotp("H1"))
+	k := newSeckey("alice's")
+	h.enrol("alice", k)
+	h.must(h.Unassign(ctx, h.admin, "", k.serial, ""))
+	lose := func() (tokens.Token, string) {
+		t.Helper()
+		_, made, code, err := h.Lose(ctx, h.admin, "", "T1", "", &tokens.TemporaryRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *made, string(code)
+	}
+	made, code := lose()
+
+	// A key is no use where codes are asked for, and a token that has expired nowhere.
+	for _, serial := range []string{k.serial, "T3"} {
+		if serial == "T3" {
+			h.must(h.SetExpiry(ctx, h.admin, "", serial, start.Add(-time.Hour)))
+		}
+		got, err := h.Assign(ctx, h.admin, "", serial, "alice")
+		if err != nil || len(got.Ended) != 0 {
+			t.Fatalf("%s: ended %v, %v", serial, got.Ended, err)
+		}
+		h.ends("alice", code, true, tokens.ReasonAccepted)
+	}
+
+	got, err := h.Assign(ctx, h.admin, "", "T2", "alice")
+	if err != nil || !slices.Equal(got.Ended, []string{made.Serial}) {
+		t.Fatalf("ended %v, %v", got.Ended, err)
+	}
+	if say := tokens.Say(policy.TokenAssign, &got, nil, nil); !strings.HasSuffix(say, " Your temporary passcode no longer works.") {
+		t.Errorf("the helpdesk says %q", say)
+	}
+	h.ends("alice", code, false, tokens.ReasonWrongCode)
+	if r := h.records(string(policy.TokenRevoke), "ok"); len(r) != 1 || r[0].Serial != made.Serial || detail(r[0], "reason") != "token T2 was assigned" {
+		t.Errorf("audited as %+v", r)
+	}
+	// Asked again, nothing changes: there may be another passcode by now.
+	made, code = lose()
+	if got, err = h.Assign(ctx, h.admin, "", "T2", "alice"); err != nil || len(got.Ended) != 0 {
+		t.Fatalf("asked again: ended %v, %v", got.Ended, err)
+	}
+	h.ends("alice", code, true, tokens.ReasonAccepted)
+
+	// Where two codes are asked first, the passcode is good until they are shown.
+	rules := tokens.DefaultRules()
+	rules.Temporary.Allow, rules.Activation = true, tokens.ActivateByCode
+	if _, err := h.SetRules(ctx, h.admin, "", -1, rules); err != nil {
+		t.Fatal(err)
+	}
+	if got, err = h.Assign(ctx, h.admin, "", "H1", "alice"); err != nil || got.State != tokens.Pending || len(got.Ended) != 0 {
+		t.Fatalf("%s, ended %v, %v", got.State, got.Ended, err)
+	}
+	if h.token(made.Serial).State != tokens.Active {
+		t.Error("a token that waits for its codes ended the passcode")
 	}
 	h.intact()
 }

@@ -37,7 +37,7 @@ const minTemporary = time.Minute
 // within fills in what is left to the rules, or says what they do not allow.
 func (r TemporaryRequest) within(rules TemporaryRules) (TemporaryRequest, error) {
 	if !rules.Allow {
-		return r, saying(sayNoRelief, fmt.Errorf("%w: the realm's rules allow no temporary passcodes (temporary.allow)", ErrState))
+		return r, saying(sayNoRelief, &ruled{fmt.Errorf("%w: the realm's rules allow no temporary passcodes (temporary.allow)", ErrState), "temporary.allow"})
 	}
 	if r.Valid == 0 {
 		r.Valid = rules.Valid
@@ -47,9 +47,9 @@ func (r TemporaryRequest) within(rules TemporaryRules) (TemporaryRequest, error)
 	}
 	switch {
 	case r.Valid < minTemporary || r.Valid > rules.Valid:
-		return r, fmt.Errorf("%w: a temporary passcode is good for a minute to %d hours here", ErrInvalid, int64(rules.Valid/time.Hour))
+		return r, &ruled{fmt.Errorf("%w: a temporary passcode is good for a minute to %d hours here", ErrInvalid, int64(rules.Valid/time.Hour)), "temporary.valid_hours"}
 	case r.Uses < 1 || r.Uses > rules.Uses:
-		return r, fmt.Errorf("%w: a temporary passcode is good for 1 to %d uses here", ErrInvalid, rules.Uses)
+		return r, &ruled{fmt.Errorf("%w: a temporary passcode is good for 1 to %d uses here", ErrInvalid, rules.Uses), "temporary.uses"}
 	}
 	return r, nil
 }
@@ -78,7 +78,7 @@ func (s *Service) IssueRecovery(ctx context.Context, p Principal, realm, user st
 				return err
 			}
 			if !rules.Recovery.Allow {
-				return saying(sayNoSheet, fmt.Errorf("%w: the realm's rules allow no recovery codes (recovery.allow)", ErrState))
+				return saying(sayNoSheet, &ruled{fmt.Errorf("%w: the realm's rules allow no recovery codes (recovery.allow)", ErrState), "recovery.allow"})
 			}
 			t, err := s.issue(ctx, sub, d, &w, rules.Recovery.Codes, nil)
 			if err != nil {

@@ -43,7 +43,11 @@ func (r *PINRules) check(pin, user string) error {
 		return err
 	}
 	if n := utf8.RuneCountInString(pin); n < r.Min || n > r.Max {
-		return fmt.Errorf("%w: a PIN has %d to %d characters here", ErrInvalid, r.Min, r.Max)
+		rule := "pin.min"
+		if n > r.Max {
+			rule = "pin.max"
+		}
+		return &ruled{fmt.Errorf("%w: a PIN has %d to %d characters here", ErrInvalid, r.Min, r.Max), rule}
 	}
 	if r.Sequences {
 		return nil
@@ -55,15 +59,15 @@ func (r *PINRules) check(pin, user string) error {
 	list, name := []rune(folded), []rune(user)
 	switch {
 	case run(list):
-		return fmt.Errorf("%w: a PIN whose characters are all the same, or follow one another up or down (1111, 1234, dcba), is guessed first", ErrInvalid)
+		return &ruled{fmt.Errorf("%w: a PIN whose characters are all the same, or follow one another up or down (1111, 1234, dcba), is guessed first", ErrInvalid), "pin.sequences"}
 	case repeats(list):
-		return fmt.Errorf("%w: a PIN that is a part of it, repeated (1212, 123123), is guessed first", ErrInvalid)
+		return &ruled{fmt.Errorf("%w: a PIN that is a part of it, repeated (1212, 123123), is guessed first", ErrInvalid), "pin.sequences"}
 	case slices.Equal(list, name):
-		return fmt.Errorf("%w: the user's name is no PIN", ErrInvalid)
+		return &ruled{fmt.Errorf("%w: the user's name is no PIN", ErrInvalid), "pin.sequences"}
 	}
 	slices.Reverse(name)
 	if slices.Equal(list, name) {
-		return fmt.Errorf("%w: the user's name backwards is no PIN", ErrInvalid)
+		return &ruled{fmt.Errorf("%w: the user's name backwards is no PIN", ErrInvalid), "pin.sequences"}
 	}
 	return nil
 }

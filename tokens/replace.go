@@ -49,6 +49,7 @@ func (s *Service) Replace(ctx context.Context, p Principal, realm, serial, by, r
 		return Token{}, Token{}, err
 	}
 	s.listing(ctx, &next)
+	next.Ended = d.ended
 	return d.token, next, nil
 }
 

@@ -3,6 +3,7 @@ package tokens
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -122,6 +123,26 @@ func (r *Rules) check() error {
 		return fmt.Errorf("%w: activation %q; it is %s or %s", ErrInvalid, r.Activation, ActivateAtOnce, ActivateByCode)
 	}
 	return nil
+}
+
+// ruled is an error of an act that a realm's rule refuses.
+type ruled struct {
+	error
+	rule string // as settings names it
+}
+
+func (r *ruled) Unwrap() error { return r.error }
+
+// fieldRule names the detail that says by which rule an act was refused.
+const fieldRule = "rule"
+
+// rulesBroken is what the audit says besides of a refusal: the rule, if it was one.
+func rulesBroken(err error) []audit.Field {
+	var r *ruled
+	if !errors.As(err, &r) {
+		return nil
+	}
+	return []audit.Field{{Name: fieldRule, Value: r.rule}}
 }
 
 // settings are the rules one by one, as the audit names them.

@@ -34,6 +34,11 @@ func Say(action policy.Action, t *Token, u *UserEntry, err error) string {
 		return ""
 	}
 	now := time.Now()
+	if len(t.Ended) > 0 {
+		whole := *t
+		whole.Ended = nil
+		return Say(action, &whole, u, nil) + " Your temporary passcode no longer works."
+	}
 	switch action {
 	case policy.TokenAssign, policy.KeyEnrol:
 		return sayReady("The "+t.thing()+" is yours.", t, u, now)

@@ -34,6 +34,7 @@ func TestEachHelpdeskActSaysWhatToTellTheCaller(t *testing.T) {
 		{policy.TokenResume, hardware(func(x *tokens.Token) { x.Expires = start.AddDate(-20, 0, 0) }), plain, "Your token is no longer good: you need another one."},
 		{policy.TokenResync, hardware(nil), withPIN, "Your token is in step again. Wait for the next code; type your PIN first and the code right behind it."},
 		{policy.TokenAssign, hardware(func(x *tokens.Token) { x.State = tokens.Pending }), plain, "The token is yours. Before you can use it, read me two codes that it shows, one right after the other."},
+		{policy.TokenAssign, hardware(func(x *tokens.Token) { x.Ended = []string{"T-1"} }), plain, "The token is yours. Wait for the next code and use that. Your temporary passcode no longer works."},
 		{policy.TokenAssign, hardware(func(x *tokens.Token) { x.Type = tokens.FIDO }), withPIN, "The security key is yours. Touch it when you are asked for it."},
 		{policy.TokenActivate, hardware(func(x *tokens.Token) { x.Batch = 0 }), nil, "Your app is ready. Wait for the next code; if you have a PIN, type that first and the code right behind it."},
 		{policy.TokenReplace, hardware(func(x *tokens.Token) { x.Type = tokens.YubicoOTP }), plain, "Your old token no longer works; the new YubiKey takes its place. Touch it when you are asked for a code."},

@@ -171,6 +171,10 @@ func refused(r *audit.Record) string {
 		return "there is one already"
 	case "state":
 		return "refused, for its state did not allow it"
+	case string(ReasonRule):
+		if rule := detail(r, fieldRule); rule != "" {
+			return "refused, for the realm's rule " + rule + " did not allow it"
+		}
 	case "invalid":
 		return "refused, for what was asked was not valid"
 	case refusal(ErrWrongCode):

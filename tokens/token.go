@@ -70,6 +70,7 @@ type Token struct {
 	Assigned time.Time // when its owner got it; only listings have it
 	Note     string    // of the helpdesk's; only listings have it
 	Tags     []string  // sorted; only listings have them
+	Ended    []string  // the owner's temporary passcodes that ended because this works (again); only an act's answer has them
 
 	Passcodes [][]byte // Recovery, Temporary: the MAC of each code, 32 bytes, see passcodeMessage; none once revoked
 	Uses      int      // Temporary: how often its code is good in all; else zero

@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Users in a file are CSV (RFC 4180) with a header row, in UTF-8:
@@ -37,8 +38,9 @@ const (
 )
 
 // guard keeps spreadsheets from running what somebody has put into a profile: what
-// begins a formula (= + - @ and, in some, a tab) gets an apostrophe before it. So
-// does what unguard would take one from, so that each cell comes back as it was.
+// begins a formula (= + - @, full-width ones too, and, in some, a tab) gets an
+// apostrophe before it. So does what unguard would take one from, so that each cell
+// comes back as it was.
 func guard(cell string) string {
 	if formula(cell) {
 		return "'" + cell
@@ -54,10 +56,10 @@ func unguard(cell string) string {
 	return cell
 }
 
-// formula says whether a cell begins one, behind any apostrophes.
+// formula says whether a cell begins one, behind any apostrophes and blanks.
 func formula(cell string) bool {
-	cell = strings.TrimLeft(cell, "'")
-	return cell != "" && strings.IndexByte("=+-@\t", cell[0]) >= 0
+	first, _ := utf8.DecodeRuneInString(strings.TrimLeft(cell, "' \u00a0"))
+	return strings.ContainsRune("=+-@\t\uff1d\uff0b\uff0d\uff20", first)
 }
 
 // joinGroups is the cell of groups.

@@ -89,6 +89,7 @@ var explanations = map[Reason]struct{ words, advice string }{
 	ReasonMalformed:     {"The request named no user, or held no code that could be read.", "Look at the gateway's settings: the code goes in the password, as PAP."},
 	ReasonForbidden:     {"The request was not allowed.", "Use a key with another scope or realm."},
 	ReasonUnchanged:     {"It was so already; nothing changed.", ""},
+	ReasonRule:          {"The rules of the realm do not allow it.", "Look at them: watchword realm rules show. Who administers the realm can change them."},
 
 	ReasonCloned:            {"The key's signature counter did not rise as it must: there may be a copy of the key. The token was suspended.", "Find out who else has it. If it may have been copied, revoke it and enrol another one: watchword token revoke SERIAL."},
 	ReasonBadSignature:      {"The key's answer was not what was asked for, or its signature was wrong.", "Try again. If it stays so, tell security: somebody may be altering answers, or making them up."},
@@ -120,6 +121,8 @@ func explain(r audit.Record) Explanation {
 			if of, is := keyExplanations[Reason(r.Reason)]; is {
 				known, ok = of, true
 			}
+		case fieldRule:
+			known.words = ruleWords(f.Value)
 		case fieldNumber:
 			if Reason(r.Reason) == ReasonAccepted {
 				known.words = passcodeWords(r.Serial, f.Value)
@@ -146,6 +149,11 @@ func explain(r audit.Record) Explanation {
 	}
 	x.Words = words
 	return x
+}
+
+// ruleWords is what is said of an act that a rule of the realm refused.
+func ruleWords(rule string) string {
+	return fmt.Sprintf("The realm's rule %s does not allow it.", rule)
 }
 
 // passcodeWords is what is said of a passcode that was accepted.

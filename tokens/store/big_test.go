@@ -74,12 +74,25 @@ func filled(t *testing.T, db *store.DB, url string, dollar bool) {
 	t.Logf("caught up in %v", time.Since(begun).Round(time.Millisecond))
 }
 
-func bigSite(t *testing.T, url string, dollar bool) {
+// bigSite asks a large site for all that is searched and listed. It fills the database
+// that url answers, or the one that the variable kept names unless that was filled by a
+// run before: filling takes minutes, asking does not.
+func bigSite(t *testing.T, kept string, url func(testing.TB) string, dollar bool) {
 	if os.Getenv("WATCHWORD_BIG") == "" {
-		t.Skip("WATCHWORD_BIG=1 fills a database with a million tokens")
+		t.Skip("WATCHWORD_BIG=1 fills a database with a million tokens; " + kept + " names one to keep for the next run")
 	}
-	db := openMigrated(t, url)
-	filled(t, db, url, dollar)
+	where := os.Getenv(kept)
+	if where == "" {
+		where = url(t)
+	}
+	db := openMigrated(t, where)
+	var events int
+	if err := rawDatabase(t, where).QueryRow(`SELECT count(*) FROM audit`).Scan(&events); err != nil {
+		t.Fatal(err)
+	}
+	if events != bigEvents { // they come last
+		filled(t, db, where, dollar)
+	}
 	ctx := t.Context()
 	user := func() string { i := 1 + rand.IntN(bigUsers); return fmt.Sprintf("user%d.%d", i*7919%1000003, i%97) }
 	serial := func() string { return fmt.Sprintf("TOK%d", 10000000+(1+rand.IntN(bigTokens))*7) }
@@ -100,7 +113,7 @@ func bigSite(t *testing.T, url string, dollar bool) {
 	records := func(q tokens.RecordQuery) func() (int, error) {
 		return func() (int, error) { page, _, err := db.Records(ctx, q); return len(page), err }
 	}
-	const n = 100
+	const n, rounds = 100, 300
 	for _, c := range []struct {
 		name string
 		ask  func() (int, error)
@@ -160,30 +173,37 @@ func bigSite(t *testing.T, url string, dollar bool) {
 			return len(rows), err
 		}},
 	} {
-		var took []time.Duration
-		rows := 0
-		for range 100 {
-			begun := time.Now()
-			found, err := c.ask()
-			if err != nil {
-				t.Fatalf("%s: %v", c.name, err)
+		t.Run(c.name, func(t *testing.T) {
+			var took []time.Duration
+			rows := 0
+			for range rounds {
+				begun := time.Now()
+				found, err := c.ask()
+				if err != nil {
+					t.Fatal(err)
+				}
+				took = append(took, time.Since(begun))
+				rows += found
 			}
-			took = append(took, time.Since(begun))
-			rows += found
-		}
-		slices.Sort(took)
-		t.Logf("%-32s median %8v  p99 %8v  rows %d", c.name, took[50].Round(10*time.Microsecond), took[98].Round(10*time.Microsecond), rows/100)
-		if took[98] > bigLimit {
-			t.Errorf("%s takes %v", c.name, took[98])
-		}
+			slices.Sort(took)
+			p99 := took[rounds*99/100-1]
+			t.Logf("median %v, p99 %v, worst %v; %d rows", took[rounds/2].Round(10*time.Microsecond), p99.Round(10*time.Microsecond),
+				took[rounds-1].Round(10*time.Microsecond), rows/rounds)
+			if p99 > bigLimit {
+				t.Errorf("p99 is %v", p99)
+			}
+		})
 	}
 
-	// The whole report in little memory.
+	t.Run("the whole report, in little memory", func(t *testing.T) { wholeReport(t, db) })
+}
+
+func wholeReport(t *testing.T, db *store.DB) {
 	var most runtime.MemStats
 	begun, total := time.Now(), 0
 	for _, unowned := range []bool{false, true} {
 		for q := (tokens.CredentialQuery{Unowned: unowned, Limit: 500}); ; {
-			rows, err := db.Credentials(ctx, q)
+			rows, err := db.Credentials(t.Context(), q)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -208,10 +228,10 @@ func bigSite(t *testing.T, url string, dollar bool) {
 	}
 }
 
-func TestALargeSiteIsSearchedQuicklyOnSQLite(t *testing.T) { bigSite(t, sqliteURL(t), false) }
+func TestALargeSiteIsSearchedQuicklyOnSQLite(t *testing.T) {
+	bigSite(t, "WATCHWORD_BIG_SQLITE", sqliteURL, false)
+}
+
 func TestALargeSiteIsSearchedQuicklyOnPostgres(t *testing.T) {
-	if os.Getenv("WATCHWORD_BIG") == "" {
-		t.Skip("WATCHWORD_BIG=1 fills a database with a million tokens")
-	}
-	bigSite(t, storetest.Postgres(t), true)
+	bigSite(t, "WATCHWORD_BIG_POSTGRES", storetest.Postgres, true)
 }
