@@ -281,12 +281,8 @@ func (db *DB) Tokens(ctx context.Context, q tokens.TokenQuery) (page []tokens.To
 		page, next = nil, 0 // it may be the second try
 		f := s.tokenFilter(&q)
 		n := int(limited(q.Limit))
-		p, err := best(s, q.After, tokenPaths(&q))
-		if err != nil {
-			return err
-		}
-		for at, seen := q.After, 0; ; {
-			ids, _, err := p(s, at, aWay)
+		p, ids, err := best(s, q.After, tokenPaths(&q))
+		for seen := 0; ; {
 			if err != nil || len(ids) == 0 {
 				return err
 			}
@@ -303,11 +299,12 @@ func (db *DB) Tokens(ctx context.Context, q tokens.TokenQuery) (page []tokens.To
 			if len(ids) < aWay {
 				return nil
 			}
-			at = ids[len(ids)-1]
+			at := ids[len(ids)-1]
 			if seen += len(ids); seen >= allSeen {
 				next = at
 				return nil
 			}
+			ids, _, err = p(s, at, allSeen-seen) // few rows meet the conditions here
 		}
 	})
 	return page, next, err

@@ -249,6 +249,9 @@ func explained(t *testing.T, url string, explain func(s *session, most int, quer
 		reproved = make(map[string]bool)
 	)
 	db.engine = tapped{db.engine, func(s *session, query string, args []any) {
+		if strings.HasPrefix(query, explaining) {
+			return
+		}
 		once := fmt.Sprint(now.most, query, args)
 		if seen[once] {
 			return
@@ -333,8 +336,7 @@ var ends = []end{
 	{regexp.MustCompile(`^SELECT id FROM users WHERE realm = \? AND key >= \? AND key < \? ORDER BY key LIMIT \?$`), "LIMIT: nothing is left out on the way"},
 	{regexp.MustCompile(`^SELECT token_id FROM token_tags WHERE tag = \? AND token_id > \? ORDER BY token_id LIMIT \?$`), "LIMIT: nothing is left out on the way"},
 	{regexp.MustCompile(`^SELECT user_id FROM memberships WHERE group_name = \? ORDER BY user_id LIMIT \?$`), "LIMIT: nothing is left out on the way"},
-	{regexp.MustCompile(`^SELECT u\.id, .* FROM users u JOIN standings s ON s\.user_id = u\.id WHERE u\.id > \?( AND u\.realm = \?)? ORDER BY u\.id LIMIT \?$`),
-		"LIMIT: nothing is left out on the way"},
+	{regexp.MustCompile(`^SELECT id FROM users WHERE (realm = \? AND )?id > \? ORDER BY id LIMIT \?$`), "LIMIT: nothing is left out on the way"},
 	{regexp.MustCompile(`^SELECT count\(\*\), .* FROM \(SELECT .* FROM (users|tokens) WHERE realm = \? ORDER BY (key|serial) LIMIT \?\) AS .`), "MostCounted"},
 	{regexp.MustCompile(`^SELECT t\.id, t\.serial, .* FROM \(SELECT id FROM tokens WHERE batch = \? ORDER BY id LIMIT \?\) AS p `), "MostCounted"},
 	{regexp.MustCompile(`^SELECT t\.id AS id FROM unsearched w CROSS JOIN batches b .* CROSS JOIN tokens t ON t\.batch = b\.id `),

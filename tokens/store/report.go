@@ -30,13 +30,9 @@ func unowned(s *session, q tokens.CredentialQuery) ([]tokens.CredentialRow, erro
 	imported := tokens.TokenQuery{Realm: q.Realm, State: tokens.Imported}
 	f := s.tokenFilter(&imported)
 	f.where("o.id IS NULL")
-	p, err := best(s, q.After, tokenPaths(&imported))
-	if err != nil {
-		return nil, err
-	}
+	p, ids, err := best(s, q.After, tokenPaths(&imported))
 	var found []tokens.CredentialRow
-	for at, n := q.After, int(limited(q.Limit)); len(found) < n; {
-		ids, _, err := p(s, at, aWay)
+	for n := int(limited(q.Limit)); len(found) < n; {
 		if err != nil || len(ids) == 0 {
 			return found, err
 		}
@@ -49,7 +45,7 @@ func unowned(s *session, q tokens.CredentialQuery) ([]tokens.CredentialRow, erro
 		for i := range list {
 			found = append(found, tokens.CredentialRow{Tokens: list[i : i+1 : i+1]})
 		}
-		at = ids[len(ids)-1]
+		ids, _, err = p(s, ids[len(ids)-1], aWay)
 	}
 	return found, nil
 }
@@ -57,10 +53,18 @@ func unowned(s *session, q tokens.CredentialQuery) ([]tokens.CredentialRow, erro
 // holders lists users with their tokens.
 func holders(s *session, q tokens.CredentialQuery) ([]tokens.CredentialRow, error) {
 	var f filter
-	f.where("u.id > ?", q.After)
-	f.equal("u.realm", q.Realm)
-	users, err := s.users(f, "ORDER BY u.id LIMIT ?", limited(q.Limit))
-	if err != nil || len(users) == 0 {
+	f.equal("realm", q.Realm)
+	f.where("id > ?", q.After)
+	rows, err := s.query(`SELECT id FROM users`+f.String()+` ORDER BY id LIMIT ?`, append(f.args, limited(q.Limit))...)
+	page, err := list(rows, err, 1, (*fields).int)
+	if err != nil || len(page) == 0 {
+		return nil, err
+	}
+	// By their ids: else PostgreSQL may join from the first standing on.
+	var these filter
+	these.where(s.among("u.id", page))
+	users, err := s.users(these, "ORDER BY u.id")
+	if err != nil {
 		return nil, err
 	}
 	found := make([]tokens.CredentialRow, len(users))

@@ -15,7 +15,7 @@ import (
 // row by row. However few rows meet them all, no page looks at more than so many.
 const (
 	aWay    = 1000 // rows that are looked at along each path to choose one
-	allSeen = 5000 // rows that a page looks at
+	allSeen = 3000 // rows that a page looks at
 	allHits = 2000 // hits of a search that are put in order; more are so many that any path meets them
 )
 
@@ -50,33 +50,32 @@ func merged(paths ...path) path {
 }
 
 // best is the path with the fewest rows: one that ends soon, or one whose rows are
-// the farthest apart.
-func best(s *session, after int64, paths []path) (path, error) {
-	var (
-		chosen path
-		count  = aWay + 1
-		far    int64
-	)
+// the farthest apart. Where there is none it is that to every token. With it come the
+// first ids on it.
+func best(s *session, after int64, paths []path) (chosen path, first []int64, err error) {
 	for _, p := range paths {
 		ids, ok, err := p(s, after, aWay)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if !ok {
 			continue
 		}
 		n := len(ids)
-		if n < aWay && n < count || n == aWay && count >= aWay && (chosen == nil || ids[n-1] > far) {
-			chosen, count = p, n
-			if n == aWay {
-				far = ids[n-1]
-			}
+		fewer := n < aWay && n < len(first)
+		farther := n == aWay && len(first) == aWay && ids[n-1] > first[n-1]
+		if chosen == nil || fewer || farther {
+			chosen, first = p, ids
+		}
+		if n == 0 {
+			break
 		}
 	}
 	if chosen == nil {
 		chosen = everyToken
+		first, _, err = chosen(s, after, aWay)
 	}
-	return chosen, nil
+	return chosen, first, err
 }
 
 // everyToken is the path that meets every condition in time.
@@ -118,7 +117,7 @@ func tokenPaths(q *tokens.TokenQuery) []path {
 			return list(rows, err, 1, (*fields).int)
 		})}
 	}
-	paths := []path{everyToken}
+	var paths []path
 	if q.Realm != "" { // a small one, that is
 		paths = append(paths, hits(func(s *session) ([]int64, error) {
 			rows, err := s.query(`SELECT id FROM tokens WHERE realm = ? ORDER BY serial LIMIT ?`, q.Realm, int64(allHits+1))
@@ -187,12 +186,7 @@ func serialsWith(part string) path {
 	if utf8.RuneCountInString(part) < 3 {
 		return hits(func(s *session) ([]int64, error) { return s.serialsFrom(part) })
 	}
-	// PostgreSQL is to plan for all hits: for a few it would rather look at every
-	// token until it has met them.
-	like := hits(func(s *session) ([]int64, error) {
-		rows, err := s.query(`WITH hit AS MATERIALIZED (SELECT id FROM tokens WHERE lower(serial) LIKE ?) SELECT id FROM hit LIMIT ?`, pattern(part), int64(allHits+1))
-		return list(rows, err, 1, (*fields).int)
-	})
+	like := hits(func(s *session) ([]int64, error) { return s.parted("tokens", "lower(serial)", part) })
 	return func(s *session, after int64, limit int) ([]int64, bool, error) {
 		if s.dollar {
 			return like(s, after, limit)
@@ -323,16 +317,10 @@ func (s *session) keysWith(part string) ([]int64, error) {
 		}
 		return all, nil
 	case s.dollar:
-		rows, err := s.query(`WITH hit AS MATERIALIZED (SELECT id FROM users WHERE key LIKE ?) SELECT id FROM hit LIMIT ?`, pattern(part), int64(allHits+1))
-		return list(rows, err, 1, (*fields).int)
+		return s.parted("users", "key", part)
 	}
 	rows, err := s.query(`SELECT rowid FROM user_search WHERE user_search MATCH ? ORDER BY rowid LIMIT ?`, trigrams(part), int64(allHits+1))
 	return list(rows, err, 1, (*fields).int)
-}
-
-// pattern is what LIKE finds a part by.
-func pattern(part string) string {
-	return "%" + strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(part) + "%"
 }
 
 // trigrams is the full-text query for all rows that have every trigram of a part.
