@@ -157,7 +157,7 @@ func questions() []question {
 			}
 			return many
 		}
-		for _, part := range []string{"", of("user", "er1234"), of("us", "zz")} {
+		for _, part := range []string{"", of("user", "er1234"), of("us", "zz"), of("1111111", "9.-жж")} {
 			subsets(5, func(has func(int) bool) {
 				q := tokens.UserQuery{
 					Realm: pick(has(0), of("default", "branch")), Key: pick(has(1), "user100"), External: pick(has(2), "x100"),
@@ -166,7 +166,7 @@ func questions() []question {
 				ask(allSeen+1, q, func(ctx context.Context, db *DB) error { _, _, err := db.Users(ctx, q); return err })
 			})
 		}
-		for _, part := range []string{"", of("tok", "1000700"), of("user", "er1234"), of("to", "us")} {
+		for _, part := range []string{"", of("tok", "1000700"), of("user", "er1234"), of("to", "us"), of("0000000", "97.")} {
 			subsets(8, func(has func(int) bool) {
 				q := tokens.TokenQuery{
 					Realm: pick(has(0), of("default", "branch")), Serial: pick(has(1), "TOK10000700"), Owner: pick(has(2), "user100"),
