@@ -43,7 +43,7 @@ func (s *Service) Records(ctx context.Context, p Principal, q RecordQuery) (page
 	}
 	q.Realm, q.Limit = realm, limit(q.Limit)
 	e := audit.Event{Realm: realm}
-	if err := s.authorise(ctx, p, policy.AuditList, e); err != nil {
+	if err := s.authorise(ctx, p, policy.AuditList, &e); err != nil {
 		return nil, 0, err
 	}
 	page, next, err = s.db.Records(ctx, q)
@@ -183,7 +183,7 @@ func (r *AuditReport) problem(format string, args ...any) {
 // keep checkpoints elsewhere too.
 func (s *Service) VerifyAudit(ctx context.Context, p Principal) (AuditReport, error) {
 	e := audit.Event{Realm: p.Realm}
-	if err := s.authorise(ctx, p, policy.AuditVerify, e); err != nil {
+	if err := s.authorise(ctx, p, policy.AuditVerify, &e); err != nil {
 		return AuditReport{}, err
 	}
 	report := AuditReport{Intact: true, Problems: []string{}}

@@ -12,23 +12,6 @@ import (
 	"watchword/tokens/policy"
 )
 
-// authorise is the first line of each use case but Verify: may p do this in
-// this realm, now? A refusal is audited. What nodes cache is brought up to
-// date first, so that a key deleted on another node does nothing here.
-func (s *Service) authorise(ctx context.Context, p Principal, action policy.Action, e audit.Event) error {
-	if _, err := s.current(ctx, p, nil); err != nil {
-		return err
-	}
-	d := policy.Decide(policy.Request{Scope: p.Scope, Realm: p.Realm, Action: action, In: e.Realm})
-	if !d.Allow {
-		return s.deny(ctx, p, action, e, d.Reason)
-	}
-	if p.Kind == KindInvitation {
-		return s.invites(ctx, p, action, e)
-	}
-	return nil
-}
-
 // current reads the subjects of refs, and says whether p is still who it was. What
 // nodes cache is brought up to date first.
 func (s *Service) current(ctx context.Context, p Principal, refs []Ref) (View, error) {
@@ -48,20 +31,6 @@ func (s *Service) current(ctx context.Context, p Principal, refs []Ref) (View, e
 		return View{}, fmt.Errorf("%w: it was deleted, or has expired", ErrUnknownKey)
 	}
 	return view, nil
-}
-
-// deny writes the refusal to the audit and answers the error for the caller.
-func (s *Service) deny(ctx context.Context, p Principal, action policy.Action, e audit.Event, why string) error {
-	e = s.event(p, action, e)
-	e.Outcome = "denied"
-	e.Detail = append(e.Detail, audit.Field{Name: "why", Value: why})
-	e.Reason = string(ReasonForbidden)
-	if s.crowd.admit(&e, e.Time) {
-		if err := s.ledger.commit(ctx, &Change{}, []audit.Event{e}); err != nil {
-			return err
-		}
-	}
-	return fmt.Errorf("%w: %s needs another scope or realm (%s)", ErrForbidden, action, why)
 }
 
 // event fills in who asked, when and from where; the outcome is ok.
@@ -120,20 +89,28 @@ func (s *Service) change(ctx context.Context, p Principal, action policy.Action,
 func (s *Service) changes(ctx context.Context, p Principal, action policy.Action, e audit.Event, refs []Ref,
 	decide func(found []*Subject, c *Change, e *audit.Event) (beside []audit.Event, err error),
 ) error {
-	if err := s.authorise(ctx, p, action, e); err != nil {
-		return err
+	load := refs
+	if named := about(&e); !covers(refs, named) {
+		load = append(refs[:len(refs):len(refs)], named...)
 	}
 	for begin := time.Now(); time.Since(begin) < persistence && ctx.Err() == nil; {
-		before := s.cfg.Now()
-		view, err := s.db.Load(ctx, refs)
-		s.noteDatabase(err)
+		view, err := s.current(ctx, p, load)
 		if err != nil {
-			return unavailable(err)
+			return err
 		}
-		s.noteClock(view.Clock, before)
+		// What is allowed is allowed on what is read here: if that moves before it is
+		// done, both are decided anew.
+		if err := s.allow(ctx, p, action, &e, view.Subjects); err != nil {
+			return err
+		}
 		var c Change
 		done := s.event(p, action, e)
-		beside, refused := decide(view.Subjects, &c, &done)
+		beside, refused := decide(view.Subjects[:len(refs)], &c, &done)
+		for i := range beside {
+			if beside[i].Policy == "" {
+				beside[i].Policy = e.Policy
+			}
+		}
 		if refused != nil {
 			if errors.Is(refused, ErrUnavailable) {
 				return refused

@@ -15,7 +15,7 @@ const removeChunk = 1000
 // ShowBatch answers a published import and what is there of it.
 func (s *Service) ShowBatch(ctx context.Context, p Principal, id int64) (Batch, Tally, error) {
 	e := audit.Event{Realm: p.Realm, Detail: []audit.Field{{Name: "batch", Value: itoa(id)}}}
-	if err := s.authorise(ctx, p, policy.ImportShow, e); err != nil {
+	if err := s.authorise(ctx, p, policy.ImportShow, &e); err != nil {
 		return Batch{}, Tally{}, err
 	}
 	b, err := s.batch(ctx, p, id)
@@ -57,7 +57,7 @@ func (s *Service) batch(ctx context.Context, p Principal, id int64) (Batch, erro
 // assigned at the same moment is either kept, or was not there any more.
 func (s *Service) Undo(ctx context.Context, p Principal, id int64) (Batch, Tally, error) {
 	e := audit.Event{Realm: p.Realm, Detail: []audit.Field{{Name: "batch", Value: itoa(id)}}}
-	if err := s.authorise(ctx, p, policy.ImportUndo, e); err != nil {
+	if err := s.authorise(ctx, p, policy.ImportUndo, &e); err != nil {
 		return Batch{}, Tally{}, err
 	}
 	b, err := s.batch(ctx, p, id)

@@ -36,12 +36,16 @@ type hand struct {
 func (i *Import) mayAssign(ctx context.Context) error {
 	e := audit.Event{Realm: i.in.Realm, Detail: []audit.Field{{Name: "file", Value: i.in.Name}}}
 	if i.in.Assign {
-		if err := i.s.authorise(ctx, i.p, policy.TokenAssign, e); err != nil {
+		if err := i.s.authorise(ctx, i.p, policy.TokenAssign, &e); err != nil {
 			return err
 		}
+		i.assigns = e.Policy
 	}
 	if i.in.Create {
-		return i.s.authorise(ctx, i.p, policy.UserAdd, e)
+		if err := i.s.authorise(ctx, i.p, policy.UserAdd, &e); err != nil {
+			return err
+		}
+		i.creates = e.Policy
 	}
 	return nil
 }
@@ -210,7 +214,7 @@ func (i *Import) handOut(ctx context.Context, c *Change) ([]audit.Event, error) 
 	events := make([]audit.Event, 0, len(made)+len(i.hands))
 	for k, who := range missing {
 		owners[who] = &made[k]
-		events = append(events, i.s.event(i.p, policy.UserAdd, audit.Event{Realm: i.in.Realm, User: who.key, Detail: []audit.Field{batch}}))
+		events = append(events, i.s.event(i.p, policy.UserAdd, audit.Event{Realm: i.in.Realm, User: who.key, Policy: i.creates, Detail: []audit.Field{batch}}))
 	}
 	list := make([]Token, len(i.hands))
 	var bare []*Token // whose owner has no PIN: all bound at once
@@ -227,7 +231,7 @@ func (i *Import) handOut(ctx context.Context, c *Change) ([]audit.Event, error) 
 			bare = append(bare, t)
 		}
 		events = append(events, i.s.event(i.p, policy.TokenAssign, audit.Event{
-			Realm: i.in.Realm, User: owner.Key, Serial: t.Serial,
+			Realm: i.in.Realm, User: owner.Key, Serial: t.Serial, Policy: i.assigns,
 			Detail: []audit.Field{batch, {Name: "from", Value: string(Imported)}, {Name: "to", Value: string(t.State)}},
 		}))
 	}

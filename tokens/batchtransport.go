@@ -125,7 +125,7 @@ func (i *Import) left(ctx context.Context, list []*entry) error {
 // more.
 func (i *Import) suspect(e *entry, reason string) audit.Event {
 	return i.s.event(i.p, policy.ImportTransport, audit.Event{
-		Realm: i.in.Realm, Serial: e.token.Serial, Outcome: "refused", Reason: reason,
+		Realm: i.in.Realm, Serial: e.token.Serial, Outcome: "refused", Reason: reason, Policy: i.policy,
 		Detail: []audit.Field{
 			{Name: "batch", Value: itoa(i.batch.ID)}, {Name: "file", Value: i.in.Name}, {Name: "mechanism", Value: string(hsm.TransportPKCS1)},
 		},

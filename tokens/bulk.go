@@ -84,10 +84,10 @@ func (s *Service) Bulk(ctx context.Context, p Principal, r BulkRequest, f func(B
 		return BulkReport{}, err
 	}
 	e := audit.Event{Realm: b.realm, Detail: b.detail}
-	if err := s.authorise(ctx, p, policy.TokenBulk, e); err != nil {
+	if err := s.authorise(ctx, p, policy.TokenBulk, &e); err != nil {
 		return BulkReport{}, err
 	}
-	if err := s.authorise(ctx, p, bulkActs[r.Act], e); err != nil {
+	if err := s.authorise(ctx, p, bulkActs[r.Act], &e); err != nil {
 		return BulkReport{}, err
 	}
 	if !r.DryRun {

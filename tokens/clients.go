@@ -29,7 +29,7 @@ type NewClient struct {
 // Clients lists the RADIUS clients by name, without their secrets.
 func (s *Service) Clients(ctx context.Context, p Principal) ([]Client, error) {
 	e := audit.Event{Realm: p.Realm}
-	if err := s.authorise(ctx, p, policy.ClientList, e); err != nil {
+	if err := s.authorise(ctx, p, policy.ClientList, &e); err != nil {
 		return nil, err
 	}
 	read, err := s.db.Registry(ctx)
@@ -89,7 +89,7 @@ func (s *Service) PutClient(ctx context.Context, p Principal, n NewClient, repla
 	if options != "" {
 		e.Detail = append(e.Detail, audit.Field{Name: "options", Value: options})
 	}
-	if err := s.authorise(ctx, p, policy.ClientPut, e); err != nil {
+	if err := s.authorise(ctx, p, policy.ClientPut, &e); err != nil {
 		return Client{}, err
 	}
 	// A principal of one realm neither takes a client from another, nor makes one
@@ -104,7 +104,7 @@ func (s *Service) PutClient(ctx context.Context, p Principal, n NewClient, repla
 			foreign = foreign || c.Name == name && c.Realm != p.Realm
 		}
 		if foreign {
-			return Client{}, s.deny(ctx, p, policy.ClientPut, e, "the client is for another realm")
+			return Client{}, s.deny(ctx, p, policy.ClientPut, e, denial("the client is for another realm"))
 		}
 	}
 	c := Client{
@@ -142,7 +142,7 @@ func (s *Service) DeleteClient(ctx context.Context, p Principal, name string) er
 			e.Realm = found.Realm
 		}
 	}
-	if err := s.authorise(ctx, p, policy.ClientDelete, e); err != nil {
+	if err := s.authorise(ctx, p, policy.ClientDelete, &e); err != nil {
 		return err
 	}
 	if found == nil {
@@ -170,7 +170,7 @@ type NewKey struct {
 // Keys lists the API keys.
 func (s *Service) Keys(ctx context.Context, p Principal) ([]APIKey, error) {
 	e := audit.Event{Realm: p.Realm}
-	if err := s.authorise(ctx, p, policy.KeyList, e); err != nil {
+	if err := s.authorise(ctx, p, policy.KeyList, &e); err != nil {
 		return nil, err
 	}
 	read, err := s.db.Registry(ctx)
@@ -194,7 +194,7 @@ func (s *Service) AddKey(ctx context.Context, p Principal, n NewKey) (APIKey, st
 		return APIKey{}, "", err
 	}
 	e := audit.Event{Realm: k.Realm, Detail: []audit.Field{{Name: "key", Value: k.ID}, {Name: "name", Value: k.Name}, {Name: "scope", Value: k.Scope}}}
-	if err := s.authorise(ctx, p, policy.KeyAdd, e); err != nil {
+	if err := s.authorise(ctx, p, policy.KeyAdd, &e); err != nil {
 		return APIKey{}, "", err
 	}
 	w := Change{Keys: []KeyWrite{{Key: k}}}
@@ -258,7 +258,7 @@ func (s *Service) DeleteKey(ctx context.Context, p Principal, id string) error {
 			admins++
 		}
 	}
-	if err := s.authorise(ctx, p, policy.KeyDelete, e); err != nil {
+	if err := s.authorise(ctx, p, policy.KeyDelete, &e); err != nil {
 		return err
 	}
 	switch {

@@ -126,7 +126,7 @@ func (s *Service) report(ctx context.Context, p Principal, q ReportQuery) (*repo
 	if q.Find != "" {
 		e.Detail = []audit.Field{{Name: "find", Value: string(q.Find)}}
 	}
-	if err := s.authorise(ctx, p, policy.ReportShow, e); err != nil {
+	if err := s.authorise(ctx, p, policy.ReportShow, &e); err != nil {
 		return nil, err
 	}
 	return &report{

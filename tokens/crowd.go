@@ -79,7 +79,7 @@ func (c *crowd) flush(now time.Time, all bool) []audit.Event {
 			continue
 		}
 		e := n.last
-		e.Time, e.User, e.Serial, e.Source = now, "", "", ""
+		e.Time, e.User, e.Serial, e.Source, e.Policy = now, "", "", "", ""
 		e.Detail = []audit.Field{
 			{Name: "attempts", Value: strconv.Itoa(n.counted)},
 			{Name: "since", Value: n.since.UTC().Format(time.RFC3339)},

@@ -75,7 +75,7 @@ func (s *Service) PutDocument(ctx context.Context, p Principal, action policy.Ac
 	}
 	w.Updated = w.Updated.UTC()
 	e := audit.Event{Realm: realm, Detail: append([]audit.Field{{Name: "document", Value: w.Name}}, sound(detail)...)}
-	if err := s.authorise(ctx, p, action, e); err != nil {
+	if err := s.authorise(ctx, p, action, &e); err != nil {
 		return Document{}, err
 	}
 	c := Change{Documents: []DocumentWrite{w}}
@@ -94,7 +94,8 @@ func (s *Service) PutDocument(ctx context.Context, p Principal, action policy.Ac
 // nothing behind but the audit record of a refusal. The realm is empty for what
 // concerns all of them.
 func (s *Service) May(ctx context.Context, p Principal, action policy.Action, realm string) error {
-	return s.authorise(ctx, p, action, audit.Event{Realm: realm})
+	e := audit.Event{Realm: realm}
+	return s.authorise(ctx, p, action, &e)
 }
 
 // Allow authorises and audits a use case that changes nothing here: one of
@@ -104,7 +105,7 @@ func (s *Service) Allow(ctx context.Context, p Principal, action policy.Action, 
 		e.Realm = p.Realm
 	}
 	e.Detail = sound(e.Detail)
-	if err := s.authorise(ctx, p, action, e); err != nil {
+	if err := s.authorise(ctx, p, action, &e); err != nil {
 		return err
 	}
 	return s.record(ctx, p, action, e)

@@ -55,7 +55,7 @@ func (s *Service) Drift(ctx context.Context, p Principal, realm, serial string) 
 		return DriftHistory{}, err
 	}
 	e := audit.Event{Realm: realm, Serial: serial}
-	if err := s.authorise(ctx, p, policy.TokenDrift, e); err != nil {
+	if err := s.authorise(ctx, p, policy.TokenDrift, &e); err != nil {
 		return DriftHistory{}, err
 	}
 	fail := func(err error) (DriftHistory, error) {

@@ -100,7 +100,7 @@ func (s *Service) RefuseKey(ctx context.Context, p Principal, realm, user string
 		return err
 	}
 	e := audit.Event{Realm: realm, User: key}
-	if err := s.authorise(ctx, p, policy.KeyEnrol, e); err != nil {
+	if err := s.authorise(ctx, p, policy.KeyEnrol, &e); err != nil {
 		return err
 	}
 	e.Outcome, e.Reason = "refused", string(reason)

@@ -72,7 +72,7 @@ func (s *Service) UserGroups(ctx context.Context, p Principal, realm, user strin
 		return nil, err
 	}
 	e := audit.Event{Realm: realm, User: key}
-	if err := s.authorise(ctx, p, policy.UserShow, e); err != nil {
+	if err := s.authorise(ctx, p, policy.UserShow, &e); err != nil {
 		return nil, err
 	}
 	view, err := s.db.Load(ctx, []Ref{{Realm: realm, User: key}})

@@ -84,6 +84,9 @@ type Import struct {
 	seed   maphash.Seed
 	seen   map[uint64]struct{} // dry run: hashes of the serials of this file
 
+	policy  string             // what let it begin, as in audit.Event
+	assigns string             // and hand tokens out
+	creates string             // and make users
 	people  map[string]*person // whom the records name, by key
 	named   int                // entries that got an owner
 	hands   []hand             // what Publish hands out
@@ -113,10 +116,10 @@ func (s *Service) BeginImport(ctx context.Context, p Principal, in NewImport) (*
 	if in.Create && !in.Assign {
 		return nil, fmt.Errorf("%w: users are made only where tokens are assigned to them (--create-users needs --assign)", ErrInvalid)
 	}
-	if err := s.authorise(ctx, p, policy.ImportBegin, e); err != nil {
+	if err := s.authorise(ctx, p, policy.ImportBegin, &e); err != nil {
 		return nil, err
 	}
-	i := &Import{s: s, p: p, in: in, people: map[string]*person{}, travels: map[hsm.TransportPath]int64{}}
+	i := &Import{s: s, p: p, in: in, policy: e.Policy, people: map[string]*person{}, travels: map[hsm.TransportPath]int64{}}
 	if err := i.mayAssign(ctx); err != nil {
 		return nil, err
 	}
@@ -153,7 +156,8 @@ func (s *Service) MayImport(ctx context.Context, p Principal, in NewImport) erro
 	if err != nil {
 		return err
 	}
-	return s.authorise(ctx, p, policy.ImportBegin, audit.Event{Realm: realm, Detail: []audit.Field{{Name: "file", Value: fileName(in.Name)}}})
+	e := audit.Event{Realm: realm, Detail: []audit.Field{{Name: "file", Value: fileName(in.Name)}}}
+	return s.authorise(ctx, p, policy.ImportBegin, &e)
 }
 
 // RefuseImport authorises and audits an import whose file cannot be read at
@@ -164,7 +168,7 @@ func (s *Service) RefuseImport(ctx context.Context, p Principal, in NewImport, w
 		return err
 	}
 	e := audit.Event{Realm: realm, Outcome: "refused", Detail: []audit.Field{{Name: "file", Value: fileName(in.Name)}, {Name: "why", Value: why.Error()}}}
-	if err := s.authorise(ctx, p, policy.ImportBegin, e); err != nil {
+	if err := s.authorise(ctx, p, policy.ImportBegin, &e); err != nil {
 		return err
 	}
 	if err := s.record(ctx, p, policy.ImportBegin, e); err != nil {
@@ -508,7 +512,7 @@ func (i *Import) Publish(ctx context.Context, sha256hex string, created, duplica
 		return Batch{}, fmt.Errorf("%w: the import has ended or failed, or was a dry run", ErrState)
 	}
 	e := audit.Event{Realm: i.in.Realm}
-	if err := i.s.authorise(ctx, i.p, policy.ImportPublish, e); err != nil {
+	if err := i.s.authorise(ctx, i.p, policy.ImportPublish, &e); err != nil {
 		return Batch{}, err
 	}
 	b := i.batch
@@ -541,11 +545,11 @@ func (i *Import) Discard(ctx context.Context, reason string) error {
 	}
 	i.ended = true
 	if i.in.DryRun {
-		return i.s.record(ctx, i.p, policy.ImportBegin, audit.Event{Realm: i.in.Realm, Reason: "dry_run", Detail: []audit.Field{{Name: "file", Value: i.in.Name}}})
+		return i.s.record(ctx, i.p, policy.ImportBegin, audit.Event{Realm: i.in.Realm, Reason: "dry_run", Policy: i.policy, Detail: []audit.Field{{Name: "file", Value: i.in.Name}}})
 	}
 	ctx = context.WithoutCancel(ctx)
 	err := unavailable(i.s.db.Discard(ctx, i.batch.ID))
-	e := audit.Event{Realm: i.in.Realm, Outcome: "refused", Detail: []audit.Field{
+	e := audit.Event{Realm: i.in.Realm, Outcome: "refused", Policy: i.policy, Detail: []audit.Field{
 		{Name: "batch", Value: itoa(i.batch.ID)}, {Name: "file", Value: i.in.Name}, {Name: "why", Value: reason},
 	}}
 	return errors.Join(err, i.s.record(ctx, i.p, policy.ImportDiscard, e))
@@ -558,7 +562,7 @@ func (s *Service) Batches(ctx context.Context, p Principal, q BatchQuery) ([]Bat
 		return nil, err
 	}
 	e := audit.Event{Realm: realm}
-	if err := s.authorise(ctx, p, policy.ImportList, e); err != nil {
+	if err := s.authorise(ctx, p, policy.ImportList, &e); err != nil {
 		return nil, err
 	}
 	q.Realm, q.Limit = realm, limit(q.Limit)

@@ -188,9 +188,9 @@ func (s *Service) invites(ctx context.Context, p Principal, action policy.Action
 	}
 	switch {
 	case i.Realm != p.Realm || i.User != p.User || e.User != i.User:
-		return s.deny(ctx, p, action, e, "the invitation is for another user")
+		return s.deny(ctx, p, action, e, denial("the invitation is for another user"))
 	case !slices.Contains(i.Kinds, kind):
-		return s.deny(ctx, p, action, e, "the invitation is to another kind of token")
+		return s.deny(ctx, p, action, e, denial("the invitation is to another kind of token"))
 	}
 	return nil
 }
@@ -217,7 +217,7 @@ func (s *Service) Invitations(ctx context.Context, p Principal, realm, user stri
 		}
 	}
 	e := audit.Event{Realm: realm, User: user}
-	if err := s.authorise(ctx, p, policy.InviteList, e); err != nil {
+	if err := s.authorise(ctx, p, policy.InviteList, &e); err != nil {
 		return nil, err
 	}
 	list, err := s.db.Invitations(ctx, realm, user, 1000)
@@ -246,7 +246,7 @@ func (s *Service) Uninvite(ctx context.Context, p Principal, id string) error {
 			return unavailable(err)
 		}
 	}
-	if err := s.authorise(ctx, p, policy.InviteDelete, e); err != nil {
+	if err := s.authorise(ctx, p, policy.InviteDelete, &e); err != nil {
 		return err
 	}
 	if missing != nil {

@@ -101,14 +101,15 @@ func (s *Service) VerifyKey(ctx context.Context, p Principal, a KeyAttempt) (Key
 	if len(a.Credential) == 0 || len(a.Credential) > maxCredentialID || a.RPID == "" || a.Check == nil || err != nil {
 		return KeyResult{}, s.malformed(ctx, p, realm, a.User, a.Transport, "the answer of a key is needed", err)
 	}
-	if d := policy.Decide(policy.Request{Scope: p.Scope, Realm: p.Realm, Action: policy.Verify, In: realm}); !d.Allow {
-		return KeyResult{}, s.deny(ctx, p, policy.Verify, audit.Event{Realm: realm}, d.Reason)
+	e := audit.Event{Realm: realm}
+	if err := s.allow(ctx, p, policy.Verify, &e, nil); err != nil {
+		return KeyResult{}, err
 	}
 	// What must be remembered as spent until nobody would take it any more.
 	if a.Spend.Expires.Before(a.Expires) {
 		a.Spend.Expires = a.Expires
 	}
-	x := &pending{principal: p, client: p.client(), key: &a, transport: a.Transport, answer: make(chan answer, 1)}
+	x := &pending{principal: p, client: p.client(), key: &a, transport: a.Transport, policy: e.Policy, answer: make(chan answer, 1)}
 	x.ref.Realm = realm
 	if a.User == "" {
 		x.ref.Credential = CredentialKey(a.RPID, a.Credential)
@@ -136,7 +137,7 @@ func (s *Service) RefuseLogin(ctx context.Context, p Principal, realm, user stri
 	if key, bad := FoldName(user); bad == nil {
 		e.User = key
 	}
-	if err := s.authorise(ctx, p, policy.Verify, e); err != nil {
+	if err := s.authorise(ctx, p, policy.Verify, &e); err != nil {
 		return err
 	}
 	e.Outcome, e.Reason = "reject", string(reason)

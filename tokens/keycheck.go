@@ -239,7 +239,7 @@ func (b *keyBatch) suspend(ctx context.Context, s *Service) {
 func (s *Service) suspension(t *trial, v *verdict, now time.Time) *audit.Event {
 	return &audit.Event{
 		Time: now, Action: string(policy.TokenSuspend), Outcome: "ok", Realm: t.subject.User.Realm, User: t.subject.User.Key,
-		Serial: v.token.Serial, Actor: string(KindSystem), Client: t.client, Source: t.principal.Source, Reason: string(v.reason),
+		Serial: v.token.Serial, Actor: string(KindSystem), Client: t.client, Source: t.principal.Source, Reason: string(v.reason), Policy: t.policy,
 		Detail: []audit.Field{{Name: "from", Value: string(v.token.State)}, {Name: "to", Value: string(v.suspend.State)}},
 	}
 }

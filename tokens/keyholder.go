@@ -42,7 +42,7 @@ func (s *Service) KeyHolder(ctx context.Context, p Principal, realm, user, rpID 
 		return KeyHolder{}, err
 	}
 	e := audit.Event{Realm: realm, User: key}
-	if err := s.authorise(ctx, p, policy.KeyEnrol, e); err != nil {
+	if err := s.authorise(ctx, p, policy.KeyEnrol, &e); err != nil {
 		return KeyHolder{}, err
 	}
 	view, err := s.db.Load(ctx, []Ref{{Realm: realm, User: key}})
@@ -123,8 +123,9 @@ func (s *Service) LoginHolder(ctx context.Context, p Principal, realm, user, rpI
 	if err != nil {
 		return KeyHolder{}, err
 	}
-	if d := policy.Decide(policy.Request{Scope: p.Scope, Realm: p.Realm, Action: policy.Verify, In: realm}); !d.Allow {
-		return KeyHolder{}, s.deny(ctx, p, policy.Verify, audit.Event{Realm: realm}, d.Reason)
+	e := audit.Event{Realm: realm}
+	if err := s.allow(ctx, p, policy.Verify, &e, nil); err != nil {
+		return KeyHolder{}, err
 	}
 	decoys, err := s.decoyKeys(ctx, realm, key, rpID)
 	if err != nil {

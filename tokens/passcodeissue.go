@@ -149,10 +149,11 @@ func (s *Service) Lose(ctx context.Context, p Principal, realm, serial, reason s
 	if err := validReason(reason); err != nil {
 		return Token{}, nil, nil, err
 	}
-	if err := s.authorise(ctx, p, policy.TemporaryAdd, audit.Event{Realm: realm, Serial: serial}); err != nil {
+	e := audit.Event{Realm: realm, Serial: serial}
+	if err := s.authorise(ctx, p, policy.TemporaryAdd, &e); err != nil {
 		return Token{}, nil, nil, err
 	}
-	w := draft{kind: Temporary}
+	w := draft{kind: Temporary, policy: e.Policy}
 	defer w.wipe()
 	var temporary *Token
 	losing := s.moving(policy.TokenLost, realm, serial, reason, lose)
@@ -197,7 +198,7 @@ func (s *Service) standIn(ctx context.Context, d *deed, w *draft, r TemporaryReq
 		return err
 	}
 	d.beside = append(d.beside, s.event(d.principal, policy.TemporaryAdd, audit.Event{
-		Realm: t.Realm, User: t.Owner, Serial: t.Serial, Detail: t.terms(),
+		Realm: t.Realm, User: t.Owner, Serial: t.Serial, Policy: w.policy, Detail: t.terms(),
 	}))
 	*temporary = t
 	return nil
@@ -208,6 +209,7 @@ func (s *Service) standIn(ctx context.Context, d *deed, w *draft, r TemporaryReq
 type draft struct {
 	kind   Type
 	serial string
+	policy string // what let it be made, as in audit.Event
 	texts  []passText
 	macs   [][]byte
 }

@@ -43,7 +43,7 @@ func (s *Service) OpenPGP(ctx context.Context, p Principal, realm string, versio
 		return nil, err
 	}
 	e := audit.Event{Realm: realm}
-	if err := s.authorise(ctx, p, policy.ImportBegin, e); err != nil {
+	if err := s.authorise(ctx, p, policy.ImportBegin, &e); err != nil {
 		return nil, err
 	}
 	h, ok := s.custody.(hsm.PGPHolder)

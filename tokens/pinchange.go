@@ -39,10 +39,12 @@ func (s *Service) ChangePIN(ctx context.Context, p Principal, a Attempt, newPIN 
 	if a.User == "" || a.Code == "" || err != nil {
 		return Result{}, s.malformed(ctx, p, realm, a.User, a.Transport, "a user and a code are needed", err)
 	}
-	if d := policy.Decide(policy.Request{Scope: p.Scope, Realm: p.Realm, Action: policy.UserPINChange, In: realm}); !d.Allow {
-		return Result{}, s.deny(ctx, p, policy.UserPINChange, audit.Event{Realm: realm}, d.Reason)
-	}
 	x := s.attempt(p, realm, a)
+	e := audit.Event{Realm: realm, User: x.ref.User}
+	if err := s.allow(ctx, p, policy.UserPINChange, &e, nil); err != nil { // the engine looks at p again
+		return Result{}, err
+	}
+	x.policy = e.Policy
 	rules, err := s.rulesOf(ctx, realm)
 	if err != nil {
 		return Result{}, err
@@ -157,7 +159,7 @@ func (s *Service) rebound(w *write, this *judged, t *trial, v *verdict, now time
 	}
 	e := s.event(t.principal, policy.UserPINChange, audit.Event{
 		Realm: t.ref.Realm, User: t.ref.User, Serial: v.token.Serial,
-		Detail: []audit.Field{{Name: "pin", Value: "changed"}, {Name: "transport", Value: t.transport}},
+		Detail: []audit.Field{{Name: "pin", Value: "changed"}, {Name: "transport", Value: t.transport}}, Policy: t.policy,
 	})
 	e.Time = now
 	this.beside = &e

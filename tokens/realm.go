@@ -105,7 +105,7 @@ func (s *Service) Rules(ctx context.Context, p Principal, realm string) (RealmRu
 		return RealmRules{}, err
 	}
 	e := audit.Event{Realm: in}
-	if err := s.authorise(ctx, p, policy.RealmShow, e); err != nil {
+	if err := s.authorise(ctx, p, policy.RealmShow, &e); err != nil {
 		return RealmRules{}, err
 	}
 	r, err := s.ruling(ctx, realm, document)
@@ -139,7 +139,7 @@ func (s *Service) putRules(ctx context.Context, p Principal, realm string, expec
 		return RealmRules{}, err
 	}
 	e := audit.Event{Realm: in}
-	if err := s.authorise(ctx, p, policy.RealmRules, e); err != nil {
+	if err := s.authorise(ctx, p, policy.RealmRules, &e); err != nil {
 		return RealmRules{}, err
 	}
 	for range conflicts {
@@ -213,7 +213,7 @@ func (s *Service) tryRules(ctx context.Context, p Principal, document string, ex
 // they hold. A principal of one realm sees that one.
 func (s *Service) Realms(ctx context.Context, p Principal) ([]RealmEntry, error) {
 	e := audit.Event{Realm: p.Realm}
-	if err := s.authorise(ctx, p, policy.RealmList, e); err != nil {
+	if err := s.authorise(ctx, p, policy.RealmList, &e); err != nil {
 		return nil, err
 	}
 	list, err := s.db.Realms(ctx, p.Realm)

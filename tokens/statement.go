@@ -197,8 +197,12 @@ func (s *Service) Statement(ctx context.Context, p Principal, req StatementReque
 	if err != nil {
 		return "", err
 	}
-	if d := policy.Decide(policy.Request{Scope: p.Scope, Realm: p.Realm, Action: policy.Verify, In: realm}); !d.Allow {
-		return "", s.deny(ctx, p, policy.StatementGive, e, d.Reason)
+	d, err := s.decide(ctx, p, policy.Verify, &e, view.Subjects)
+	if err != nil {
+		return "", err
+	}
+	if e.Policy = determining(d); !d.Allow {
+		return "", s.deny(ctx, p, policy.StatementGive, e, d)
 	}
 	if s.skewed.Load() {
 		return "", fmt.Errorf("%w: our clock and the database's differ, and a statement says what time it is", ErrUnavailable)

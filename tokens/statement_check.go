@@ -36,7 +36,7 @@ func (s *Service) CheckStatement(ctx context.Context, p Principal, jwt, audience
 		return StatementClaims{}, fmt.Errorf("%w: a statement is checked for an audience, and an age that is not negative", ErrInvalid)
 	}
 	e := audit.Event{Realm: p.Realm}
-	if err := s.authorise(ctx, p, policy.StatementCheck, e); err != nil {
+	if err := s.authorise(ctx, p, policy.StatementCheck, &e); err != nil {
 		return StatementClaims{}, err
 	}
 	state, err := s.statementState(ctx)

@@ -300,12 +300,13 @@ func (s *statementState) list(now time.Time) []StatementKey {
 
 // StatementKeys lists the keys that sign statements, the newest first.
 func (s *Service) StatementKeys(ctx context.Context, p Principal) ([]StatementKey, error) {
-	if err := s.authorise(ctx, p, policy.StatementList, audit.Event{}); err != nil {
+	var e audit.Event
+	if err := s.authorise(ctx, p, policy.StatementList, &e); err != nil {
 		return nil, err
 	}
 	state, err := s.statementState(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return state.list(s.cfg.Now()), s.record(ctx, p, policy.StatementList, audit.Event{})
+	return state.list(s.cfg.Now()), s.record(ctx, p, policy.StatementList, e)
 }

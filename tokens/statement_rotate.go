@@ -31,7 +31,7 @@ func (s *Service) RotateStatementKey(ctx context.Context, p Principal, now bool)
 	if now {
 		e.Reason = "now"
 	}
-	if err := s.authorise(ctx, p, policy.StatementRotate, e); err != nil {
+	if err := s.authorise(ctx, p, policy.StatementRotate, &e); err != nil {
 		return nil, err
 	}
 	if s.skewed.Load() {
@@ -48,7 +48,7 @@ func (s *Service) RotateStatementKey(ctx context.Context, p Principal, now bool)
 			continue
 		}
 		if err != nil {
-			return nil, s.refuse(ctx, p, policy.StatementRotate, audit.Event{}, err)
+			return nil, s.refuse(ctx, p, policy.StatementRotate, audit.Event{Policy: e.Policy}, err)
 		}
 		return list, nil
 	}

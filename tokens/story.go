@@ -38,7 +38,7 @@ func (s *Service) TokenStory(ctx context.Context, p Principal, realm, serial str
 		return nil, 0, err
 	}
 	e := audit.Event{Realm: realm, Serial: serial}
-	if err := s.authorise(ctx, p, policy.TokenStory, e); err != nil {
+	if err := s.authorise(ctx, p, policy.TokenStory, &e); err != nil {
 		return nil, 0, err
 	}
 	view, err := s.db.Load(ctx, []Ref{{Realm: realm, Serial: serial}})
@@ -74,7 +74,7 @@ func (s *Service) UserStory(ctx context.Context, p Principal, realm, user string
 		return nil, 0, err
 	}
 	e := audit.Event{Realm: realm, User: key}
-	if err := s.authorise(ctx, p, policy.UserStory, e); err != nil {
+	if err := s.authorise(ctx, p, policy.UserStory, &e); err != nil {
 		return nil, 0, err
 	}
 	view, err := s.db.Load(ctx, []Ref{{Realm: realm, User: key}})

@@ -15,29 +15,29 @@ import (
 // of key, and stops at f's first error, which it returns. It reads in pages: who
 // changes meanwhile is as before or after.
 func (s *Service) ExportUsers(ctx context.Context, p Principal, realm string, f func(UserEntry) error) error {
-	realm, err := s.exports(ctx, p, realm)
+	e, err := s.exports(ctx, p, realm)
 	if err != nil {
 		return err
 	}
 	n := 0
-	err = s.eachUser(ctx, realm, func(u *UserEntry) error {
+	err = s.eachUser(ctx, e.Realm, func(u *UserEntry) error {
 		n++
 		return f(*u)
 	})
-	return s.exported(ctx, p, realm, n, err)
+	return s.exported(ctx, p, e, n, err)
 }
 
 // ExportUsersCSV writes the users of a realm as ImportUsers reads them. What a
 // spreadsheet might take for a formula begins with an apostrophe, which ImportUsers
 // takes off. Nothing is written where it is refused.
 func (s *Service) ExportUsersCSV(ctx context.Context, p Principal, realm string, w io.Writer) error {
-	realm, err := s.exports(ctx, p, realm)
+	e, err := s.exports(ctx, p, realm)
 	if err != nil {
 		return err
 	}
 	n := 0
-	err = s.exportCSV(ctx, realm, w, &n)
-	return s.exported(ctx, p, realm, n, err)
+	err = s.exportCSV(ctx, e.Realm, w, &n)
+	return s.exported(ctx, p, e, n, err)
 }
 
 func (s *Service) exportCSV(ctx context.Context, realm string, w io.Writer, n *int) error {
@@ -68,18 +68,19 @@ func (s *Service) exportCSV(ctx context.Context, realm string, w io.Writer, n *i
 	return out.end()
 }
 
-// exports authorises an export.
-func (s *Service) exports(ctx context.Context, p Principal, realm string) (string, error) {
+// exports authorises an export, and answers what its record begins with.
+func (s *Service) exports(ctx context.Context, p Principal, realm string) (audit.Event, error) {
 	realm, err := p.realm(realm)
 	if err != nil {
-		return "", err
+		return audit.Event{}, err
 	}
-	return realm, s.authorise(ctx, p, policy.UserExport, audit.Event{Realm: realm})
+	e := audit.Event{Realm: realm}
+	return e, s.authorise(ctx, p, policy.UserExport, &e)
 }
 
 // exported audits an export, also one that was cut off.
-func (s *Service) exported(ctx context.Context, p Principal, realm string, n int, why error) error {
-	e := audit.Event{Realm: realm, Detail: []audit.Field{{Name: "users", Value: itoa(int64(n))}}}
+func (s *Service) exported(ctx context.Context, p Principal, e audit.Event, n int, why error) error {
+	e.Detail = []audit.Field{{Name: "users", Value: itoa(int64(n))}}
 	if why != nil {
 		e.Outcome, e.Reason = "refused", refusal(why)
 	}

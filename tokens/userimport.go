@@ -86,11 +86,11 @@ func (s *Service) ImportUsers(ctx context.Context, p Principal, in UserImport, r
 	}
 	in.Realm = realm
 	e := audit.Event{Realm: realm}
-	if err := s.authorise(ctx, p, policy.UserImport, e); err != nil {
+	if err := s.authorise(ctx, p, policy.UserImport, &e); err != nil {
 		return UserReport{}, err
 	}
 	hash := sha256.New()
-	i := &userImport{s: s, p: p, in: in}
+	i := &userImport{s: s, p: p, in: in, policy: e.Policy}
 	report, err := i.check(ctx, io.TeeReader(r, hash))
 	i.sum = audit.Field{Name: "sha256", Value: hex.EncodeToString(hash.Sum(nil))}
 	if err != nil {
@@ -115,6 +115,7 @@ type userImport struct {
 	s       *Service
 	p       Principal
 	in      UserImport
+	policy  string // what let it begin, as in audit.Event
 	file    *userFile
 	records []userRecord
 	sum     audit.Field // of the file
@@ -275,11 +276,11 @@ func (i *userImport) write(ctx context.Context) (UserReport, error) {
 			chunk = append(chunk, &i.records[k])
 		}
 		if err := i.chunk(ctx, chunk, &report); err != nil {
-			return report, i.s.refuse(ctx, i.p, policy.UserImport, audit.Event{Realm: i.in.Realm, Detail: i.detail(&report)}, err)
+			return report, i.s.refuse(ctx, i.p, policy.UserImport, audit.Event{Realm: i.in.Realm, Policy: i.policy, Detail: i.detail(&report)}, err)
 		}
 	}
 	if len(i.records) == 0 {
-		return report, i.s.record(ctx, i.p, policy.UserImport, audit.Event{Realm: i.in.Realm, Detail: i.detail(&report)})
+		return report, i.s.record(ctx, i.p, policy.UserImport, audit.Event{Realm: i.in.Realm, Policy: i.policy, Detail: i.detail(&report)})
 	}
 	return report, nil
 }
@@ -289,7 +290,7 @@ func (i *userImport) chunk(ctx context.Context, list []*userRecord, report *User
 	e := audit.Event{Realm: i.in.Realm}
 	var err error
 	for range conflicts {
-		if err = i.s.authorise(ctx, i.p, policy.UserImport, e); err != nil {
+		if err = i.s.authorise(ctx, i.p, policy.UserImport, &e); err != nil {
 			return err
 		}
 		var actions []userAction

@@ -33,7 +33,7 @@ func (s *Service) CreateUser(ctx context.Context, p Principal, r NewUserRequest)
 	}
 	w.User.Created = s.cfg.Now().UTC()
 	e := audit.Event{Realm: realm, User: w.User.Key, Detail: w.detail()}
-	if err := s.authorise(ctx, p, policy.UserAdd, e); err != nil {
+	if err := s.authorise(ctx, p, policy.UserAdd, &e); err != nil {
 		return UserEntry{}, err
 	}
 	c := Change{NewUsers: []NewUser{w}}
@@ -85,7 +85,7 @@ func (s *Service) ShowUser(ctx context.Context, p Principal, realm, name string)
 		return UserEntry{}, nil, err
 	}
 	e := audit.Event{Realm: realm, User: key}
-	if err := s.authorise(ctx, p, policy.UserShow, e); err != nil {
+	if err := s.authorise(ctx, p, policy.UserShow, &e); err != nil {
 		return UserEntry{}, nil, err
 	}
 	view, err := s.db.Load(ctx, []Ref{{Realm: realm, User: key}})
@@ -152,14 +152,15 @@ func (s *Service) Users(ctx context.Context, p Principal, q UserQuery) (page []U
 		}
 	}
 	q.Realm, q.Limit = realm, limit(q.Limit)
-	if err := s.authorise(ctx, p, policy.UserList, audit.Event{Realm: realm}); err != nil {
+	e := audit.Event{Realm: realm}
+	if err := s.authorise(ctx, p, policy.UserList, &e); err != nil {
 		return nil, 0, err
 	}
 	page, next, err = s.db.Users(ctx, q)
 	if err != nil {
 		return nil, 0, unavailable(err)
 	}
-	return page, next, s.record(ctx, p, policy.UserList, audit.Event{Realm: realm})
+	return page, next, s.record(ctx, p, policy.UserList, e)
 }
 
 // SetUserState enables or disables a user. A disabled one is rejected whatever

@@ -51,10 +51,13 @@ func (s *Service) Verify(ctx context.Context, p Principal, a Attempt) (Result, e
 	if a.User == "" || a.Code == "" && a.Proof == nil || err != nil {
 		return Result{}, s.malformed(ctx, p, realm, a.User, a.Transport, "a user and a code are needed", err)
 	}
-	if d := policy.Decide(policy.Request{Scope: p.Scope, Realm: p.Realm, Action: policy.Verify, In: realm}); !d.Allow {
-		return Result{}, s.deny(ctx, p, policy.Verify, audit.Event{Realm: realm}, d.Reason)
+	e := audit.Event{Realm: realm}
+	if err := s.allow(ctx, p, policy.Verify, &e, nil); err != nil {
+		return Result{}, err
 	}
-	got, err := s.await(ctx, s.attempt(p, realm, a))
+	x := s.attempt(p, realm, a)
+	x.policy = e.Policy
+	got, err := s.await(ctx, x)
 	return got.result, err
 }
 
@@ -129,8 +132,9 @@ type pending struct {
 	pin        *pinChange  // what is done if it is accepted; mostly nil
 	spent      bool        // the database says that the key's challenge was answered before
 	transport  string
-	impossible bool // the name can be no user's
-	tries      int  // how often it met a conflict
+	policy     string // what let it in, as in audit.Event
+	impossible bool   // the name can be no user's
+	tries      int    // how often it met a conflict
 	answer     chan answer
 }
 
@@ -158,7 +162,7 @@ func (x *pending) event(e *audit.Event, now time.Time, v *verdict) {
 	if v.token != nil {
 		e.Serial = v.token.Serial
 	}
-	e.Detail = make([]audit.Field, 1, 2)
+	e.Detail = make([]audit.Field, 1, 3)
 	e.Detail[0] = audit.Field{Name: "transport", Value: x.transport}
 	if x.proof != nil {
 		e.Detail = append(e.Detail, audit.Field{Name: "method", Value: x.method})
@@ -172,5 +176,8 @@ func (x *pending) event(e *audit.Event, now time.Time, v *verdict) {
 		e.Detail = append(e.Detail, audit.Field{Name: fieldNumber, Value: itoa(int64(v.factor) + 1)})
 	} else if v.accept {
 		e.Detail = append(e.Detail, audit.Field{Name: "factor", Value: itoa(int64(v.factor))})
+	}
+	if x.policy != "" { // and not as Policy, which would have the others copied
+		e.Detail = append(e.Detail, audit.Field{Name: audit.FieldPolicy, Value: x.policy})
 	}
 }

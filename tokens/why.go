@@ -29,7 +29,7 @@ func (s *Service) Why(ctx context.Context, p Principal, realm, name string, n in
 		return nil, err
 	}
 	e := audit.Event{Realm: realm, User: key}
-	if err := s.authorise(ctx, p, policy.UserWhy, e); err != nil {
+	if err := s.authorise(ctx, p, policy.UserWhy, &e); err != nil {
 		return nil, err
 	}
 	view, err := s.db.Load(ctx, []Ref{{Realm: realm, User: key}})
@@ -171,7 +171,7 @@ func (s *Service) ShowToken(ctx context.Context, p Principal, realm, serial stri
 		return Token{}, err
 	}
 	e := audit.Event{Realm: realm, Serial: serial}
-	if err := s.authorise(ctx, p, policy.TokenShow, e); err != nil {
+	if err := s.authorise(ctx, p, policy.TokenShow, &e); err != nil {
 		return Token{}, err
 	}
 	view, err := s.db.Load(ctx, []Ref{{Realm: realm, Serial: serial}})
@@ -214,7 +214,7 @@ func (s *Service) Tokens(ctx context.Context, p Principal, q TokenQuery) (page [
 	}
 	q.Realm, q.Limit = realm, limit(q.Limit)
 	e := audit.Event{Realm: realm}
-	if err := s.authorise(ctx, p, policy.TokenList, e); err != nil {
+	if err := s.authorise(ctx, p, policy.TokenList, &e); err != nil {
 		return nil, 0, err
 	}
 	page, next, err = s.db.Tokens(ctx, q)

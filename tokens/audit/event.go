@@ -25,7 +25,14 @@ type Event struct {
 	Source  string    // network address it came from
 	Reason  string    // one of the Reason constants of the room that wrote it, or a sentence
 	Detail  []Field   // further facts, in the order written
+
+	// Policy are the ids of the policies that decided, divided by commas. Append makes
+	// it the last field of Detail, FieldPolicy, and it is empty from then on.
+	Policy string
 }
+
+// FieldPolicy names the field of Detail that says which policies decided.
+const FieldPolicy = "policy"
 
 // Field is one named fact of an event.
 type Field struct {
@@ -84,6 +91,10 @@ func Append(head Head, events []Event) ([]Record, Head) {
 	for i := range events {
 		e := events[i]
 		e.Time = e.Time.UTC().Truncate(time.Microsecond)
+		if e.Policy != "" {
+			e.Detail = append(e.Detail[:len(e.Detail):len(e.Detail)], Field{FieldPolicy, e.Policy}) // the caller's stays as it is
+			e.Policy = ""
+		}
 		e.clean()
 		head.Seq++
 		head.Hash = Sum(head.Hash, head.Chain, head.Seq, &e)

@@ -1,0 +1,234 @@
+package tokens
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"watchword/tokens/audit"
+	"watchword/tokens/policy"
+)
+
+// authorise is the first line of each use case but Verify: may p do this in
+// this realm, now, to what e names? A refusal is audited; if it is none, e says which
+// policies decided, and so does every record that is made of e. What nodes cache is
+// brought up to date first, so that a key deleted on another node does nothing here.
+func (s *Service) authorise(ctx context.Context, p Principal, action policy.Action, e *audit.Event) error {
+	view, err := s.current(ctx, p, about(e))
+	if err != nil {
+		return err
+	}
+	return s.allow(ctx, p, action, e, view.Subjects)
+}
+
+// allow is authorise once p was looked at, and what e names was read: found holds it,
+// if there is such a thing.
+func (s *Service) allow(ctx context.Context, p Principal, action policy.Action, e *audit.Event, found []*Subject) error {
+	d, err := s.decide(ctx, p, action, e, found)
+	if err != nil {
+		return err
+	}
+	e.Policy = determining(d)
+	if !d.Allow {
+		return s.deny(ctx, p, action, *e, d)
+	}
+	if p.Kind == KindInvitation {
+		return s.invites(ctx, p, action, *e)
+	}
+	return nil
+}
+
+// decide answers whether p may do something to what e names, and by which policies.
+// It fails with ErrUnavailable where that cannot be said.
+func (s *Service) decide(ctx context.Context, p Principal, action policy.Action, e *audit.Event, found []*Subject) (policy.Decision, error) {
+	now := s.cfg.Now()
+	q := policy.Query{Principal: p.asks(), Action: action, Context: p.context(now)}
+	var owner int64
+	q.Resource, owner = resource(e, found, now)
+	if err := s.grouped(ctx, &q.Resource, owner); err != nil {
+		return policy.Decision{}, err
+	}
+	return s.may(&q), nil
+}
+
+// grouped fills in the groups of a resource's user, where a policy looks at them.
+func (s *Service) grouped(context.Context, *policy.Resource, int64) error { return nil }
+
+// may answers one question. Nothing crosses from realm to realm, whatever policies
+// say.
+func (s *Service) may(q *policy.Query) policy.Decision {
+	if q.Principal.Realm != "" && q.Resource.Realm != q.Principal.Realm {
+		return policy.Decision{Reason: "the key is for another realm"}
+	}
+	return policy.Decide(policy.Request{Scope: interim(&q.Principal), Realm: q.Principal.Realm, Action: q.Action, In: q.Resource.Realm})
+}
+
+func interim(p *policy.Principal) policy.Scope {
+	switch {
+	case p.Kind == policy.KindSystem && p.ID == serverID:
+		return policy.ScopeSystem
+	case p.Kind == policy.KindInvitation:
+		return policy.ScopeInvite
+	}
+	for _, scope := range []policy.Scope{policy.ScopeAdmin, policy.ScopeHelpdesk, policy.ScopeVerify, policy.ScopeRead} {
+		for _, r := range p.Roles {
+			if scope.Roles()[0] == r {
+				return scope
+			}
+		}
+	}
+	return ""
+}
+
+// determining is how the audit names the policies that decided.
+func determining(d policy.Decision) string { return "" }
+
+// kinds are what principals are to policies.
+var kinds = map[PrincipalKind]policy.Kind{
+	KindAdmin: policy.KindAdmin, KindKey: policy.KindKey, KindClient: policy.KindClient,
+	KindInvitation: policy.KindInvitation, KindSystem: policy.KindSystem,
+}
+
+// serverID names the server itself to policies.
+const serverID = "server"
+
+// asks is the principal as policies see it.
+func (p Principal) asks() policy.Principal {
+	id := p.ID
+	if p.Kind == KindSystem && p.Scope == policy.ScopeSystem {
+		id = serverID
+	}
+	return policy.Principal{Kind: kinds[p.Kind], ID: id, Realm: p.Realm, Roles: p.roles()}
+}
+
+// The ways on which what is asked for comes here.
+const (
+	pathRADIUS  = "radius"
+	pathHTTP    = "http"
+	pathConsole = "console"
+)
+
+// context is what else is known of who asks.
+func (p Principal) context(now time.Time) policy.Context {
+	c := policy.Context{Now: now, Source: p.address(), Path: pathHTTP}
+	switch {
+	case p.Kind == KindClient:
+		c.Path = pathRADIUS
+	case p.Kind == KindInvitation || p.anybody():
+		c.Path = pathConsole
+	}
+	if !p.MFA.IsZero() {
+		// Another node may have noted it, whose clock is ahead of ours.
+		c.MFA, c.MFAAge = true, max(now.Sub(p.MFA), 0)
+	}
+	return c
+}
+
+// address is the network address that the principal came from, if it is known.
+func (p Principal) address() netip.Addr {
+	if at, err := netip.ParseAddrPort(p.Source); err == nil {
+		return at.Addr().Unmap().WithZone("")
+	}
+	addr, err := netip.ParseAddr(p.Source)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return addr.Unmap().WithZone("")
+}
+
+// about is what is to be read for a decision about what e names.
+func about(e *audit.Event) []Ref {
+	switch {
+	case e.Serial != "" && ValidSerial(e.Serial) == nil:
+		list := []Ref{{Realm: e.Realm, Serial: e.Serial}}
+		if e.User != "" {
+			list = append(list, Ref{Realm: e.Realm, User: e.User}) // who is to get it
+		}
+		return list
+	case e.User != "":
+		return []Ref{{Realm: e.Realm, User: e.User}}
+	}
+	return nil
+}
+
+// covers says whether refs ask for all that list asks for.
+func covers(refs, list []Ref) bool {
+	for _, r := range list {
+		if !slices.Contains(refs, r) {
+			return false
+		}
+	}
+	return true
+}
+
+// resource is what e names, as policies see it, and the ID of its user; zero if there
+// is none. A token that has no owner belongs to whom it is to be given to.
+func resource(e *audit.Event, found []*Subject, now time.Time) (r policy.Resource, owner int64) {
+	r = policy.Resource{Type: policy.Installation, Realm: e.Realm, User: e.User, Serial: e.Serial}
+	switch {
+	case e.Serial != "":
+		r.Type = policy.Token
+		for _, sub := range found {
+			if sub == nil {
+				continue
+			}
+			for i := range sub.Tokens {
+				if t := &sub.Tokens[i]; t.Serial == e.Serial && t.Realm == e.Realm {
+					t.describe(&r, now)
+					if sub.User != nil {
+						r.User = sub.User.Key
+						return r, sub.User.ID
+					}
+				}
+			}
+		}
+	case e.User != "":
+		r.Type = policy.User
+	case e.Realm != "":
+		r.Type = policy.Realm
+	}
+	for _, sub := range found {
+		if sub != nil && sub.User != nil && sub.User.Realm == e.Realm && sub.User.Key == e.User {
+			return r, sub.User.ID
+		}
+	}
+	return r, 0
+}
+
+// describe says what policies may know of a token.
+func (t *Token) describe(r *policy.Resource, now time.Time) {
+	r.Serial, r.Kind, r.Model = t.Serial, string(t.Type), t.Model
+	if c := t.Credential; c != nil {
+		if c.AAGUID != [16]byte{} {
+			r.AAGUID = FormatAAGUID(c.AAGUID)
+		}
+		switch c.Attestation {
+		case "basic", "attca", "anonca":
+			r.Attested = true
+		}
+	}
+	used := t.Created
+	if t.UsedAt != 0 {
+		used = time.Unix(t.UsedAt, 0)
+	}
+	r.Unused = int64(max(now.Sub(used), 0) / (24 * time.Hour))
+}
+
+// deny writes the refusal to the audit and answers the error for the caller.
+func (s *Service) deny(ctx context.Context, p Principal, action policy.Action, e audit.Event, d policy.Decision) error {
+	e = s.event(p, action, e)
+	e.Outcome = "denied"
+	e.Detail = append(e.Detail[:len(e.Detail):len(e.Detail)], audit.Field{Name: fieldWhy, Value: d.Reason})
+	e.Reason = string(ReasonForbidden)
+	if s.crowd.admit(&e, e.Time) {
+		if err := s.ledger.commit(ctx, &Change{}, []audit.Event{e}); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %s needs another scope or realm (%s)", ErrForbidden, action, d.Reason)
+}
+
+// denial is a refusal for a reason that is no policy's.
+func denial(why string) policy.Decision { return policy.Decision{Reason: why} }
