@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"watchword/tokens/audit"
@@ -30,7 +31,7 @@ func (s *Service) allow(ctx context.Context, p Principal, action policy.Action, 
 	if err != nil {
 		return err
 	}
-	e.Policy = determining(d)
+	e.Policy = determining(&d)
 	if !d.Allow {
 		return s.deny(ctx, p, action, *e, d)
 	}
@@ -41,49 +42,59 @@ func (s *Service) allow(ctx context.Context, p Principal, action policy.Action, 
 }
 
 // decide answers whether p may do something to what e names, and by which policies.
-// It fails with ErrUnavailable where that cannot be said.
+// It fails with ErrUnavailable where that cannot be said. Attempts to verify are
+// decided by the built-in policies here: by the others where it is known whose they
+// are, and of which token.
 func (s *Service) decide(ctx context.Context, p Principal, action policy.Action, e *audit.Event, found []*Subject) (policy.Decision, error) {
-	now := s.cfg.Now()
-	q := policy.Query{Principal: p.asks(), Action: action, Context: p.context(now)}
-	var owner int64
-	q.Resource, owner = resource(e, found, now)
-	if err := s.grouped(ctx, &q.Resource, owner); err != nil {
+	set, err := s.policies(p, action)
+	if err != nil {
 		return policy.Decision{}, err
 	}
-	return s.may(&q), nil
-}
-
-// grouped fills in the groups of a resource's user, where a policy looks at them.
-func (s *Service) grouped(context.Context, *policy.Resource, int64) error { return nil }
-
-// may answers one question. Nothing crosses from realm to realm, whatever policies
-// say.
-func (s *Service) may(q *policy.Query) policy.Decision {
-	if q.Principal.Realm != "" && q.Resource.Realm != q.Principal.Realm {
-		return policy.Decision{Reason: "the key is for another realm"}
-	}
-	return policy.Decide(policy.Request{Scope: interim(&q.Principal), Realm: q.Principal.Realm, Action: q.Action, In: q.Resource.Realm})
-}
-
-func interim(p *policy.Principal) policy.Scope {
-	switch {
-	case p.Kind == policy.KindSystem && p.ID == serverID:
-		return policy.ScopeSystem
-	case p.Kind == policy.KindInvitation:
-		return policy.ScopeInvite
-	}
-	for _, scope := range []policy.Scope{policy.ScopeAdmin, policy.ScopeHelpdesk, policy.ScopeVerify, policy.ScopeRead} {
-		for _, r := range p.Roles {
-			if scope.Roles()[0] == r {
-				return scope
-			}
+	now := s.cfg.Now()
+	q := policy.Query{Principal: p.asks(), Action: action, Context: p.context(now)}
+	var user int64
+	if q.Resource, user = resource(e, found, now); set.Groups() {
+		if q.Resource.Groups, err = s.groupsFor(ctx, &q.Resource, user); err != nil {
+			return policy.Decision{}, err
 		}
 	}
-	return ""
+	return set.Decide(&q), nil
+}
+
+// policies are those that decide whether p may do something.
+func (s *Service) policies(p Principal, action policy.Action) (*policy.Set, error) {
+	return policy.Builtin(), nil
+}
+
+// groupsFor answers the groups of a resource's user, whose ID may not be known. Of
+// somebody whom there is not it asks, too.
+func (s *Service) groupsFor(ctx context.Context, r *policy.Resource, id int64) ([]string, error) {
+	if r.User == "" {
+		return nil, nil
+	}
+	if id == 0 {
+		view, err := s.db.Load(ctx, []Ref{{Realm: r.Realm, User: r.User}})
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		if sub := view.Subjects[0]; sub != nil && sub.User != nil {
+			id = sub.User.ID
+		}
+	}
+	groups, err := s.db.Groups(ctx, id)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return groups, nil
 }
 
 // determining is how the audit names the policies that decided.
-func determining(d policy.Decision) string { return "" }
+func determining(d *policy.Decision) string {
+	if len(d.Policies) == 1 {
+		return d.Policies[0]
+	}
+	return strings.Join(d.Policies, ",")
+}
 
 // kinds are what principals are to policies.
 var kinds = map[PrincipalKind]policy.Kind{
@@ -94,13 +105,15 @@ var kinds = map[PrincipalKind]policy.Kind{
 // serverID names the server itself to policies.
 const serverID = "server"
 
+var serverRoles = []policy.Role{policy.Superuser}
+
 // asks is the principal as policies see it.
 func (p Principal) asks() policy.Principal {
-	id := p.ID
+	q := policy.Principal{Kind: kinds[p.Kind], ID: p.ID, Realm: p.Realm, Roles: p.roles()}
 	if p.Kind == KindSystem && p.Scope == policy.ScopeSystem {
-		id = serverID
+		q.ID, q.Roles = serverID, serverRoles
 	}
-	return policy.Principal{Kind: kinds[p.Kind], ID: id, Realm: p.Realm, Roles: p.roles()}
+	return q
 }
 
 // The ways on which what is asked for comes here.
@@ -227,7 +240,10 @@ func (s *Service) deny(ctx context.Context, p Principal, action policy.Action, e
 			return err
 		}
 	}
-	return fmt.Errorf("%w: %s needs another scope or realm (%s)", ErrForbidden, action, d.Reason)
+	if d.MFA {
+		return fmt.Errorf("%w: %s (%s)", ErrMFARequired, action, d.Reason)
+	}
+	return fmt.Errorf("%w: %s needs another scope, role or realm (%s)", ErrForbidden, action, d.Reason)
 }
 
 // denial is a refusal for a reason that is no policy's.

@@ -1,6 +1,9 @@
 package tokens
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // The errors that transports and callers tell apart, with errors.Is. What an
 // error says beyond its kind is in words, for people.
@@ -15,6 +18,9 @@ var (
 	ErrTampered    = errors.New("the database row was altered outside Watchword") // 409; audited as tampering
 	ErrUnavailable = errors.New("cannot answer now")                              // 503: HSM or database; try again later
 	ErrOverloaded  = errors.New("too much at once")                               // 503: shed before any work was done
+
+	// ErrMFARequired is an ErrForbidden that a younger proof of a token would lift.
+	ErrMFARequired = fmt.Errorf("%w without a token that was proved a moment ago", ErrForbidden)
 
 	// ErrConflict is a Store's word to the core that a version had moved; no
 	// caller of Service ever sees it.

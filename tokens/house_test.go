@@ -519,7 +519,18 @@ func (h *house) last() audit.Record {
 	if err != nil || len(list) == 0 {
 		h.Fatalf("no audit: %v", err)
 	}
-	return list[0]
+	return decidedBy(list)[0]
+}
+
+// decidedBy gives each record its Policy back, which is the last of its details.
+func decidedBy(list []audit.Record) []audit.Record {
+	for i := range list {
+		if r := &list[i]; len(r.Detail) > 0 && r.Detail[len(r.Detail)-1].Name == audit.FieldPolicy {
+			r.Policy = r.Detail[len(r.Detail)-1].Value
+			r.Detail = r.Detail[:len(r.Detail)-1]
+		}
+	}
+	return list
 }
 
 // records are those of an action and outcome, newest first.
@@ -529,7 +540,7 @@ func (h *house) records(action, outcome string) []audit.Record {
 	if err != nil {
 		h.Fatal(err)
 	}
-	return list
+	return decidedBy(list)
 }
 
 // standing is a user's, from the database.

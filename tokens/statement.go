@@ -201,7 +201,7 @@ func (s *Service) Statement(ctx context.Context, p Principal, req StatementReque
 	if err != nil {
 		return "", err
 	}
-	if e.Policy = determining(d); !d.Allow {
+	if e.Policy = determining(&d); !d.Allow {
 		return "", s.deny(ctx, p, policy.StatementGive, e, d)
 	}
 	if s.skewed.Load() {

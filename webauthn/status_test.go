@@ -240,7 +240,11 @@ func TestConcernsAndCountsAreOfOnesOwnRealm(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for p, want := range map[tokens.Principal]int{h.admin: 3, desk: 2} {
+	for _, of := range []struct {
+		p    tokens.Principal
+		want int
+	}{{h.admin, 3}, {desk, 2}} {
+		p, want := of.p, of.want
 		list, err := h.Concerns(t.Context(), p)
 		if err != nil || len(list) != want {
 			t.Errorf("%s sees %+v, %v", p.Name, list, err)
