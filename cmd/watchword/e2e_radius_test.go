@@ -52,11 +52,28 @@ func dialGateway(t testing.TB, server, from, secret string) *gateway {
 	return &gateway{conn: conn, secret: []byte(secret)}
 }
 
-// request makes an Access-Request, with a Message-Authenticator (RFC 3579,
-// section 3.2) if signed.
+// request makes an Access-Request with a User-Password, and with a
+// Message-Authenticator (RFC 3579, section 3.2) if signed.
 func (g *gateway) request(user, password string, signed bool) []byte {
+	return g.build(user, signed, func(authenticator []byte) []byte {
+		hidden := make([]byte, max(1, (len(password)+15)/16)*16)
+		copy(hidden, password)
+		last := authenticator
+		for i := 0; i < len(hidden); i += 16 {
+			sum := md5.Sum(append(append([]byte(nil), g.secret...), last...))
+			for j, x := range sum {
+				hidden[i+j] ^= x
+			}
+			last = hidden[i : i+16]
+		}
+		return append([]byte{2, byte(2 + len(hidden))}, hidden...)
+	})
+}
+
+// build makes an Access-Request with the attributes that show the code.
+func (g *gateway) build(user string, signed bool, shows func(authenticator []byte) []byte) []byte {
 	g.id++
-	b := make([]byte, 20, 128)
+	b := make([]byte, 20, 256)
 	b[0], b[1] = accessRequest, g.id
 	rand.Read(b[4:20])
 	if signed {
@@ -65,18 +82,7 @@ func (g *gateway) request(user, password string, signed bool) []byte {
 	}
 	b = append(b, 1, byte(2+len(user)))
 	b = append(b, user...)
-	hidden := make([]byte, max(1, (len(password)+15)/16)*16)
-	copy(hidden, password)
-	last := b[4:20]
-	for i := 0; i < len(hidden); i += 16 {
-		sum := md5.Sum(append(append([]byte(nil), g.secret...), last...))
-		for j, x := range sum {
-			hidden[i+j] ^= x
-		}
-		last = hidden[i : i+16]
-	}
-	b = append(b, 2, byte(2+len(hidden)))
-	b = append(b, hidden...)
+	b = append(b, shows(bytes.Clone(b[4:20]))...)
 	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
 	if signed {
 		m := hmac.New(md5.New, g.secret)
