@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/cedar-policy/cedar-go"
-	public "github.com/cedar-policy/cedar-go/ast"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 )
 
@@ -54,7 +53,7 @@ func Compile(src Source) (*Set, error) {
 		p, problems := compilePolicy(item)
 		errs.add(problems...)
 		if p != nil {
-			all = append(all, newEntry(item.ID, p))
+			all = append(all, newEntry(item.ID, (*ast.Policy)(p.AST())))
 		}
 	}
 	templates := map[string]*template{}
@@ -112,6 +111,7 @@ type template struct {
 	id                  string
 	tree                *ast.Policy                    // with an entity of slotType in each slot
 	principal, resource bool                           // it has this slot
+	entry               *entry                         // but for id and scope
 	fits                map[[2]cedar.EntityType]string // what is wrong with a link of entities of these types
 }
 
@@ -152,6 +152,8 @@ func compileTemplate(item Item) (*template, []Problem) {
 	if list := d.check(&open); len(list) > 0 {
 		return nil, list
 	}
+	t.entry = newEntry(t.id, t.tree)
+	t.entry.template = t.id
 	return t, nil
 }
 
@@ -254,9 +256,7 @@ func (t *template) link(l Link) (*entry, *Problem) {
 	if says != "" {
 		return nil, &Problem{ID: l.ID, Expression: strings.TrimSpace(l.Principal + " " + l.Resource), Says: says}
 	}
-	e := newEntry(l.ID, cedar.NewPolicyFromAST((*public.Policy)(&tree)))
-	e.template = t.id
-	return e, nil
+	return t.entry.alike(l.ID, &tree), nil
 }
 
 // parseUID reads an entity uid as Cedar writes it, such as Watchword::Role::"helpdesk".

@@ -146,46 +146,39 @@ type candidates []*entry
 func (c candidates) All() iter.Seq2[cedar.PolicyID, *cedar.Policy] {
 	return func(yield func(cedar.PolicyID, *cedar.Policy) bool) {
 		for _, e := range c {
-			if !yield(cedar.PolicyID(e.id), e.policy) {
+			if !yield(cedar.PolicyID(e.id), e.conditions) {
 				return
 			}
 		}
 	}
 }
 
-// ask has Cedar evaluate the policies with conditions, beside those that are
-// decided. Cedar names those that hold of one effect only, so each effect is asked
-// about by itself.
-func (q *question) ask(permit, forbid, asked []*entry) Decision {
+// ask has Cedar evaluate the conditions of policies whose scope holds, beside those
+// that are decided. For Cedar they are permits, all of them, so that it names each that
+// holds.
+func (q *question) ask(permit, forbid, pending []*entry) Decision {
+	asked := slices.Clone(candidates(pending)) // the caller's stays on its stack
 	query := *q.query
 	query.Resource = q.resource
-	w := newWorld(&query)
-	request := w.request()
+	var need needs
+	for _, e := range asked {
+		need.add(e.need)
+	}
+	w := newWorld(&query, need)
+	_, diagnostic := cedar.Authorize(asked, w, w.request())
 	permit, forbid = slices.Clone(permit), slices.Clone(forbid)
+	for _, r := range diagnostic.Reasons {
+		i := slices.IndexFunc(asked, func(e *entry) bool { return e.id == string(r.PolicyID) })
+		if asked[i].forbid {
+			forbid = append(forbid, asked[i])
+		} else {
+			permit = append(permit, asked[i])
+		}
+	}
 	var faults, broken []string
-	for _, effect := range []bool{true, false} {
-		var some candidates
-		for _, e := range asked {
-			if e.forbid == effect {
-				some = append(some, e)
-			}
-		}
-		if len(some) == 0 {
-			continue
-		}
-		_, diagnostic := cedar.Authorize(some, w, request)
-		for _, r := range diagnostic.Reasons {
-			i := slices.IndexFunc(some, func(e *entry) bool { return e.id == string(r.PolicyID) })
-			if effect {
-				forbid = append(forbid, some[i])
-			} else {
-				permit = append(permit, some[i])
-			}
-		}
-		for _, e := range diagnostic.Errors {
-			broken = append(broken, string(e.PolicyID))
-			faults = append(faults, string(e.PolicyID)+": "+e.Message)
-		}
+	for _, e := range diagnostic.Errors {
+		broken = append(broken, string(e.PolicyID))
+		faults = append(faults, string(e.PolicyID)+": "+e.Message)
 	}
 	if len(broken) == 0 {
 		return decision(permit, forbid)

@@ -49,22 +49,45 @@ func (c *Context) age() int64 {
 
 var weekdays = [...]cedar.String{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}
 
-func (c *Context) record() cedar.Record {
-	m := cedar.RecordMap{
-		"now":     cedar.NewDatetime(c.Now),
-		"hour":    cedar.Long(c.Now.Hour()),
-		"minute":  cedar.Long(c.Now.Minute()),
-		"weekday": weekdays[c.Now.Weekday()],
-		"path":    cedar.String(c.Path),
-		"mfa":     cedar.NewRecord(cedar.RecordMap{"present": cedar.Boolean(c.MFA), "age": cedar.Long(c.age())}),
+var (
+	noProof = cedar.NewRecord(cedar.RecordMap{"present": cedar.Boolean(false), "age": cedar.Long(never)})
+	noMore  = cedar.NewRecord(nil)
+)
+
+// record is the context, as far as it is needed.
+func (c *Context) record(need uint16) cedar.Record {
+	if need == 0 {
+		return noMore
 	}
-	if c.NAS != "" {
+	m := make(cedar.RecordMap, 9)
+	if need&needNow != 0 {
+		m["now"] = cedar.NewDatetime(c.Now)
+	}
+	if need&needHour != 0 {
+		m["hour"] = cedar.Long(c.Now.Hour())
+	}
+	if need&needMinute != 0 {
+		m["minute"] = cedar.Long(c.Now.Minute())
+	}
+	if need&needWeekday != 0 {
+		m["weekday"] = weekdays[c.Now.Weekday()]
+	}
+	if need&needPath != 0 {
+		m["path"] = cedar.String(c.Path)
+	}
+	if need&needMFA != 0 {
+		m["mfa"] = noProof
+		if c.MFA {
+			m["mfa"] = cedar.NewRecord(cedar.RecordMap{"present": cedar.Boolean(true), "age": cedar.Long(c.age())})
+		}
+	}
+	if need&needNAS != 0 && c.NAS != "" {
 		m["nas"] = cedar.String(c.NAS)
 	}
-	if c.Source.IsValid() {
+	if need&needSource != 0 && c.Source.IsValid() {
 		m["source"] = address(c.Source)
 	}
-	if c.Caller.IsValid() {
+	if need&needCaller != 0 && c.Caller.IsValid() {
 		m["caller"] = address(c.Caller)
 	}
 	return cedar.NewRecord(m)
@@ -172,17 +195,18 @@ func (r *Resource) settle(can uint8) {
 // A world is the entities of one question, made when they are asked for.
 type world struct {
 	q           *Query
+	need        needs
 	principal   cedar.EntityUID
 	resource    cedar.EntityUID
 	asker, what *cedar.Entity
 }
 
-func newWorld(q *Query) *world {
-	return &world{q: q, principal: q.Principal.uid(), resource: q.Resource.uid()}
+func newWorld(q *Query, need needs) *world {
+	return &world{q: q, need: need, principal: q.Principal.uid(), resource: q.Resource.uid()}
 }
 
 func (w *world) request() cedar.Request {
-	return cedar.Request{Principal: w.principal, Action: actionUID(w.q.Action), Resource: w.resource, Context: w.q.Context.record()}
+	return cedar.Request{Principal: w.principal, Action: actionUID(w.q.Action), Resource: w.resource, Context: w.q.Context.record(w.need.context)}
 }
 
 // Get answers the entity of a uid, for Cedar.
@@ -230,16 +254,30 @@ func (w *world) Get(uid cedar.EntityUID) (cedar.Entity, bool) {
 
 func (w *world) makePrincipal() *cedar.Entity {
 	p := &w.q.Principal
-	roles := make([]cedar.EntityUID, len(p.Roles))
-	for i, r := range p.Roles {
-		roles[i] = roleUID(r)
+	e := &cedar.Entity{UID: w.principal}
+	if w.need.parents {
+		roles := make([]cedar.EntityUID, len(p.Roles))
+		for i, r := range p.Roles {
+			roles[i] = roleUID(r)
+		}
+		e.Parents = cedar.NewEntityUIDSet(roles...)
 	}
-	return &cedar.Entity{UID: w.principal, Parents: cedar.NewEntityUIDSet(roles...), Attributes: p.attributes()}
+	if w.need.principal {
+		e.Attributes = p.attributes()
+	}
+	return e
 }
 
 func (w *world) makeResource() *cedar.Entity {
 	r := &w.q.Resource
-	return &cedar.Entity{UID: w.resource, Parents: r.parents(), Attributes: r.attributes()}
+	e := &cedar.Entity{UID: w.resource}
+	if w.need.parents {
+		e.Parents = r.parents()
+	}
+	if w.need.resource {
+		e.Attributes = r.attributes()
+	}
+	return e
 }
 
 // parents are the entities that the resource is in, without theirs.

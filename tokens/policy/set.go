@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/cedar-policy/cedar-go"
+	public "github.com/cedar-policy/cedar-go/ast"
 	"github.com/cedar-policy/cedar-go/x/exp/ast"
 )
 
@@ -58,16 +59,29 @@ type entry struct {
 
 	always bool   // it has no conditions: its scope is all
 	native native // how its conditions are decided
-	policy *cedar.Policy
+
+	tree       *ast.Policy
+	conditions *cedar.Policy // of it, without the scope: that is asked first, and without Cedar
+	need       needs
 }
 
-func newEntry(id string, p *cedar.Policy) *entry {
-	tree := (*ast.Policy)(p.AST())
+func newEntry(id string, tree *ast.Policy) *entry {
+	bare := ast.Permit()
+	bare.Conditions = tree.Conditions
 	return &entry{
-		id: id, only: []string{id}, policy: p, forbid: tree.Effect == ast.EffectForbid,
+		id: id, only: []string{id}, forbid: tree.Effect == ast.EffectForbid,
 		who: readWho(tree.Principal), actions: readActions(tree.Action), where: readWhere(tree.Resource),
-		always: len(tree.Conditions) == 0,
+		always: len(tree.Conditions) == 0, tree: tree, need: readNeeds(tree.Conditions),
+		conditions: cedar.NewPolicyFromAST((*public.Policy)(bare)),
 	}
+}
+
+// alike is an entry with the same conditions and another scope.
+func (e *entry) alike(id string, tree *ast.Policy) *entry {
+	link := *e
+	link.id, link.only, link.tree = id, []string{id}, tree
+	link.who, link.where = readWho(tree.Principal), readWhere(tree.Resource)
+	return &link
 }
 
 //go:embed builtin.cedar
@@ -110,7 +124,7 @@ var builtins = sync.OnceValue(func() *Set {
 	}
 	var all []*entry
 	for _, p := range list {
-		e := newEntry(string(p.Annotations()["id"]), p)
+		e := newEntry(string(p.Annotations()["id"]), (*ast.Policy)(p.AST()))
 		e.builtin, e.native = true, natives[e.id]
 		all = append(all, e)
 	}
@@ -142,7 +156,7 @@ func (e *entry) groups() bool {
 		return true
 	}
 	found := false
-	for _, c := range (*ast.Policy)(e.policy.AST()).Conditions {
+	for _, c := range e.tree.Conditions {
 		ast.Inspect(ast.NewNode(c.Body), func(n ast.IsNode) bool {
 			switch n := n.(type) {
 			case ast.NodeValue:
