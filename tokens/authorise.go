@@ -5,6 +5,7 @@ import (
 	"crypto/hmac"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"watchword/hsm"
@@ -15,7 +16,10 @@ import (
 // current reads the subjects of refs, and says whether p is still who it was. What
 // nodes cache is brought up to date first.
 func (s *Service) current(ctx context.Context, p Principal, refs []Ref) (View, error) {
-	before := s.cfg.Now()
+	before, asked := s.cfg.Now(), len(refs)
+	if p.Kind == KindAdmin {
+		refs = append(slices.Clip(refs), p.self())
+	}
 	view, err := s.db.Load(ctx, refs)
 	s.noteDatabase(err)
 	if err != nil {
@@ -29,6 +33,12 @@ func (s *Service) current(ctx context.Context, p Principal, refs []Ref) (View, e
 	}
 	if !s.live(p) {
 		return View{}, fmt.Errorf("%w: it was deleted, or has expired", ErrUnknownKey)
+	}
+	if p.Kind == KindAdmin {
+		if _, err := s.stays(ctx, &p, view.Subjects[asked]); err != nil {
+			return View{}, err
+		}
+		view.Subjects = view.Subjects[:asked]
 	}
 	return view, nil
 }
@@ -147,7 +157,7 @@ func refusal(err error) string {
 		name string
 	}{
 		{ErrNotFound, "not_found"}, {ErrExists, "exists"}, {ErrState, "state"}, {ErrInvalid, "invalid"},
-		{ErrWrongCode, "wrong_code"}, {ErrTampered, "tampered"}, {ErrSpent, string(ReasonReplay)},
+		{ErrWrongCode, "wrong_code"}, {ErrTampered, "tampered"}, {ErrForbidden, string(ReasonForbidden)}, {ErrSpent, string(ReasonReplay)},
 	} {
 		if errors.Is(err, k.is) {
 			return k.name

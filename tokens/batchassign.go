@@ -132,6 +132,8 @@ func (i *Import) unfit(who *person, sub *Subject) string {
 		return fmt.Sprintf("there is no user %q in realm %s; add the user first, or all whom the file names by --create-users", who.name, i.in.Realm)
 	case sub.User.State != UserEnabled:
 		return fmt.Sprintf("user %s is disabled", sub.User.Name)
+	case !i.s.mayLend(i.p, sub.User.Realm, sub.User.Key):
+		return fmt.Sprintf("user %s has a role; hand this one out by hand", sub.User.Name)
 	case sub.counted() > 0:
 		i := slices.IndexFunc(sub.Tokens, func(t Token) bool { return !t.passcode() })
 		return fmt.Sprintf("user %s holds a token already (%s); hand this one out by hand", sub.User.Name, sub.Tokens[i].Serial)

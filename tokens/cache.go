@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sort"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,6 +28,7 @@ type registry struct {
 	clients    []*RADIUSClient // longest prefix first
 	exact      map[netip.Addr]*RADIUSClient
 	names      map[string]*RADIUSClient
+	roles      granted
 	documents  documents
 }
 
@@ -99,6 +102,13 @@ func (s *Service) reloadRegistry(ctx context.Context) error {
 		exact:      map[netip.Addr]*RADIUSClient{},
 		names:      map[string]*RADIUSClient{},
 	}
+	var known granted
+	if now := s.reg.Load(); now != nil {
+		known = now.roles
+	}
+	if r.roles, err = s.honest(ctx, read.Grants, known); err != nil {
+		return fmt.Errorf("look at the roles that people have: %w", err)
+	}
 	for i := range read.Keys {
 		r.keys[read.Keys[i].ID] = &heldKey{APIKey: read.Keys[i]}
 	}
@@ -153,7 +163,9 @@ func (s *Service) live(p Principal) bool {
 		if !ok || (!k.Expires.IsZero() && !s.cfg.Now().Before(k.Expires)) {
 			return false
 		}
-		return string(p.Scope) == k.Scope && p.Realm == k.Realm
+		return string(p.Scope) == k.Scope && p.Realm == k.Realm && k.goodFrom(p.Source)
+	case KindAdmin: // the rest is for stays to say
+		return p.Session != "" && (len(p.Roles) == 0 || slices.Equal(p.Roles, r.roles.of(p.self().Realm, p.User, p.Realm)))
 	}
 	return false
 }
@@ -238,18 +250,58 @@ func (s *Service) proves(ctx context.Context, k *heldKey, key string) (bool, err
 
 // keyMAC is what an API key's row holds: a MAC under the HSM's binding key over
 // the SHA-256 of the key and everything that says what it may do. So a row that
-// was made or changed in the database opens nothing.
+// was made or changed in the database opens nothing. A key that is good from some
+// networks only has another message than one that is not, so that a program that does
+// not know of networks refuses it.
+//
+// A key that has a successor has a MAC over the MAC that it had before: when it is
+// given one, nobody shows its text.
 func (s *Service) keyMAC(ctx context.Context, k *APIKey, sum [sha256.Size]byte) (mac [sha256.Size]byte, err error) {
-	expires := int64(0)
-	if !k.Expires.IsZero() {
-		expires = k.Expires.UnixMicro()
+	next, was := k.succession()
+	message := fmt.Appendf(nil, "watchword-key-1\x00%q %q %q %d %x", k.ID, k.Realm, k.Scope, micros(was), sum)
+	if len(k.Sources) > 0 {
+		message = fmt.Appendf(nil, "watchword-key-2\x00%q %q %q %d %q %x", k.ID, k.Realm, k.Scope, micros(was), k.Sources, sum)
 	}
-	macs, err := s.custody.MAC(ctx, hsm.KeyBinding, fmt.Appendf(nil, "watchword-key-1\x00%q %q %q %d %x", k.ID, k.Realm, k.Scope, expires, sum))
+	macs, err := s.custody.MAC(ctx, hsm.KeyBinding, message)
+	if err != nil {
+		return mac, translate(err)
+	}
+	copy(mac[:], macs[0])
+	if next == "" {
+		return mac, nil
+	}
+	return s.succeededMAC(ctx, k, mac)
+}
+
+// succeededMAC is the MAC of a key that has a successor, which had another one before.
+func (s *Service) succeededMAC(ctx context.Context, k *APIKey, before [sha256.Size]byte) (mac [sha256.Size]byte, err error) {
+	macs, err := s.custody.MAC(ctx, hsm.KeyBinding, fmt.Appendf(nil, "watchword-key-3\x00%q %q %d %x", k.ID, k.Successor, micros(k.Expires), before))
 	if err != nil {
 		return mac, translate(err)
 	}
 	copy(mac[:], macs[0])
 	return mac, nil
+}
+
+// micros is a time in a message: Unix microseconds, zero for none.
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+// succession is the ID of a key's successor, empty if there is none, and when the key
+// expired before it had one.
+func (k *APIKey) succession() (next string, expired time.Time) {
+	next, at, ok := strings.Cut(k.Successor, "@")
+	if !ok {
+		return next, k.Expires
+	}
+	if us, err := strconv.ParseInt(at, 10, 64); err == nil && us != 0 {
+		expired = time.UnixMicro(us).UTC()
+	}
+	return next, expired
 }
 
 // keyUse remembers when API keys were last used, to the minute.

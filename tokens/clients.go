@@ -2,14 +2,8 @@ package tokens
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"io"
 	"net/netip"
-	"time"
-
-	"golang.org/x/text/unicode/norm"
 
 	"watchword/tokens/audit"
 	"watchword/tokens/policy"
@@ -154,130 +148,6 @@ func (s *Service) DeleteClient(ctx context.Context, p Principal, name string) er
 	}
 	s.takeUp(ctx)
 	return nil
-}
-
-// keyIDSize is the length of an API key's id in bytes; it is written in hex.
-const keyIDSize = 8
-
-// NewKey is an API key to make.
-type NewKey struct {
-	Name    string
-	Realm   string // the one realm that it may act in; empty: all
-	Scope   string
-	Expires time.Time // zero: never
-}
-
-// Keys lists the API keys.
-func (s *Service) Keys(ctx context.Context, p Principal) ([]APIKey, error) {
-	e := audit.Event{Realm: p.Realm}
-	if err := s.authorise(ctx, p, policy.KeyList, &e); err != nil {
-		return nil, err
-	}
-	read, err := s.db.Registry(ctx)
-	if err != nil {
-		return nil, unavailable(err)
-	}
-	list := make([]APIKey, 0, len(read.Keys))
-	for _, k := range read.Keys {
-		if p.Realm == "" || k.Realm == p.Realm {
-			list = append(list, k)
-		}
-	}
-	return list, s.record(ctx, p, policy.KeyList, e)
-}
-
-// AddKey makes an API key and answers it with its text, which is shown this
-// once: what is stored is a MAC over its SHA-256.
-func (s *Service) AddKey(ctx context.Context, p Principal, n NewKey) (APIKey, string, error) {
-	k, text, err := s.makeKey(ctx, p, n)
-	if err != nil {
-		return APIKey{}, "", err
-	}
-	e := audit.Event{Realm: k.Realm, Detail: []audit.Field{{Name: "key", Value: k.ID}, {Name: "name", Value: k.Name}, {Name: "scope", Value: k.Scope}}}
-	if err := s.authorise(ctx, p, policy.KeyAdd, &e); err != nil {
-		return APIKey{}, "", err
-	}
-	w := Change{Keys: []KeyWrite{{Key: k}}}
-	if err := s.ledger.commit(ctx, &w, []audit.Event{s.event(p, policy.KeyAdd, e)}); err != nil {
-		return APIKey{}, "", s.refuse(ctx, p, policy.KeyAdd, e, err)
-	}
-	s.takeUp(ctx)
-	return k, text, nil
-}
-
-func (s *Service) makeKey(ctx context.Context, p Principal, n NewKey) (APIKey, string, error) {
-	name, err := FoldName(n.Name)
-	if err != nil {
-		return APIKey{}, "", fmt.Errorf("the name of the key: %w", err)
-	}
-	realm, err := p.listed(n.Realm)
-	if err != nil {
-		return APIKey{}, "", err
-	}
-	now := s.cfg.Now().UTC()
-	switch {
-	case !policy.Scope(n.Scope).Valid():
-		return APIKey{}, "", fmt.Errorf("%w: scope %q; it is admin, helpdesk, verify or read", ErrInvalid, n.Scope)
-	case !n.Expires.IsZero() && !n.Expires.After(now):
-		return APIKey{}, "", fmt.Errorf("%w: the key would have expired before it was made", ErrInvalid)
-	}
-	random := make([]byte, keyIDSize+32)
-	if _, err := io.ReadFull(s.cfg.Rand, random); err != nil {
-		return APIKey{}, "", fmt.Errorf("%w: random bytes: %w", ErrUnavailable, err)
-	}
-	id := hex.EncodeToString(random[:keyIDSize])
-	text := newKeyText(id, random[keyIDSize:])
-	clear(random)
-	k := APIKey{ID: id, Name: norm.NFC.String(name), Realm: realm, Scope: n.Scope, Created: now}
-	if !n.Expires.IsZero() {
-		k.Expires = n.Expires.UTC().Truncate(time.Microsecond) // as databases keep it
-	}
-	if k.MAC, err = s.keyMAC(ctx, &k, sha256.Sum256([]byte(text))); err != nil {
-		return APIKey{}, "", err
-	}
-	return k, text, nil
-}
-
-// DeleteKey removes an API key: it opens nothing from then on, on any node.
-func (s *Service) DeleteKey(ctx context.Context, p Principal, id string) error {
-	read, err := s.db.Registry(ctx)
-	if err != nil {
-		return unavailable(err)
-	}
-	e := audit.Event{Realm: p.Realm}
-	if b, err := hex.DecodeString(id); err == nil && len(b) == keyIDSize { // and not a whole key, taken for an id
-		e.Detail = []audit.Field{{Name: "key", Value: id}}
-	}
-	var found *APIKey
-	admins := 0
-	for i := range read.Keys {
-		if k := &read.Keys[i]; k.ID == id {
-			found, e.Realm = k, k.Realm
-		}
-		if isAdmin(&read.Keys[i]) {
-			admins++
-		}
-	}
-	if err := s.authorise(ctx, p, policy.KeyDelete, &e); err != nil {
-		return err
-	}
-	switch {
-	case found == nil:
-		return s.refuse(ctx, p, policy.KeyDelete, e, fmt.Errorf("%w: no API key with this id", ErrNotFound))
-	case isAdmin(found) && admins == 1:
-		return s.refuse(ctx, p, policy.KeyDelete, e, fmt.Errorf("%w: this is the last admin key; make another one first", ErrState))
-	}
-	w := Change{Keys: []KeyWrite{{Key: *found, Delete: true}}}
-	if err := s.ledger.commit(ctx, &w, []audit.Event{s.event(p, policy.KeyDelete, e)}); err != nil {
-		return s.refuse(ctx, p, policy.KeyDelete, e, err)
-	}
-	s.takeUp(ctx)
-	return nil
-}
-
-// isAdmin says whether a key may do everything, everywhere and for good.
-func isAdmin(k *APIKey) bool {
-	return policy.Scope(k.Scope) == policy.ScopeAdmin && k.Realm == "" && k.Expires.IsZero()
 }
 
 // takeUp reads anew what this node caches, after a change to it was committed.

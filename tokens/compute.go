@@ -126,6 +126,9 @@ func (t *trial) judge() verdict {
 	}
 	if t.subject == nil && v.err == nil {
 		v.reason = ReasonUnknownUser
+		if t.signing != nil && t.signing.user != "" {
+			v.reason = ReasonNoRole
+		}
 	}
 	return v
 }
@@ -336,7 +339,7 @@ func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *ver
 		event.User = t.subject.User.Key // a passkey's
 	}
 	if t.subject == nil || v.err != nil && !v.counted || t.idle() {
-		if t.impossible {
+		if t.impossible && (t.signing == nil || t.signing.user == "") {
 			event.User = ""
 		}
 		if !s.crowd.admit(event, now) {
@@ -364,6 +367,9 @@ func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *ver
 		}
 		if t.key != nil {
 			this.result = accepted(v, t.user, now)
+		}
+		if t.signing != nil {
+			this.proof = proofOf(v.token, t.user, nil, now)
 		}
 	case v.suspend != nil:
 		w.put(TokenWrite{Token: *v.suspend, Expect: v.token.Version})

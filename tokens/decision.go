@@ -27,6 +27,11 @@ func (s *Service) authorise(ctx context.Context, p Principal, action policy.Acti
 // allow is authorise once p was looked at, and what e names was read: found holds it,
 // if there is such a thing.
 func (s *Service) allow(ctx context.Context, p Principal, action policy.Action, e *audit.Event, found []*Subject) error {
+	if p.Kind == KindAdmin && found == nil { // who verifies: the engine looks at keys and clients, and at no sessions
+		if _, err := s.current(ctx, p, nil); err != nil {
+			return err
+		}
+	}
 	d, err := s.decide(ctx, p, action, e, found)
 	if err != nil {
 		return err
@@ -34,6 +39,9 @@ func (s *Service) allow(ctx context.Context, p Principal, action policy.Action, 
 	e.Policy = determining(&d)
 	if !d.Allow {
 		return s.deny(ctx, p, action, *e, d)
+	}
+	if why := s.guarded(p, action, found); why != "" {
+		return s.deny(ctx, p, action, *e, denial(why))
 	}
 	if p.Kind == KindInvitation {
 		return s.invites(ctx, p, action, *e)

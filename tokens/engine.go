@@ -269,6 +269,7 @@ type judged struct {
 	event   audit.Event  // Action is empty where the crowd keeps the event
 	subject *Subject     // nil for an unknown user
 	result  *KeyResult   // of a key that is accepted
+	proof   *proof       // of a code that is accepted, for a session
 	beside  *audit.Event // of what was done beside
 }
 
@@ -335,7 +336,7 @@ func (e *engine) commit(ctx context.Context, d *decided, made func()) (again []*
 		case v.reason == ReasonPINSame:
 			x.fail(errPINSame)
 		case v.accept:
-			x.answer <- answer{result: Result{Accept: true, Serial: v.token.Serial}, key: d.list[i].result}
+			x.answer <- answer{result: Result{Accept: true, Serial: v.token.Serial}, key: d.list[i].result, proof: d.list[i].proof}
 		default:
 			x.answer <- answer{}
 		}

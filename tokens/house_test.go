@@ -133,6 +133,9 @@ type editor struct {
 	subject   func(*tokens.Subject)
 	user      func(*tokens.User)
 	client    func(*tokens.Client)
+	apiKey    func(*tokens.APIKey)
+	grant     func(*tokens.Grant)
+	session   func(*tokens.Session)
 	document  func(*tokens.Document)
 	chain     func([]audit.Record) []audit.Record
 	made      []audit.Record // a chain that was made up
@@ -224,7 +227,27 @@ func (d *editor) Registry(ctx context.Context) (tokens.Registry, error) {
 			d.client(&r.Clients[i])
 		}
 	}
+	for i := range r.Keys {
+		if d.apiKey != nil {
+			d.apiKey(&r.Keys[i])
+		}
+	}
+	for i := range r.Grants {
+		if d.grant != nil {
+			d.grant(&r.Grants[i])
+		}
+	}
 	return r, err
+}
+
+func (d *editor) Session(ctx context.Context, id string) (tokens.Session, error) {
+	v, err := d.Memory.Session(ctx, id)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.session != nil && err == nil {
+		d.session(&v)
+	}
+	return v, err
 }
 
 func (d *editor) Walk(ctx context.Context, chain int64, f func(*audit.Record) error) error {
@@ -584,4 +607,13 @@ func (h *house) prefix(s string) netip.Prefix {
 		h.Fatal(err)
 	}
 	return p
+}
+
+func (h *house) prefixes(list ...string) []netip.Prefix {
+	h.Helper()
+	var out []netip.Prefix
+	for _, s := range list {
+		out = append(out, h.prefix(s))
+	}
+	return out
 }

@@ -58,6 +58,8 @@ type KeyResult struct {
 	Realm        string
 	At           time.Time
 	UserVerified bool
+
+	proof *proof // for a session
 }
 
 // ceremony is what precedes the data of CeremonyMAC, and handle a user's id in
@@ -169,8 +171,10 @@ func (a *KeyAttempt) detail(v *verdict) []audit.Field {
 
 // accepted is the answer to an accepted key. The token is as the accept leaves it.
 func accepted(v *verdict, owner *User, now time.Time) *KeyResult {
-	return &KeyResult{
+	r := &KeyResult{
 		Result: Result{Accept: true, Serial: v.token.Serial},
 		Token:  *v.token, User: owner.Key, Realm: owner.Realm, At: now, UserVerified: v.verified,
 	}
+	r.proof = proofOf(v.token, owner, r, now)
+	return r
 }

@@ -143,6 +143,31 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 			return err
 		},
 		"DeleteKey": func(p tokens.Principal) error { return h.DeleteKey(ctx, p, corp.Model) },
+		"RotateKey": func(p tokens.Principal) error {
+			_, _, err := h.RotateKey(ctx, p, corp.Model, time.Hour)
+			return err
+		},
+		"Grants": func(p tokens.Principal) error { _, err := h.Grants(ctx, p, "corp"); return err },
+		"GrantRole": func(p tokens.Principal) error {
+			_, err := h.GrantRole(ctx, p, tokens.RoleRequest{Realm: "corp", User: "carol", Role: "auditor"})
+			return err
+		},
+		"RevokeRole": func(p tokens.Principal) error {
+			err := h.RevokeRole(ctx, p, tokens.RoleRequest{Realm: "corp", User: "carol", Role: "auditor"})
+			if errors.Is(err, tokens.ErrNotFound) { // it was looked for
+				return nil
+			}
+			return err
+		},
+		"Sessions": func(p tokens.Principal) error { _, err := h.Sessions(ctx, p, "corp", "carol"); return err },
+		"SignIn": func(p tokens.Principal) error {
+			c, _ := code()
+			v, err := h.SignIn(ctx, p, tokens.SignInRequest{Realm: "corp", User: "carol", Code: c})
+			if err == nil && v == nil {
+				return errors.New("rejected")
+			}
+			return err
+		},
 
 		"VerifyKey": func(p tokens.Principal) error {
 			a := h.shows("carol", corp.key)
@@ -246,6 +271,7 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 
 // The use cases that name no realm: what they answer is looked at below.
 var withoutRealm = []string{
+	"EndSession", "CheckSession", "Me", "SignOut", "StepUp", "StepUpKey", "SignInKey", // see session_test.go
 	"Uninvite", "Batches", "ShowBatch", "Undo", "Clients", "Keys", "VerifyAudit", "CheckStatement", "StatementKeys", "RotateStatementKey", "Realms",
 }
 
@@ -336,7 +362,7 @@ func (h *house) snapshot(realm string) string {
 			credentials[i], list[i].Credential = *list[i].Credential, nil
 		}
 	}
-	return fmt.Sprint(users, list, credentials, r.Clients, r.Keys)
+	return fmt.Sprint(users, list, credentials, r.Clients, r.Keys, r.Grants)
 }
 
 func TestOneRealmsKeyNeitherSeesNorTouchesAnother(t *testing.T) {
@@ -374,7 +400,8 @@ func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
 		"Drift": policy.TokenDrift, "TokenStory": policy.TokenStory, "UserStory": policy.UserStory,
 		"Report": policy.ReportShow, "Summary": policy.ReportShow,
 		"Records": policy.AuditList, "BeginImport": policy.ImportBegin, "MayImport": policy.ImportBegin, "RefuseImport": policy.ImportBegin, "OpenPGP": policy.ImportBegin, "PutClient": policy.ClientPut, "DeleteClient": policy.ClientDelete,
-		"AddKey": policy.KeyAdd, "DeleteKey": policy.KeyDelete,
+		"AddKey": policy.KeyAdd, "DeleteKey": policy.KeyDelete, "RotateKey": policy.KeyRotate,
+		"Grants": policy.RoleList, "GrantRole": policy.RoleGrant, "RevokeRole": policy.RoleRevoke, "Sessions": policy.SessionList, "SignIn": policy.SessionStart,
 		"VerifyKey": policy.Verify, "RefuseLogin": policy.Verify, "LoginHolder": policy.Verify, "KeyHolder": policy.KeyEnrol,
 		"EnrolKey": policy.KeyEnrol, "RefuseKey": policy.KeyEnrol, "EnrolSoft": policy.TokenEnrol,
 		"Activate": policy.TokenActivate, "SetExpiry": policy.TokenExpire, "Annotate": policy.TokenNote, "Replace": policy.TokenReplace, "Bulk": policy.TokenBulk,

@@ -50,14 +50,14 @@ type APIKey struct {
 	ID       string // public part
 	Name     string
 	Realm    string            // the one realm that it may act in; empty: all
-	Scope    string            // admin, helpdesk, verify, read
-	MAC      [sha256.Size]byte // under the HSM's binding key, over the key's SHA-256 and the columns above and Expires
+	Scope    string            // admin, helpdesk, provision, verify, read, role:NAME
+	MAC      [sha256.Size]byte // under the HSM's binding key, over the key's SHA-256, the columns above, Expires, Sources and Successor
 	Created  time.Time
 	Expires  time.Time // zero: never
 	LastUsed time.Time // to the minute
 
 	Sources   []netip.Prefix // the networks that it is good from; none: any
-	Successor string         // the ID of the key that takes its place, while both are good
+	Successor string         // the ID of the key that takes its place, while both are good; in a row an @ follows, and when this one expired before, in Unix microseconds
 }
 
 // KeyWrite inserts or deletes an API key by ID, or replaces MAC, Expires and Successor
@@ -94,7 +94,7 @@ type Session struct {
 	Home, User    string            // the user's realm and folded name
 	Realm         string            // where it acts; empty: in all
 	Serial        string            // of the token that was used last
-	Method        string            // otp, key
+	Method        string            // authentication methods (RFC 8176, section 2), divided by commas
 	Bound         string            // the network address that it is good from; empty: any
 	Through       string            // the actor that it began through; empty: none
 	MAC           [sha256.Size]byte // under the HSM's binding key, over the session's SHA-256 and all but Ended

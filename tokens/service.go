@@ -34,6 +34,7 @@ type Config struct {
 	Exclusive bool   // no other server uses this database: what is staged at start is abandoned
 	Issuer    string // who gives signed statements, the same on all nodes: a URL as a rule; empty: "watchword"
 
+	Sessions   SessionRules     // of people who sign in
 	Windows    Windows          // zero: DefaultWindows
 	Throttle   Throttle         // zero: DefaultThrottle
 	BatchSize  int              // attempts in one batch at most; zero: 256
@@ -70,6 +71,9 @@ type Service struct {
 	spent      spent
 	forgot     atomic.Int64 // what expired before this, Unix nanoseconds, may be forgotten as spent
 	keyUse     keyUse
+	proofs     proofs   // rows of sessions that were found right
+	accused    sync.Map // grants that were altered, and told of
+	signins    signins
 	named      named
 	statements statements
 	stop       context.CancelFunc
@@ -81,7 +85,10 @@ type Service struct {
 // attached. It begins an audit chain. Close ends it.
 func New(ctx context.Context, cfg Config) (*Service, error) {
 	cfg = cfg.withDefaults()
-	s := &Service{cfg: cfg, db: cfg.Database, custody: cfg.Custody, log: cfg.Log, started: cfg.Now(), regEpoch: time.Now().Add(-lookAgain)}
+	if err := cfg.Sessions.Valid(); err != nil {
+		return nil, err
+	}
+	s := &Service{cfg: cfg, crowd: newCrowd(), db: cfg.Database, custody: cfg.Custody, log: cfg.Log, started: cfg.Now(), regEpoch: time.Now().Add(-lookAgain)}
 	if err := s.sweep(ctx, true); err != nil {
 		return nil, err
 	}
@@ -105,7 +112,6 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	}
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.stop = cancel
-	s.crowd = newCrowd()
 	s.engine = newEngine(s)
 	s.done.Go(func() { s.engine.run(run) })
 	s.done.Go(func() { s.housekeep(run) })
@@ -113,6 +119,7 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 }
 
 func (c Config) withDefaults() Config {
+	c.Sessions = c.Sessions.withDefaults()
 	if c.Windows == (Windows{}) {
 		c.Windows = DefaultWindows()
 	}
@@ -197,6 +204,9 @@ func (s *Service) housekeep(ctx context.Context) {
 			}
 			if err := s.forget(ctx, now); err != nil {
 				s.log.Warn("what was spent and has expired could not be removed yet", "error", err)
+			}
+			if err := s.dropSessions(ctx, now); err != nil {
+				s.log.Warn("sessions that expired long ago could not be removed yet", "error", err)
 			}
 		}
 		s.refresh(ctx)

@@ -130,6 +130,7 @@ type pending struct {
 	method     string      // of proof
 	key        *KeyAttempt // in the place of code
 	pin        *pinChange  // what is done if it is accepted; mostly nil
+	signing    *signing    // the session that it is for; mostly nil
 	spent      bool        // the database says that the key's challenge was answered before
 	transport  string
 	policy     string // what let it in, as in audit.Event
@@ -141,6 +142,7 @@ type pending struct {
 type answer struct {
 	result Result
 	key    *KeyResult // of a key that was accepted
+	proof  *proof     // of a code that was accepted, for a session
 	err    error
 }
 
@@ -169,6 +171,10 @@ func (x *pending) event(e *audit.Event, now time.Time, v *verdict) {
 	}
 	if x.pin != nil {
 		e.Detail = append(e.Detail, audit.Field{Name: "for", Value: string(policy.UserPINChange)})
+	}
+	if x.signing != nil {
+		e.Detail = append(e.Detail, audit.Field{Name: "for", Value: string(x.signing.action)})
+		e.User = max(e.User, x.signing.user) // which of the two there is
 	}
 	if x.key != nil {
 		e.Detail = append(e.Detail, x.key.detail(v)...)

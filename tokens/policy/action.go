@@ -35,6 +35,7 @@ const (
 	KeyList       Action = "key.list"
 	KeyAdd        Action = "key.add"
 	KeyDelete     Action = "key.delete"
+	KeyUse        Action = "key.use"    // a key, or a session, was shown from an address that it is not good from
 	KeyRotate     Action = "key.rotate" // an API key got a successor, and is good for a while yet
 	AuditList     Action = "audit.list"
 	AuditVerify   Action = "audit.verify"
