@@ -1519,8 +1519,14 @@ type RealmEntry struct {
 	Keys int `json:"keys"`
 
 	// More True where there may be more users or tokens than that: of each realm, 10000 of them are looked at. The report's summary counts all.
-	More *bool  `json:"more,omitempty"`
-	Name string `json:"name"`
+	More *bool `json:"more,omitempty"`
+
+	// MoreTokens With more: whether there may be more tokens.
+	MoreTokens *bool `json:"more_tokens,omitempty"`
+
+	// MoreUsers With more: whether there may be more users.
+	MoreUsers *bool  `json:"more_users,omitempty"`
+	Name      string `json:"name"`
 
 	// Tokens Revoked ones left out.
 	Tokens int `json:"tokens"`

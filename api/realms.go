@@ -14,8 +14,8 @@ func (s *Server) ListRealms(c echo.Context) error {
 	list, err := s.cfg.Core.Realms(c.Request().Context(), who(c))
 	return reply(c, RealmPage{Items: views(list, func(r *tokens.RealmEntry) RealmEntry {
 		entry := RealmEntry{Name: r.Name, Users: r.Users, Tokens: r.Tokens, Clients: r.Clients, Keys: r.Keys}
-		if r.More {
-			entry.More = &r.More
+		if more := r.MoreUsers || r.MoreTokens; more {
+			entry.More, entry.MoreUsers, entry.MoreTokens = &more, &r.MoreUsers, &r.MoreTokens
 		}
 		return entry
 	})}, err)

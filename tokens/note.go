@@ -146,6 +146,7 @@ func (s *Service) annotating(realm, serial string, n NoteEdit) act {
 				return fmt.Errorf("%w: token %s would have %d tags; %d are possible", ErrState, serial, len(next.Tags), maxTags)
 			}
 			if len(w.Add) > 0 {
+				w.Most = maxTags // whoever tags it on another node at this moment
 				d.note(audit.Field{Name: "tags_added", Value: strings.Join(w.Add, ",")})
 			}
 			if len(w.Drop) > 0 {

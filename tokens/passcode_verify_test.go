@@ -312,6 +312,70 @@ func TestWhoMayHaveWhichPasscodes(t *testing.T) {
 	h.intact()
 }
 
+// Where it is a rule of the realm that refuses, the audit, the helpdesk's why and the
+// story say which, and not that of a token or of what was asked.
+func TestARefusalByARuleNamesTheRule(t *testing.T) {
+	for rule, c := range map[string]struct {
+		edit func(*tokens.Rules)
+		do   func(h *house) error
+		want error
+	}{
+		"temporary.allow": {nil, func(h *house) error {
+			_, _, err := h.IssueTemporary(ctx, h.admin, "", "alice", tokens.TemporaryRequest{})
+			return err
+		}, tokens.ErrState},
+		"temporary.uses": {func(r *tokens.Rules) { r.Temporary.Allow, r.Temporary.Uses = true, 2 }, func(h *house) error {
+			_, _, _, err := h.Lose(ctx, h.admin, "", "T1", "", &tokens.TemporaryRequest{Uses: 3})
+			return err
+		}, tokens.ErrInvalid},
+		"temporary.valid_hours": {func(r *tokens.Rules) { r.Temporary.Allow, r.Temporary.Valid = true, time.Hour }, func(h *house) error {
+			_, _, err := h.IssueTemporary(ctx, h.admin, "", "alice", tokens.TemporaryRequest{Valid: 2 * time.Hour})
+			return err
+		}, tokens.ErrInvalid},
+		"recovery.allow": {func(r *tokens.Rules) { r.Recovery.Allow = false }, func(h *house) error {
+			_, _, err := h.IssueRecovery(ctx, h.admin, "", "alice")
+			return err
+		}, tokens.ErrState},
+		"max_tokens": {func(r *tokens.Rules) { r.MaxTokens = 1 }, func(h *house) error {
+			_, err := h.Assign(ctx, h.admin, "", "T2", "alice")
+			return err
+		}, tokens.ErrState},
+		"pin.min": {func(r *tokens.Rules) { r.PIN.Min = 6 }, func(h *house) error {
+			_, err := h.SetPIN(ctx, h.admin, "", "alice", "7395", false)
+			return err
+		}, tokens.ErrInvalid},
+		"pin.sequences": {nil, func(h *house) error {
+			_, err := h.SetPIN(ctx, h.admin, "", "alice", "1234", false)
+			return err
+		}, tokens.ErrInvalid},
+	} {
+		t.Run(rule, func(t *testing.T) {
+			h := newHouse(t)
+			h.give("alice", totp("T1"))
+			h.ship("", totp("T2"))
+			rules := tokens.DefaultRules()
+			if c.edit != nil {
+				c.edit(&rules)
+			}
+			h.must(h.SetRules(ctx, h.admin, "", -1, rules))
+			if err := c.do(h); !errors.Is(err, c.want) {
+				t.Fatalf("it answers %v", err)
+			}
+			if r := h.last(); r.Outcome != "refused" || r.Reason != string(tokens.ReasonRule) || detail(r, "rule") != rule {
+				t.Errorf("audited as %+v", r)
+			}
+			why, err := h.Why(ctx, h.admin, "", "alice", 1)
+			if err != nil || len(why) != 1 || !strings.Contains(why[0].Words, "The realm's rule "+rule+" does not allow it.") || !strings.Contains(why[0].Advice, "realm rules") {
+				t.Errorf("why says %+v, %v", why, err)
+			}
+			story, _, err := h.UserStory(ctx, h.admin, "", "alice", 0, 1)
+			if err != nil || len(story) != 1 || !strings.Contains(story[0].Text, "for the realm's rule "+rule+" did not allow it.") {
+				t.Errorf("the story says %+v, %v", story, err)
+			}
+		})
+	}
+}
+
 func TestALostTokenAndTheTemporaryPasscodeInItsPlace(t *testing.T) {
 	h := newHouse(t)
 	h.allow()

@@ -47,9 +47,17 @@ func (r TemporaryRequest) within(rules TemporaryRules) (TemporaryRequest, error)
 	}
 	switch {
 	case r.Valid < minTemporary || r.Valid > rules.Valid:
-		return r, &ruled{fmt.Errorf("%w: a temporary passcode is good for a minute to %d hours here", ErrInvalid, int64(rules.Valid/time.Hour)), "temporary.valid_hours"}
+		err := fmt.Errorf("%w: a temporary passcode is good for a minute to %d hours here", ErrInvalid, int64(rules.Valid/time.Hour))
+		if r.Valid > rules.Valid {
+			err = &ruled{err, "temporary.valid_hours"}
+		}
+		return r, err
 	case r.Uses < 1 || r.Uses > rules.Uses:
-		return r, &ruled{fmt.Errorf("%w: a temporary passcode is good for 1 to %d uses here", ErrInvalid, rules.Uses), "temporary.uses"}
+		err := fmt.Errorf("%w: a temporary passcode is good for 1 to %d uses here", ErrInvalid, rules.Uses)
+		if r.Uses > rules.Uses {
+			err = &ruled{err, "temporary.uses"}
+		}
+		return r, err
 	}
 	return r, nil
 }

@@ -36,6 +36,7 @@ type NoteWrite struct {
 	Note    *string  // nil: leave it
 	Add     []string // tags, without commas; one that the token has already does no harm
 	Drop    []string // tags, none of Add; nor does one that it has not
+	Most    int      // tags that the token may have then, if any are added: else the write is a conflict; zero: any number
 }
 
 // The bounds of a profile. All but maxAttributes are in bytes.

@@ -49,7 +49,9 @@ type RealmEntry struct {
 	Tokens  int // revoked ones left out
 	Clients int
 	Keys    int
-	More    bool // there may be more users or tokens than that: not all were counted
+
+	MoreUsers  bool // there may be more users than that: not all were counted
+	MoreTokens bool // and tokens
 }
 
 // DriftSample is the clock of one token, when it was last accepted.

@@ -9,7 +9,7 @@ import (
 
 // newMetrics is the registry that /metrics shows: the process, the runtime, and
 // whether the server can do its work. The transports add their own.
-func newMetrics(ready func() []tokens.Problem) *prometheus.Registry {
+func newMetrics(ready func() []tokens.Problem, searchBehind func() bool) *prometheus.Registry {
 	r := prometheus.NewRegistry()
 	r.MustRegister(
 		collectors.NewGoCollector(),
@@ -24,6 +24,15 @@ func newMetrics(ready func() []tokens.Problem) *prometheus.Registry {
 			return 1
 		}),
 		problems{ready},
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "watchword_search_behind",
+			Help: "1 if imports could not be prepared for searches, which are right and slow until then: see the log.",
+		}, func() float64 {
+			if searchBehind() {
+				return 1
+			}
+			return 0
+		}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name:        "watchword_build_info",
 			Help:        "Always 1; the label says the version.",

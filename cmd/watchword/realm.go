@@ -39,15 +39,19 @@ func realmList(c *client) *cobra.Command {
 			}
 			t := newTable("REALM", "USERS", "TOKENS", "CLIENTS", "KEYS")
 			for _, r := range page.Items {
-				more := ""
-				if r.More != nil && *r.More {
-					more = "+" // not all were counted
-				}
-				t.add(r.Name, itoa(r.Users)+more, itoa(r.Tokens)+more, itoa(r.Clients), itoa(r.Keys))
+				t.add(r.Name, counted(r.Users, r.MoreUsers), counted(r.Tokens, r.MoreTokens), itoa(r.Clients), itoa(r.Keys))
 			}
 			return printList(cmd, t, "there is nothing in any realm yet")
 		},
 	}
+}
+
+// counted is a number, with a + behind it where not all were counted.
+func counted(n int, more *bool) string {
+	if more != nil && *more {
+		return itoa(n) + "+"
+	}
+	return itoa(n)
 }
 
 func realmRules(c *client) *cobra.Command {

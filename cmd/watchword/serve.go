@@ -202,7 +202,7 @@ func (a *appliance) checkDurability(ctx context.Context) error {
 // listen makes the transports and opens their sockets.
 func (a *appliance) listen(ctx context.Context) (err error) {
 	c := a.config
-	metrics := newMetrics(a.ready)
+	metrics := newMetrics(a.ready, a.db.SearchBehind)
 	if err := a.openFIDO(ctx, metrics); err != nil {
 		return err
 	}

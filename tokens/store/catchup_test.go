@@ -5,8 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -175,3 +178,69 @@ func TestTrigramsAreCaughtUpAfterAPowerCut(t *testing.T) {
 		})
 	}
 }
+
+// What cannot be prepared for searches is said, and tried again until it is done.
+func TestAFailureToCatchUpIsSaidAndTriedAgain(t *testing.T) {
+	ctx := context.Background()
+	wait := catchAgain
+	catchAgain = 10 * time.Millisecond
+	var log bytes.Buffer
+	var mu sync.Mutex
+	before := slog.Default()
+	slog.SetDefault(slog.New(slog.NewTextHandler(writer(func(b []byte) (int, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return log.Write(b)
+	}), nil)))
+	db, head := journalled(t)
+	t.Cleanup(func() { // before the database is closed
+		db.engine.(*sqliteDB).settleDown()
+		slog.SetDefault(before)
+		catchAgain = wait
+	})
+	rename := func(from, to string) {
+		t.Helper()
+		if err := db.engine.write(ctx, true, func(s *session) error {
+			_, err := s.exec(`ALTER TABLE ` + from + ` RENAME TO ` + to)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	becomes := func(behind bool) {
+		t.Helper()
+		for end := time.Now().Add(20 * time.Second); db.SearchBehind() != behind; time.Sleep(time.Millisecond) {
+			if time.Now().After(end) {
+				t.Fatalf("behind is %v", !behind)
+			}
+		}
+	}
+	rename("unsearched", "hidden")
+	batch, err := db.Begin(ctx, tokens.Batch{Realm: "default"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if db.SearchBehind() {
+		t.Error("behind before anything was published")
+	}
+	change := &tokens.Change{Publish: []tokens.Batch{{ID: batch, Published: time.Now()}}}
+	change.Records, _ = audit.Append(head, []audit.Event{{Time: time.Now(), Action: "import.publish"}})
+	if err := db.Commit(ctx, change); err != nil {
+		t.Fatal(err)
+	}
+	becomes(true)
+	mu.Lock()
+	if !strings.Contains(log.String(), "cannot be prepared for searches") {
+		t.Errorf("the log says %q", log.String())
+	}
+	mu.Unlock()
+	rename("hidden", "unsearched")
+	becomes(false)
+	if _, imports := indexed(t, db); imports != 0 {
+		t.Errorf("%d imports wait for trigrams", imports)
+	}
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(b []byte) (int, error) { return w(b) }

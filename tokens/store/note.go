@@ -53,7 +53,11 @@ func (p *plan) writeNotes(s *session) error {
 		w := &p.notes[i]
 		// A token that can be noted on has a motion by now.
 		var id int64
-		err := s.one(`SELECT token_id FROM motions WHERE token_id = ?`, []any{w.TokenID}, &id)
+		lock := ""
+		if bounded := len(w.Add) > 0 && w.Most > 0; bounded && s.dollar {
+			lock = " FOR UPDATE" // who adds tags at the same time is counted, too
+		}
+		err := s.one(`SELECT token_id FROM motions WHERE token_id = ?`+lock, []any{w.TokenID}, &id)
 		if errors.Is(err, sql.ErrNoRows) {
 			return fmt.Errorf("%w: token %d", tokens.ErrNotFound, w.TokenID)
 		}
@@ -73,6 +77,15 @@ func (p *plan) writeNotes(s *session) error {
 		for _, tag := range slices.Sorted(slices.Values(w.Add)) {
 			if _, err := s.exec(`INSERT INTO token_tags (token_id, tag) VALUES (?, ?) ON CONFLICT DO NOTHING`, id, tag); err != nil {
 				return err
+			}
+		}
+		if len(w.Add) > 0 && w.Most > 0 {
+			var tags int
+			if err := s.one(`SELECT count(*) FROM token_tags WHERE token_id = ?`, []any{id}, &tags); err != nil {
+				return err
+			}
+			if tags > w.Most {
+				return &tokens.ConflictError{TokenIDs: []int64{id}}
 			}
 		}
 	}

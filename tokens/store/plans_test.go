@@ -230,7 +230,7 @@ func TestALargeRealmIsNotCountedToTheEnd(t *testing.T) {
 		db, _ := inhabited(t, url)
 		want := []tokens.RealmEntry{
 			{Name: "branch", Users: planUsers / 100, Tokens: planTokens / 200},
-			{Name: "default", Users: tokens.MostCounted, Tokens: tokens.MostCounted, More: true},
+			{Name: "default", Users: tokens.MostCounted, Tokens: tokens.MostCounted, MoreUsers: true, MoreTokens: true},
 		}
 		if got, err := db.Realms(context.Background(), ""); err != nil || !slices.Equal(got, want) {
 			t.Errorf("%s: the realms hold %+v, %v", name, got, err)

@@ -173,11 +173,10 @@ func (s *session) count(table, realm string, entry func(realm string) *tokens.Re
 	}
 	e := entry(realm)
 	if table == "tokens" {
-		e.Tokens = min(n, tokens.MostCounted)
+		e.Tokens, e.MoreTokens = min(n, tokens.MostCounted), seen > tokens.MostCounted
 	} else {
-		e.Users = min(n, tokens.MostCounted)
+		e.Users, e.MoreUsers = min(n, tokens.MostCounted), seen > tokens.MostCounted
 	}
-	e.More = e.More || seen > tokens.MostCounted
 	return nil
 }
 

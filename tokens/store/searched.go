@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"log/slog"
+	"time"
 )
 
 // searchChunk is how many tokens get their trigrams in one transaction: short, so
@@ -51,8 +53,11 @@ func (db *sqliteDB) catchUp(ctx context.Context) error {
 	return nil
 }
 
+// catchAgain is how long after a failure it is tried again.
+var catchAgain = time.Minute
+
 // published begins to catch up. One goroutine does that at a time; what fails is
-// done after the next import, or at the next start.
+// tried again until it is done.
 func (db *sqliteDB) published() {
 	db.catching.Lock()
 	defer db.catching.Unlock()
@@ -76,9 +81,29 @@ func (db *sqliteDB) published() {
 			}
 			db.again = false
 			db.catching.Unlock()
-			_ = db.catchUp(db.life) // searches are right without it
+			if err := db.catchUp(db.life); err != nil && db.life.Err() == nil {
+				db.behind.Store(true)
+				slog.Error("what was imported cannot be prepared for searches, which look at each token of it meanwhile; it is tried again",
+					"error", err, "after", catchAgain)
+				select {
+				case <-db.life.Done():
+				case <-time.After(catchAgain):
+				}
+				db.catching.Lock()
+				db.again = true
+				db.catching.Unlock()
+				continue
+			}
+			db.behind.Store(false)
 		}
 	}()
+}
+
+// SearchBehind says whether imports could not be prepared for searches: those are
+// right, and slower than they should be. It is tried again every minute.
+func (db *DB) SearchBehind() bool {
+	e, ok := db.engine.(*sqliteDB)
+	return ok && e.behind.Load()
 }
 
 // settleDown ends the catching up.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	_ "github.com/mattn/go-sqlite3" // driver "sqlite3"
@@ -49,6 +50,7 @@ type sqliteDB struct {
 	busy     bool // a goroutine catches up
 	again    bool // there is more for it to do
 	ending   bool
+	behind   atomic.Bool // the last try failed
 }
 
 // name is a user's key in its realm.

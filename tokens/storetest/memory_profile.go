@@ -115,8 +115,18 @@ func (m *Memory) checkNotes(c *tokens.Change) error {
 		if t := m.tokens[w.TokenID]; t == nil || !m.visible(t) {
 			return fmt.Errorf("%w: token %d", tokens.ErrNotFound, w.TokenID)
 		}
+		if len(w.Add) > 0 && w.Most > 0 && len(tagged(m.tokens[w.TokenID].Tags, &w)) > w.Most {
+			return &tokens.ConflictError{TokenIDs: []int64{w.TokenID}}
+		}
 	}
 	return nil
+}
+
+// tagged are tags after a note was made.
+func tagged(tags []string, w *tokens.NoteWrite) []string {
+	tags = slices.DeleteFunc(slices.Concat(tags, w.Add), func(tag string) bool { return slices.Contains(w.Drop, tag) })
+	slices.Sort(tags)
+	return slices.Compact(tags)
 }
 
 // applyProfiles makes what was found good of a change, but for new users.
@@ -136,9 +146,7 @@ func (m *Memory) applyProfiles(c *tokens.Change) {
 		if w.Note != nil {
 			t.Note = *w.Note
 		}
-		tags := slices.DeleteFunc(slices.Concat(t.Tags, w.Add), func(tag string) bool { return slices.Contains(w.Drop, tag) })
-		slices.Sort(tags)
-		t.Tags = slices.Compact(tags)
+		t.Tags = tagged(t.Tags, &w)
 	}
 }
 

@@ -178,6 +178,39 @@ var noteTests = []test{
 			k.same("the tags of "+list[i].Serial, k.token(list[i].Serial).Tags, want)
 		}
 	}},
+	{"ATokenHasNoMoreTagsThanItMayWhoeverAddsThemAtOnce", func(k *kit) {
+		const workers, most = 8, 5
+		list := k.ship("A1")
+		k.must(notes(note(list[0].ID, "", "old", "older")))
+		var wg sync.WaitGroup
+		var added atomic.Int32
+		for w := range workers {
+			worker := newKit(k.TB, k.Database)
+			wg.Go(func() {
+				n := note(list[0].ID, "", fmt.Sprint("t", w), "same")
+				n.Most, n.Drop = most, []string{"older"}
+				switch err := worker.try(notes(n)); {
+				case err == nil:
+					added.Add(1)
+				case !errors.Is(err, tokens.ErrConflict):
+					k.Errorf("Commit: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if got := k.token("A1").Tags; len(got) > most || len(got) != int(added.Load())+2 {
+			k.Errorf("%d were added, and the tags are %q", added.Load(), got)
+		}
+		// As many as it may have, and what it has already.
+		n := note(list[0].ID, "", "same", "old")
+		n.Most = len(k.token("A1").Tags)
+		k.must(notes(n))
+		n.Add = append(n.Add, "one more")
+		k.refuses(tokens.ErrConflict, notes(n))
+		n.Drop = []string{"old"}
+		n.Add = []string{"one more"}
+		k.must(notes(n))
+	}},
 	{"UndoingRacesNoting", func(k *kit) {
 		// A token is noted on and stays, or is removed and not found: never both, and
 		// no fault.
