@@ -6,9 +6,7 @@ import (
 	"crypto/subtle"
 	"encoding/json"
 	"fmt"
-	"io"
 	"slices"
-	"unicode/utf8"
 
 	"github.com/go-webauthn/webauthn/protocol"
 
@@ -49,7 +47,7 @@ type answer struct {
 	id         []byte
 	clientData []byte
 	hash       [sha256.Size]byte // of clientData
-	extensions map[string]json.RawMessage
+	extensions object
 
 	attestation []byte   // registration: the attestation object
 	transports  []string // registration: only those that are known
@@ -87,12 +85,12 @@ func parseAnswer(raw []byte, kind string) (*answer, error) {
 	if len(a.id) < 1 || len(a.id) > 1023 {
 		return nil, refuse(reasonMalformed, "a credential id of %d bytes; 1 to 1023 are possible", len(a.id))
 	}
-	if out, ok := top["clientExtensionResults"]; ok {
+	if out := top.get("clientExtensionResults"); out != nil {
 		if a.extensions, err = members(out, "clientExtensionResults"); err != nil {
 			return nil, err
 		}
 	}
-	response, err := members(top["response"], "the answer's response")
+	response, err := members(top.get("response"), "the answer's response")
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +102,7 @@ func parseAnswer(raw []byte, kind string) (*answer, error) {
 		if a.attestation, err = binary(response, "attestationObject"); err != nil {
 			return nil, err
 		}
-		return a, a.readTransports(response["transports"])
+		return a, a.readTransports(response.get("transports"))
 	}
 	if a.authData, err = binary(response, "authenticatorData"); err != nil {
 		return nil, err
@@ -112,7 +110,7 @@ func parseAnswer(raw []byte, kind string) (*answer, error) {
 	if a.signature, err = binary(response, "signature"); err != nil {
 		return nil, err
 	}
-	if h, ok := response["userHandle"]; ok && string(h) != "null" {
+	if h := response.get("userHandle"); h != nil && string(h) != "null" {
 		if a.handle, err = binary(response, "userHandle"); err != nil {
 			return nil, err
 		}
@@ -166,15 +164,15 @@ func (a *answer) checkClient(st *session, party *Party) error {
 		return refuse(reasonOrigin, "the page was at %s, which is not an origin of relying party %s", printable(origin), party.ID)
 	}
 	var cross bool
-	if raw, ok := data["crossOrigin"]; ok {
+	if raw := data.get("crossOrigin"); raw != nil {
 		if err := json.Unmarshal(raw, &cross); err != nil {
 			return refuse(reasonMalformed, "crossOrigin in the client data is neither true nor false")
 		}
 	}
-	if _, ok := data["topOrigin"]; ok || cross {
+	if data.get("topOrigin") != nil || cross {
 		return refuse(reasonOrigin, "the page was shown within a page of another origin")
 	}
-	if raw, ok := data["tokenBinding"]; ok {
+	if raw := data.get("tokenBinding"); raw != nil {
 		binding, err := members(raw, "tokenBinding in the client data")
 		if err != nil {
 			return err
@@ -188,9 +186,9 @@ func (a *answer) checkClient(st *session, party *Party) error {
 
 // checkExtensions wants outputs only of client extensions that were asked for.
 func (a *answer) checkExtensions(asked ...string) error {
-	for name := range a.extensions {
-		if !slices.Contains(asked, name) {
-			return refuse(reasonMalformed, "the answer has an output of client extension %s, which was not asked for", printable(name))
+	for _, x := range a.extensions {
+		if !slices.Contains(asked, x.name) {
+			return refuse(reasonMalformed, "the answer has an output of client extension %s, which was not asked for", printable(x.name))
 		}
 	}
 	return nil
@@ -244,62 +242,4 @@ func (a *authenticator) checkExtensions(asked ...string) error {
 		}
 	}
 	return nil
-}
-
-// members reads a JSON object whose names are all different. encoding/json alone
-// would take the last of two, and names in any case.
-func members(raw []byte, what string) (map[string]json.RawMessage, error) {
-	bad := refuse(reasonMalformed, "%s is not a JSON object", what)
-	if !utf8.Valid(raw) || !json.Valid(raw) {
-		return nil, bad
-	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	if t, err := dec.Token(); err != nil || t != json.Delim('{') {
-		return nil, bad
-	}
-	found := make(map[string]json.RawMessage)
-	for dec.More() {
-		name, err := dec.Token()
-		if err != nil {
-			return nil, bad
-		}
-		var value json.RawMessage
-		if err := dec.Decode(&value); err != nil {
-			return nil, bad
-		}
-		if _, twice := found[name.(string)]; twice {
-			return nil, refuse(reasonMalformed, "%s has member %s twice", what, printable(name.(string)))
-		}
-		found[name.(string)] = value
-	}
-	if _, err := dec.Token(); err != nil {
-		return nil, bad
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return nil, bad
-	}
-	return found, nil
-}
-
-// text is a member that must be there and be a string.
-func text(of map[string]json.RawMessage, name string) (string, error) {
-	raw := of[name]
-	var s string
-	if len(raw) == 0 || raw[0] != '"' || json.Unmarshal(raw, &s) != nil {
-		return "", refuse(reasonMalformed, "the answer has no %s, or it is not text", name)
-	}
-	return s, nil
-}
-
-// binary is a member that must be there and be base64url.
-func binary(of map[string]json.RawMessage, name string) ([]byte, error) {
-	s, err := text(of, name)
-	if err != nil {
-		return nil, err
-	}
-	b, ok := decodeBase64(s)
-	if !ok {
-		return nil, refuse(reasonMalformed, "the answer's %s is not base64url without padding", name)
-	}
-	return b, nil
 }

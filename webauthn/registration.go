@@ -202,16 +202,16 @@ func (s *Service) register(ctx context.Context, st *session, holder *tokens.KeyH
 // discoverable says whether the credential is a passkey, as far as the browser
 // knows (section 10.1.3).
 func (a *answer) discoverable(st *session) (bool, error) {
-	raw, ok := a.extensions[extProperties]
-	if !ok {
+	raw := a.extensions.get(extProperties)
+	if raw == nil {
 		return st.Discoverable, nil
 	}
 	properties, err := members(raw, "credProps")
 	if err != nil {
 		return false, err
 	}
-	rk, ok := properties["rk"]
-	if !ok {
+	rk := properties.get("rk")
+	if rk == nil {
 		return st.Discoverable, nil
 	}
 	var found bool
