@@ -1,12 +1,14 @@
 package webauthn
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
 	"math/big"
 	"slices"
+	"sync"
 
 	"github.com/fxamacker/cbor/v2"
 	"github.com/go-webauthn/webauthn/protocol/webauthncose"
@@ -24,6 +26,7 @@ var algorithms = []int64{
 type publicKey struct {
 	algorithm int64
 	cose      any
+	ec        *ecdsa.PublicKey // the same of a key for ECDSA
 }
 
 // parseKey reads a COSE_Key (RFC 9052, section 7): exactly the parameters that
@@ -67,19 +70,61 @@ func parseKey(encoded []byte) (*publicKey, error) {
 		return nil, refuse(reasonMalformed, "the credential's public key has parameters that do not belong there")
 	}
 	k.cose = parsed
+	k.ec, _ = k.standard().(*ecdsa.PublicKey)
 	return k, nil
+}
+
+// maxRead bounds how many keys are remembered as read, and as many again of those
+// before: some 10 MB in all.
+const maxRead = 1 << 13
+
+// readKeys remembers what parseKey made of keys of late. What a key's bytes say is
+// always the same; whether they are what was enrolled is for the core to prove.
+type readKeys struct {
+	mu         sync.Mutex
+	young, old map[string]*publicKey // by their encoding
+}
+
+// parse is parseKey.
+func (r *readKeys) parse(encoded []byte) (*publicKey, error) {
+	if k := r.get(encoded); k != nil {
+		return k, nil
+	}
+	k, err := parseKey(encoded)
+	if err == nil {
+		r.put(string(encoded), k)
+	}
+	return k, err
+}
+
+func (r *readKeys) get(encoded []byte) *publicKey {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return cmp.Or(r.young[string(encoded)], r.old[string(encoded)])
+}
+
+func (r *readKeys) put(encoded string, k *publicKey) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.young) >= maxRead {
+		r.old, r.young = r.young, nil
+	}
+	if r.young == nil {
+		r.young = make(map[string]*publicKey)
+	}
+	r.young[encoded] = k
 }
 
 // verify says whether the signature is one over the message.
 func (k *publicKey) verify(message, signature []byte) bool {
-	if ec, ok := k.standard().(*ecdsa.PublicKey); ok {
+	if k.ec != nil {
 		// As strict about the encoding as go-webauthn, and a third faster.
 		h, ok := webauthncose.HasherFromCOSEAlg(webauthncose.COSEAlgorithmIdentifier(k.algorithm))
 		if !ok {
 			return false
 		}
 		h.Write(message)
-		return ecdsa.VerifyASN1(ec, h.Sum(nil), signature)
+		return ecdsa.VerifyASN1(k.ec, h.Sum(nil), signature)
 	}
 	ok, err := webauthncose.VerifySignature(k.cose, message, signature)
 	return ok && err == nil

@@ -1,6 +1,7 @@
 package webauthn
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -10,6 +11,7 @@ import (
 	"errors"
 	"maps"
 	"math/big"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -296,6 +298,36 @@ func TestAStatementOfFormatNoneIsEmpty(t *testing.T) {
 		s := &statement{format: "none"}
 		if _, err := s.members(cbor.RawMessage(raw)); (err == nil) != ok {
 			t.Errorf("%x: %v", raw, err)
+		}
+	}
+}
+
+// TestKeysAreRememberedAsRead: by all their bytes, so many and no more.
+func TestKeysAreRememberedAsRead(t *testing.T) {
+	var r readKeys
+	m, _ := es256(t)
+	encoded := coseKey(t, m)
+	first, err := r.parse(encoded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := r.parse(bytes.Clone(encoded)); again != first || err != nil {
+		t.Errorf("read again: %v", err)
+	}
+	for i := range encoded {
+		altered := bytes.Clone(encoded)
+		altered[i] ^= 1
+		if k, err := r.parse(altered); k == first || err == nil && k.ec != nil && k.ec.Equal(first.ec) {
+			t.Errorf("byte %d makes no difference", i)
+		}
+	}
+	if len(r.young) != 1 {
+		t.Errorf("%d keys are remembered, most of which are none", len(r.young))
+	}
+	for i := range 5 * maxRead {
+		r.put(strconv.Itoa(i), first)
+		if n := len(r.young) + len(r.old); n > 2*maxRead {
+			t.Fatalf("%d keys are remembered", n)
 		}
 	}
 }

@@ -94,6 +94,7 @@ func (s *Service) FinishLogin(ctx context.Context, p tokens.Principal, sessionTe
 
 // login is an answer as far as it can be judged without knowing the credential.
 type login struct {
+	keys      *readKeys
 	signed    []byte // what the signature is over
 	signature []byte
 	refused   *refusal // whatever the signature says; nil: nothing is wrong so far
@@ -103,7 +104,7 @@ type login struct {
 // login makes the checks of section 7.2 that need no credential: steps 5, 6, 10
 // to 19 and the format.
 func (s *Service) login(st *session, a *answer) *login {
-	l := &login{signed: slices.Concat(a.authData, a.hash[:]), signature: a.signature}
+	l := &login{keys: &s.keys, signed: slices.Concat(a.authData, a.hash[:]), signature: a.signature}
 	auth, err := s.unsigned(st, a)
 	if err == nil {
 		l.says = tokens.Assertion{SignCount: auth.Counter, UserVerified: auth.verified, Synced: auth.synced, BackedUp: auth.backedUp}
@@ -145,7 +146,7 @@ func (s *Service) unsigned(st *session, a *answer) (*authenticator, error) {
 // is worth nothing, not even as a reason. The row binding vouches for the
 // credential; that it is the relying party's is looked at all the same.
 func (l *login) check(c *tokens.Credential, _ *tokens.User) (tokens.Assertion, error) {
-	key, err := parseKey(c.PublicKey)
+	key, err := l.keys.parse(c.PublicKey)
 	if err != nil {
 		return tokens.Assertion{}, fmt.Errorf("the public key of credential %s: %w", tokens.CredentialSerial(c.ID), err)
 	}

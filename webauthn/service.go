@@ -67,6 +67,7 @@ type Service struct {
 	log     *slog.Logger
 	parties map[string]*Party
 	meta    metadataState
+	keys    readKeys
 }
 
 // New checks the configuration.
