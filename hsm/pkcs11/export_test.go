@@ -19,21 +19,48 @@ func (k *Keystore) SessionKeys(t testing.TB) int {
 	if g == nil {
 		t.Fatal(k.why())
 	}
-	if err := k.m.p11.FindObjectsInit(g.anchor.h, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_TOKEN, false)}); err != nil {
+	return len(k.sessionObjects(t, g)) - len(k.copies(t, g))
+}
+
+// sessionObjects are the session objects in the HSM. k.m.inside is held.
+func (k *Keystore) sessionObjects(t testing.TB, g *generation, more ...*pkcs11.Attribute) (all []pkcs11.ObjectHandle) {
+	t.Helper()
+	if err := k.m.p11.FindObjectsInit(g.anchor.h, append(more, pkcs11.NewAttribute(pkcs11.CKA_TOKEN, false))); err != nil {
 		t.Fatal(err)
 	}
 	defer k.m.p11.FindObjectsFinal(g.anchor.h)
-	n := 0
 	for {
 		found, _, err := k.m.p11.FindObjects(g.anchor.h, 1000)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(found) == 0 {
-			return n
+			return all
 		}
-		n += len(found)
+		all = append(all, found...)
 	}
+}
+
+// copies are those of the session objects that are copies of token objects: they
+// have their CKA_ID.
+func (k *Keystore) copies(t testing.TB, g *generation) (list []pkcs11.ObjectHandle) {
+	t.Helper()
+	for _, r := range k.Records() {
+		list = append(list, k.sessionObjects(t, g, pkcs11.NewAttribute(pkcs11.CKA_ID, r.ID))...)
+	}
+	return list
+}
+
+// Copies counts the session copies of token objects in the HSM, and those in use.
+func (k *Keystore) Copies(t testing.TB) (there, used int) {
+	t.Helper()
+	k.m.inside.Lock()
+	defer k.m.inside.Unlock()
+	g := k.gen.Load()
+	if g == nil || g.keys == nil {
+		t.Fatal(k.why())
+	}
+	return len(k.copies(t, g)), len(g.keys.copies)
 }
 
 // DestroyKey destroys the token object with a CKA_ID.
@@ -58,16 +85,11 @@ func (k *Keystore) Attributes(t testing.TB, attribute uint) []bool {
 	k.m.inside.Lock()
 	defer k.m.inside.Unlock()
 	g := k.gen.Load()
-	if err := k.m.p11.FindObjectsInit(g.anchor.h, []*pkcs11.Attribute{pkcs11.NewAttribute(pkcs11.CKA_TOKEN, false)}); err != nil {
-		t.Fatal(err)
-	}
-	found, _, err := k.m.p11.FindObjects(g.anchor.h, 1000)
-	k.m.p11.FindObjectsFinal(g.anchor.h)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []bool
-	for _, o := range found {
+	copies, got := k.copies(t, g), []bool(nil)
+	for _, o := range k.sessionObjects(t, g) {
+		if slices.Contains(copies, o) {
+			continue
+		}
 		a, err := k.m.p11.GetAttributeValue(g.anchor.h, o, []*pkcs11.Attribute{pkcs11.NewAttribute(attribute, nil)})
 		if err != nil {
 			t.Fatal(err)

@@ -33,6 +33,7 @@ type keyset struct {
 	transport  []*transportKey // those that vendors may have encrypted to, the newest first; mostly none
 	pgp        []*pgpKey       // the same of PGP keys
 	statements statementHandles
+	copies     []handle // session objects, see useCopies
 }
 
 // oidP256 names the curve P-256 in CKA_EC_PARAMS.
@@ -216,6 +217,11 @@ func (k *Keystore) Attach(ctx context.Context, keys []hsm.KeyRecord) error {
 		for _, e := range g.cache.drain() {
 			_ = g.anchor.destroy(e)
 		}
+		if g.keys != nil {
+			for _, h := range g.keys.copies {
+				_ = g.anchor.destroy(h)
+			}
+		}
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if k.closed {
@@ -311,6 +317,7 @@ func attach(c conn, p *profile, records []hsm.KeyRecord) (*keyset, error) {
 	}
 	slices.SortFunc(ks.transport, func(a, b *transportKey) int { return cmp.Compare(b.version, a.version) })
 	slices.SortFunc(ks.pgp, func(a, b *pgpKey) int { return cmp.Compare(b.version, a.version) })
+	ks.useCopies(c)
 	return ks, nil
 }
 

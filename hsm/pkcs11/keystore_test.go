@@ -402,3 +402,54 @@ func TestInitSoftHSMDoesNotReplaceAToken(t *testing.T) {
 		t.Errorf("the token folder: %v, %v", info.Mode(), err)
 	}
 }
+
+// MACs are made with copies of their keys where that is worth it, as guarded as the
+// keys are, and none stays behind when the keys are attached anew, or the module is
+// lost.
+func TestMACsAreMadeWithCopiesOfTheirKeys(t *testing.T) {
+	config, control := hsmtest.ShimToken(t)
+	k, records := hsmtest.OpenNew(t, config)
+	want, err := k.MAC(t.Context(), hsm.KeyBinding, []byte("message"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(when string) {
+		t.Helper()
+		if there, used := k.Copies(t); there != 2 || used != 2 {
+			t.Errorf("%s: %d copies are there, %d in use", when, there, used)
+		}
+		if got, err := k.MAC(t.Context(), hsm.KeyBinding, []byte("message")); err != nil || !bytes.Equal(got[0], want[0]) {
+			t.Errorf("%s: another MAC, %v", when, err)
+		}
+	}
+	check("at first")
+	for range 3 {
+		if err := k.Attach(t.Context(), records); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("attached anew")
+	control.Restart()
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		if _, err := k.MAC(t.Context(), hsm.KeyPIN, []byte("message")); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(k.Ready())
+		}
+		time.Sleep(time.Millisecond)
+	}
+	check("started anew")
+	for _, rv := range []uint{p11.CKR_FUNCTION_NOT_SUPPORTED, p11.CKR_ACTION_PROHIBITED, p11.CKR_DEVICE_MEMORY} {
+		control.Fail(rv, "C_CopyObject")
+		if err := k.Attach(t.Context(), records); err != nil {
+			t.Fatalf("without copies: %v", err)
+		}
+		if there, used := k.Copies(t); there != 0 || used != 0 {
+			t.Errorf("%d copies are there, %d in use, and none can be made", there, used)
+		}
+		if got, err := k.MAC(t.Context(), hsm.KeyBinding, []byte("message")); err != nil || !bytes.Equal(got[0], want[0]) {
+			t.Errorf("another MAC without a copy, %v", err)
+		}
+	}
+}
