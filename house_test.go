@@ -18,7 +18,7 @@ const module = "watchword"
 // nothing else.
 var rooms = map[string][]string{
 	"cmd/watchword":    {"*"},
-	"scripts/bench":    {"webauthn/softkey"},
+	"scripts/bench":    {"hsm/pkcs11", "tokens", "tokens/store", "webauthn", "webauthn/softkey"},
 	"api":              {"tokens", "tokens/audit", "tokens/policy", "webauthn", "seeds", "api/console"},
 	"api/console":      {"tokens", "webauthn"},
 	"radius":           {"tokens", "tokens/audit"},

@@ -16,6 +16,7 @@ import (
 type rate struct {
 	perSecond float64
 	p50, p99  time.Duration
+	took      time.Duration // the whole measurement
 }
 
 // worker answers a function that does one request, for one goroutine.
@@ -87,6 +88,7 @@ func drive(ctx context.Context, n, total int, limit time.Duration, w worker) (ra
 		perSecond: float64(len(all)) / took.Seconds(),
 		p50:       all[len(all)/2],
 		p99:       all[len(all)*99/100],
+		took:      took,
 	}, nil
 }
 

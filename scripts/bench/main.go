@@ -2,7 +2,8 @@
 // machine: import, RADIUS PAP and HTTP verification on SQLite and PostgreSQL,
 // beside pgbench doing a select and an update by primary key with as many
 // clients, and FreeRADIUS answering from a flat file and with its rlm_totp; and
-// logins with FIDO keys, beside this machine's bare verification of ECDSA P-256.
+// logins with FIDO keys, over HTTP and without it, beside this machine's bare
+// verification of ECDSA P-256.
 //
 // It needs Debian's freeradius, postgresql and softhsm2, listens on loopback,
 // and ends what it started.
@@ -121,6 +122,9 @@ func runKeys(ctx context.Context, dir string, pg *postgres, o options) error {
 	}
 	for _, db := range o.databases {
 		if err := measureKeys(ctx, &t, filepath.Join(dir, db), db, pg, o, bare); err != nil {
+			return fmt.Errorf("keys on %s: %w", db, err)
+		}
+		if err := measureCore(ctx, &t, filepath.Join(dir, db), db, pg, o, bare); err != nil {
 			return fmt.Errorf("keys on %s: %w", db, err)
 		}
 	}

@@ -124,6 +124,25 @@ func (s *server) peakMemory() int {
 	return 0
 }
 
+// tick is the unit in which Linux tells processor time to programs.
+const tick = 10 * time.Millisecond
+
+// processorTime is how long the server has kept processors busy (proc(5)).
+func (s *server) processorTime() time.Duration {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+	if err != nil {
+		return 0
+	}
+	_, rest, _ := strings.Cut(string(text), ") ") // behind the name
+	fields := strings.Fields(rest)
+	if len(fields) < 13 {
+		return 0
+	}
+	user, _ := strconv.Atoi(fields[11])
+	system, _ := strconv.Atoi(fields[12])
+	return time.Duration(user+system) * tick
+}
+
 func (s *server) importFleet(ctx context.Context, dir string, f *fleet) (time.Duration, error) {
 	file, err := os.Create(filepath.Join(dir, "shipment.csv"))
 	if err != nil {
