@@ -11,11 +11,13 @@ import (
 
 // The places in a page where the key of a software token stands. Templates work
 // with strings, which cannot be wiped; so the page is made without the key, which
-// is written in between.
+// is written in between. Each mark begins and ends with what stays there, of which
+// one is a quote or a bracket: templates escape those in all that is not their own,
+// so that no user's name is taken for a mark.
 var (
-	imageMark = []byte("@@IMAGE@@") // the QR code as SVG, in base64
-	uriMark   = []byte("@@URI@@")   // the otpauth URI, escaped for an attribute
-	keyMark   = []byte("@@KEY@@")   // the key in groups of four characters
+	imageMark = []byte(`,@@IMAGE@@"`) // the QR code as SVG, in base64
+	uriMark   = []byte(`"@@URI@@"`)   // the otpauth URI, escaped for an attribute
+	keyMark   = []byte(`>@@KEY@@<`)   // the key in groups of four characters
 )
 
 // showKey answers the page of a new software token. All that holds its key is wiped
@@ -70,7 +72,7 @@ func write(w http.ResponseWriter, page []byte, in []insertion) error {
 		if !found {
 			return fmt.Errorf("the page has no place for %s", i.mark)
 		}
-		parts = append(parts, before, i.text)
+		parts = append(parts, before, i.mark[:1], i.text, i.mark[len(i.mark)-1:])
 		page = after
 	}
 	parts = append(parts, page)

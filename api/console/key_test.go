@@ -134,6 +134,22 @@ func TestAQRCodeFitsItsBuffer(t *testing.T) {
 	})
 }
 
+// A user's name is never taken for a place where the key is to stand.
+func TestAUserMayBeCalledLikeAMark(t *testing.T) {
+	for _, name := range []string{"@@IMAGE@@", "@@URI@@", "@@KEY@@", `,@@IMAGE@@"`, `"@@URI@@"`, ">@@KEY@@<"} {
+		s := newSite(t)
+		s.core.invite.User = name
+		w := s.send("POST", "/enrol/"+code+"/app", "")
+		page := w.Body.String()
+		if w.Code != 200 || !strings.Contains(html.UnescapeString(page), "<strong>"+name+"</strong>") {
+			t.Errorf("%s: %d %.300s", name, w.Code, page)
+		}
+		if strings.Count(page, "GEZD GNBV GY3T QOJQ GEZD GNBV GY3T QOJQ") != 1 || !strings.Contains(page, `src="data:image/svg+xml;base64,PHN2`) || !strings.Contains(page, `href="otpauth:`) {
+			t.Errorf("%s: the key does not stand where it should", name)
+		}
+	}
+}
+
 func TestTheKeyOfANewTokenIsShownOnceAndWiped(t *testing.T) {
 	s := newSite(t)
 	w := s.send("POST", "/enrol/"+code+"/app", "")
