@@ -54,14 +54,16 @@ type metadataMetrics struct {
 var metadataDescs = []struct {
 	desc  *prometheus.Desc
 	value func(*webauthn.MetadataNumbers) float64
+
+	ofSome bool // it says nothing where there is no metadata, and is absent then
 }{
-	{metadataDesc("number", "Number of the FIDO metadata in use; 0 if there is none."), func(n *webauthn.MetadataNumbers) float64 { return n.Number }},
-	{metadataDesc("age_seconds", "Time since the FIDO metadata was issued."), func(n *webauthn.MetadataNumbers) float64 { return n.Age }},
-	{metadataDesc("due_seconds", "Time until the next FIDO metadata is overdue; negative once it is."), func(n *webauthn.MetadataNumbers) float64 { return n.DueIn }},
-	{metadataDesc("entries", "Models that the FIDO metadata describes."), func(n *webauthn.MetadataNumbers) float64 { return n.Entries }},
-	{metadataDesc("unread", "Entries of the FIDO metadata, and parts of them, that were not understood."), func(n *webauthn.MetadataNumbers) float64 { return n.Unread }},
-	{metadataDesc("stale", "1 if newer FIDO metadata is overdue, or what is stored cannot be used."), func(n *webauthn.MetadataNumbers) float64 { return n.Stale }},
-	{prometheus.NewDesc("watchword_fido_keys_concerned", "Enrolled keys whose model a status report says is not to be trusted.", nil, nil), func(n *webauthn.MetadataNumbers) float64 { return n.Concerned }},
+	{metadataDesc("number", "Number of the FIDO metadata in use; 0 if there is none."), func(n *webauthn.MetadataNumbers) float64 { return n.Number }, false},
+	{metadataDesc("age_seconds", "Time since the FIDO metadata was issued; absent if there is none."), func(n *webauthn.MetadataNumbers) float64 { return n.Age }, true},
+	{metadataDesc("due_seconds", "Time until the next FIDO metadata is overdue; negative once it is, absent if there is none."), func(n *webauthn.MetadataNumbers) float64 { return n.DueIn }, true},
+	{metadataDesc("entries", "Models that the FIDO metadata describes."), func(n *webauthn.MetadataNumbers) float64 { return n.Entries }, false},
+	{metadataDesc("unread", "Entries of the FIDO metadata, and parts of them, that were not understood."), func(n *webauthn.MetadataNumbers) float64 { return n.Unread }, false},
+	{metadataDesc("stale", "1 if newer FIDO metadata is overdue, or what is stored cannot be used."), func(n *webauthn.MetadataNumbers) float64 { return n.Stale }, false},
+	{prometheus.NewDesc("watchword_fido_keys_concerned", "Enrolled keys whose model a status report says is not to be trusted.", nil, nil), func(n *webauthn.MetadataNumbers) float64 { return n.Concerned }, false},
 }
 
 func metadataDesc(name, help string) *prometheus.Desc {
@@ -77,6 +79,9 @@ func (m metadataMetrics) Describe(c chan<- *prometheus.Desc) {
 func (m metadataMetrics) Collect(c chan<- prometheus.Metric) {
 	n := m.numbers()
 	for _, d := range metadataDescs {
+		if d.ofSome && n.Number == 0 {
+			continue
+		}
 		c <- prometheus.MustNewConstMetric(d.desc, prometheus.GaugeValue, d.value(&n))
 	}
 }
