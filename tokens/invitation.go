@@ -47,7 +47,7 @@ const (
 
 // Invite makes an invitation and answers it with its code, which is shown this
 // once: what is stored is a MAC. Whoever holds the code may enrol one token for
-// the user until it expires.
+// the user until it expires, or the API key of p is deleted.
 func (s *Service) Invite(ctx context.Context, p Principal, n NewInvitation) (Invitation, string, error) {
 	realm, key, err := p.names(n.Realm, n.User)
 	if err != nil {
@@ -173,7 +173,28 @@ func (s *Service) invitation(ctx context.Context, id string, sum [sha256.Size]by
 	if !same || !i.Used.IsZero() || !s.cfg.Now().Before(i.Expires) {
 		return Invitation{}, errInvitation
 	}
+	if s.orphaned(&i) {
+		// Unless the key is one that this node has not heard of yet.
+		if err := s.reloadRegistry(ctx); err != nil {
+			return Invitation{}, err
+		}
+		if s.orphaned(&i) {
+			return Invitation{}, errInvitation
+		}
+	}
 	return i, nil
+}
+
+// orphaned says whether the API key that made an invitation was deleted: whoever
+// had it may have made invitations for themselves. Where a key has merely expired,
+// what it made holds.
+func (s *Service) orphaned(i *Invitation) bool {
+	id, ofKey := strings.CutPrefix(i.Actor, string(KindKey)+":")
+	if !ofKey {
+		return false
+	}
+	_, there := s.reg.Load().keys[id]
+	return !there
 }
 
 // invites looks at the invitation of a principal again, before each act.
@@ -205,7 +226,8 @@ func (p Principal) useUp(serial string, now time.Time) []InvitationWrite {
 }
 
 // Invitations lists a realm's invitations, newest first; of one user if one is
-// named.
+// named, or ErrNotFound if there is none. Those that ended unused with the API key
+// that made them are gone, as if each had been taken back.
 func (s *Service) Invitations(ctx context.Context, p Principal, realm, user string) ([]Invitation, error) {
 	realm, err := p.realm(realm)
 	if err != nil {
@@ -220,10 +242,20 @@ func (s *Service) Invitations(ctx context.Context, p Principal, realm, user stri
 	if err := s.authorise(ctx, p, policy.InviteList, &e); err != nil {
 		return nil, err
 	}
+	if user != "" {
+		view, err := s.db.Load(ctx, []Ref{{Realm: realm, User: user}})
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		if view.Subjects[0] == nil {
+			return nil, s.refuse(ctx, p, policy.InviteList, e, noUser(realm, user))
+		}
+	}
 	list, err := s.db.Invitations(ctx, realm, user, 1000)
 	if err != nil {
 		return nil, unavailable(err)
 	}
+	list = slices.DeleteFunc(list, func(i Invitation) bool { return i.Used.IsZero() && s.orphaned(&i) })
 	for i := range list {
 		list[i].MAC = [sha256.Size]byte{}
 	}

@@ -330,3 +330,84 @@ func TestInvitationsThatCannotBeAreRefused(t *testing.T) {
 		t.Errorf("a disabled user: %v", err)
 	}
 }
+
+// With the API key that made them, invitations end, on every node; what was used
+// stays in the list. A key that has merely expired leaves them alone.
+func TestInvitationsEndWithTheKeyThatMadeThem(t *testing.T) {
+	h := newHouse(t)
+	h.user("alice")
+	h.user("bob")
+	var f firsts
+	other := h.node(&f)
+	key, text, err := h.AddKey(ctx, h.admin, tokens.NewKey{Name: "desk", Scope: "helpdesk", Expires: h.clock.now().Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	desk, err := h.Authenticate(ctx, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	invite := func(p tokens.Principal, user string) (tokens.Principal, string) {
+		t.Helper()
+		_, code, err := h.Invite(ctx, p, tokens.NewInvitation{User: user})
+		if err != nil {
+			t.Fatal(err)
+		}
+		guest, _, err := other.Invited(ctx, code)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return guest, code
+	}
+	listed := func(user string, want int) {
+		t.Helper()
+		list, err := other.Invitations(ctx, h.admin, "", user)
+		if err != nil || len(list) != want {
+			t.Errorf("%s has %d invitations, %v; want %d", user, len(list), err, want)
+		}
+	}
+	used, _ := invite(desk, "alice")
+	h.must(h.EnrolKey(ctx, used, h.newFIDO("alice", newSeckey("used"))))
+	open, code := invite(desk, "alice")
+	mine, mineCode := invite(h.admin, "bob")
+
+	h.clock.forward(2 * time.Hour)
+	if _, err := h.Authenticate(ctx, text); err == nil {
+		t.Fatal("the key has not expired")
+	}
+	if _, _, err := other.Invited(ctx, code); err != nil {
+		t.Errorf("after the key expired: %v", err)
+	}
+	listed("alice", 2)
+	if err := h.DeleteKey(ctx, h.admin, key.ID); err != nil {
+		t.Fatal(err)
+	}
+	// Who came in before is sent away by the node that knew nothing of it.
+	for name, err := range map[string]error{
+		"a key":            second(other.EnrolKey(ctx, open, h.newFIDO("alice", newSeckey("one")))),
+		"a software token": third(other.EnrolSoft(ctx, open, tokens.NewSoft{User: "alice"})),
+		"coming in":        third(h.Invited(ctx, code)),
+	} {
+		if !errors.Is(err, tokens.ErrUnknownKey) {
+			t.Errorf("%s after the key was deleted: %v", name, err)
+		}
+	}
+	listed("alice", 1)
+	listed("bob", 1)
+	if _, _, err := h.Invited(ctx, mineCode); err != nil {
+		t.Errorf("another key's invitation: %v", err)
+	}
+	h.must(other.EnrolKey(ctx, mine, h.newFIDO("bob", newSeckey("mine"))))
+	h.intact()
+}
+
+func TestNobodysInvitationsAreNotFound(t *testing.T) {
+	h := newHouse(t)
+	h.user("alice")
+	if list, err := h.Invitations(ctx, h.admin, "", "alice"); err != nil || len(list) != 0 {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if list, err := h.Invitations(ctx, h.admin, "", "nobody"); !errors.Is(err, tokens.ErrNotFound) {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
