@@ -180,7 +180,7 @@ func (s *Service) compute(ctx context.Context, trials []trial, now time.Time) {
 	if len(keys.all) < len(trials) {
 		s.computeCodes(ctx, trials, now)
 	}
-	keys.prove(ctx, s.custody)
+	keys.prove(ctx, s)
 	wait()
 	keys.suspend(ctx, s)
 }

@@ -68,6 +68,7 @@ func (s *Service) makeDecoys(ctx context.Context) error {
 	if err := s.bind(ctx, []*Token{&totp, &yubico, &s.decoy3, &s.decoyPass[0], &s.decoyPass[1]}, nil); err != nil {
 		return fmt.Errorf("bind the decoys: %w", err)
 	}
+	s.rowProofs.add(rowProofOf(s.decoy3.Sealed(nil).Message(), s.decoy3.Binding))
 	s.decoy = totp
 	job := &hsm.DecryptJob{Key: yubico.Sealed(nil)}
 	err = s.custody.Decrypt(ctx, []*hsm.DecryptJob{job})

@@ -310,7 +310,8 @@ func TestAKeyAttemptWithoutWhatIsNeededIsMalformed(t *testing.T) {
 }
 
 // A key's row that was edited, or a credential that was moved to another row, is
-// refused, and the audit says so.
+// refused, and the audit says so: also where the row was proven before, and that
+// is remembered.
 func TestAKeysRowThatWasEditedIsRefused(t *testing.T) {
 	thief := newSeckey("thief")
 	for name, edit := range map[string]func(t, other *tokens.Token){
@@ -334,6 +335,8 @@ func TestAKeysRowThatWasEditedIsRefused(t *testing.T) {
 			h := newHouse(t)
 			k, second := newSeckey("one"), newSeckey("two")
 			h.enrol("alice", k, second)
+			h.concludes(h.shows("alice", k), true, tokens.ReasonAccepted)
+			h.concludes(h.shows("alice", second), true, tokens.ReasonAccepted)
 			h.db.edit(func(d *editor) {
 				d.subject = func(s *tokens.Subject) {
 					if s.User == nil || s.User.Key != "alice" || len(s.Tokens) != 2 {
@@ -372,6 +375,7 @@ func TestALostKeySetBackInTheDatabaseIsRefused(t *testing.T) {
 	h := newHouse(t)
 	k := newSeckey("one")
 	h.enrol("alice", k)
+	h.concludes(h.shows("alice", k), true, tokens.ReasonAccepted)
 	h.must(h.MarkLost(ctx, h.admin, "", k.serial, ""))
 	h.db.edit(func(d *editor) { d.token = func(t *tokens.Token) { t.State = tokens.Active } })
 	h.concludes(h.shows("alice", k), false, tokens.ReasonTampered)

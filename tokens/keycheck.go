@@ -173,35 +173,49 @@ func (t *trial) check(log *slog.Logger) {
 	}
 }
 
+// rowProof is something that the HSM is to prove.
+type rowProof struct {
+	of    *trial
+	is    *bool // what of it
+	mac   []byte
+	known rowProofKey
+}
+
 // prove says of each answer whether the token's row is as Watchword left it, and
-// whether the user handle is the owner's. A decoy costs the same.
-func (b *keyBatch) prove(ctx context.Context, custody Custody) {
-	if len(b.work) == 0 {
-		return
-	}
-	messages := make([][]byte, 0, 2*len(b.work))
-	for _, t := range b.work {
-		var pin []byte
-		if t.answer.known {
-			pin = t.user.PINMAC
-		}
-		messages = append(messages, t.answer.token.Sealed(pin).Message())
-		if len(t.key.Handle) > 0 {
-			messages = append(messages, handleMessage(t.user.ID))
+// whether the user handle is the owner's. Most of it was proven before. The decoy's
+// row always was: it costs what a key's does that is in use.
+func (b *keyBatch) prove(ctx context.Context, s *Service) {
+	var messages [][]byte
+	var proofs []rowProof
+	ask := func(t *trial, is *bool, message, mac []byte) {
+		known := rowProofOf(message, mac)
+		if *is = s.rowProofs.has(known); !*is {
+			messages, proofs = append(messages, message), append(proofs, rowProof{t, is, mac, known})
 		}
 	}
-	macs, err := custody.MAC(ctx, hsm.KeyBinding, messages...)
 	for _, t := range b.work {
 		k := t.answer
+		if k.known {
+			ask(t, &k.intact, k.token.Sealed(t.user.PINMAC).Message(), k.token.Binding)
+		} else {
+			ask(t, &k.intact, s.decoy3.Sealed(nil).Message(), s.decoy3.Binding)
+		}
+		if k.handle = len(t.key.Handle) == 0; !k.handle {
+			ask(t, &k.handle, handleMessage(t.user.ID), t.key.Handle)
+		}
+	}
+	if len(messages) == 0 {
+		return
+	}
+	macs, err := s.custody.MAC(ctx, hsm.KeyBinding, messages...)
+	for i, x := range proofs {
 		if err != nil {
 			// The signature's check may still be under way, and have an error, too.
-			t.unproven = translate(err)
+			x.of.unproven = translate(err)
 			continue
 		}
-		k.intact = hmac.Equal(macs[0], k.token.Binding)
-		k.handle, macs = len(t.key.Handle) == 0, macs[1:]
-		if !k.handle {
-			k.handle, macs = hmac.Equal(macs[0], t.key.Handle), macs[1:]
+		if *x.is = hmac.Equal(macs[i], x.mac); *x.is {
+			s.rowProofs.add(x.known)
 		}
 	}
 }

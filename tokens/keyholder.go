@@ -141,14 +141,17 @@ func (s *Service) LoginHolder(ctx context.Context, p Principal, realm, user, rpI
 	return h, nil
 }
 
-// decoyKinds are what credentials look like that people have: those of security
-// keys, most of all, and of platforms. The first byte of a MAC takes one, so often.
-// Transports are sorted, like those of credentials that there are.
-var decoyKinds = []struct {
+// decoyKind is what a credential looks like.
+type decoyKind struct {
 	upTo       int
 	size       int
 	transports []string
-}{
+}
+
+// decoyKinds are what credentials look like that people have: those of security
+// keys, most of all, and of platforms. The first byte of a MAC takes one, so often.
+// Transports are sorted, like those of credentials that there are.
+var decoyKinds = []decoyKind{
 	{96, 64, []string{"nfc", "usb"}},
 	{144, 64, []string{"usb"}},
 	{208, 48, []string{"nfc", "usb"}},
@@ -156,9 +159,28 @@ var decoyKinds = []struct {
 	{256, 32, []string{"hybrid", "internal"}},
 }
 
-// decoyKeys are the credentials of a user who has none: one, or for one in eight
-// names two. The HSM makes one secret of the name, from which they are expanded as
-// HKDF does (RFC 5869, section 2.3).
+// rareKinds are what few credentials look like: one in twenty. Some browsers do not
+// say how they reach a key.
+var rareKinds = []decoyKind{
+	{3, 64, nil},
+	{5, 48, nil},
+	{7, 32, nil},
+	{9, 20, []string{"hybrid", "internal"}},
+	{11, 16, []string{"hybrid", "internal"}},
+	{13, 32, []string{"usb"}},
+}
+
+// decoyMore says of how many names that have n credentials some have one more:
+// so many of 256. Most people have one key; nobody has more than eight tokens.
+var decoyMore = [...]byte{1: 32, 2: 72, 3: 72, 4: 64, 5: 64, 6: 64, 7: 64}
+
+// decoyKeys are the credentials of a user who has none: one, for one in eight names
+// two, and for a few more, up to eight. Each number and each kind is one that people
+// have, too, so that none of them shows that somebody is there. How often they
+// occur is fixed, and is not that of the installation: the same stranger who asks
+// again when it has changed would see which names are made up. The HSM makes one
+// secret of the name, from which they are expanded as HKDF does (RFC 5869, section
+// 2.3).
 func (s *Service) decoyKeys(ctx context.Context, realm, user, rpID string) ([]HeldKey, error) {
 	b := []byte("watchword-decoy-1\x00")
 	for _, text := range []string{realm, user, rpID} {
@@ -169,24 +191,47 @@ func (s *Service) decoyKeys(ctx context.Context, realm, user, rpID string) ([]He
 	if err != nil {
 		return nil, translate(err)
 	}
-	made, err := hkdf.Expand(sha256.New, macs[0], "credentials", 3+2*64)
+	expand := func(info string, size int) (made []byte) {
+		if err == nil {
+			made, err = hkdf.Expand(sha256.New, macs[0], info, size)
+		}
+		return made
+	}
+	// Two kinds, whether there are two, and two ids; then what is rare.
+	made := expand("credentials", 3+2*64+2+6)
+	var more []byte // of each further one a kind, what is rare, an id
+	n := 1
+	if err == nil && made[2] < decoyMore[1] {
+		for n = 2; n < len(decoyMore) && made[3+2*64+n] < decoyMore[n]; {
+			n++
+		}
+	}
+	if n > 2 {
+		more = expand("more credentials", (n-2)*(2+64))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("make up credentials: %w", err)
 	}
-	choice, ids := made[:3], made[3:]
-	list := make([]HeldKey, 0, 2)
-	for i := range 2 {
-		if i == 1 && choice[2] >= 32 {
-			break
-		}
-		for _, kind := range decoyKinds {
-			if int(choice[i]) < kind.upTo {
-				list = append(list, HeldKey{ID: ids[64*i : 64*i+kind.size], Transports: kind.transports})
-				break
-			}
+	list := make([]HeldKey, 0, n)
+	for i := range n {
+		if i < 2 {
+			list = append(list, decoyCredential(made[i], made[3+2*64+i], made[3+64*i:3+64*i+64]))
+		} else {
+			list = append(list, decoyCredential(more[0], more[1], more[2:66]))
+			more = more[66:]
 		}
 	}
 	return list, nil
+}
+
+// decoyCredential is a made-up credential: of a rare kind, or of a usual one.
+func decoyCredential(usual, rare byte, id []byte) HeldKey {
+	kinds, choice := decoyKinds, int(usual)
+	if int(rare) < rareKinds[len(rareKinds)-1].upTo {
+		kinds, choice = rareKinds, int(rare)
+	}
+	i := slices.IndexFunc(kinds, func(k decoyKind) bool { return choice < k.upTo })
+	return HeldKey{ID: id[:kinds[i].size:kinds[i].size], Transports: kinds[i].transports}
 }
 
 // EachKey calls f with every FIDO token that there is, in order of ID, and ends

@@ -69,6 +69,7 @@ type Service struct {
 	skewed     atomic.Bool
 	dbDown     atomic.Bool // the last batch could not be read or committed
 	spent      spent
+	rowProofs  rowProofs
 	forgot     atomic.Int64 // what expired before this, Unix nanoseconds, may be forgotten as spent
 	keyUse     keyUse
 	proofs     proofs   // rows of sessions that were found right
