@@ -22,6 +22,7 @@ var rooms = map[string][]string{
 	"api":              {"tokens", "tokens/audit", "tokens/policy", "webauthn", "seeds", "api/console"},
 	"api/console":      {"tokens", "webauthn"},
 	"radius":           {"tokens", "tokens/audit"},
+	"courier":          {"tokens", "tokens/audit"},
 	"seeds":            {"tokens", "tokens/audit", "hsm", "seeds/pskc", "seeds/xmlinput"},
 	"seeds/pskc":       {"hsm", "seeds/xmlinput"},
 	"seeds/xmlinput":   {},

@@ -292,6 +292,27 @@ func (e Scope) Valid() bool {
 	}
 }
 
+// Defines values for SinkKind.
+const (
+	SinkKindFile    SinkKind = "file"
+	SinkKindSyslog  SinkKind = "syslog"
+	SinkKindWebhook SinkKind = "webhook"
+)
+
+// Valid indicates whether the value is a known member of the SinkKind enum.
+func (e SinkKind) Valid() bool {
+	switch e {
+	case SinkKindFile:
+		return true
+	case SinkKindSyslog:
+		return true
+	case SinkKindWebhook:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for StatementKeyState.
 const (
 	StatementKeyStateCurrent  StatementKeyState = "current"
@@ -1716,6 +1737,103 @@ type Selection struct {
 	User *string `json:"user,omitempty"`
 }
 
+// Sink Where the audit is told to, and how far it is.
+type Sink struct {
+	Address *string `json:"address,omitempty"`
+
+	// Behind When the oldest of them was made.
+	Behind      *time.Time `json:"behind,omitempty"`
+	Ca          *string    `json:"ca,omitempty"`
+	Certificate *string    `json:"certificate,omitempty"`
+	Created     time.Time  `json:"created"`
+	Events      *[]string  `json:"events,omitempty"`
+	FailedAt    *time.Time `json:"failed_at,omitempty"`
+
+	// Failures Failures of the server that answers since it started.
+	Failures int64   `json:"failures"`
+	Format   *string `json:"format,omitempty"`
+	Keep     *int    `json:"keep,omitempty"`
+
+	// Kind A way in which the audit leaves the building.
+	Kind SinkKind `json:"kind"`
+
+	// Lag Records that it was not told yet.
+	Lag int64 `json:"lag"`
+
+	// LastError Of the server that answers; until it has told the sink something again.
+	LastError *string `json:"last_error,omitempty"`
+	MaxBytes  *int64  `json:"max_bytes,omitempty"`
+	Name      string  `json:"name"`
+
+	// Plaintext Whoever stands between can read and change what is told.
+	Plaintext bool `json:"plaintext"`
+
+	// Secret A webhook's secret, where it is new: this once.
+	Secret     *string `json:"secret,omitempty"`
+	ServerName *string `json:"server_name,omitempty"`
+
+	// Stopped Why it is told nothing any more: put it again to go on.
+	Stopped *string `json:"stopped,omitempty"`
+
+	// Telling The server that answers is the one who tells it.
+	Telling bool      `json:"telling"`
+	Updated time.Time `json:"updated"`
+	Url     *string   `json:"url,omitempty"`
+}
+
+// SinkKind A way in which the audit leaves the building.
+type SinkKind string
+
+// SinkPage The sinks.
+type SinkPage struct {
+	Items []Sink `json:"items"`
+}
+
+// SinkSettings Where and how the audit is told to. Each kind has settings of its own.
+type SinkSettings struct {
+	// Address Of syslog: `tls://HOST:PORT`; with `allow_plaintext` also `tcp://` and `udp://`.
+	Address *string `json:"address,omitempty"`
+
+	// AllowPlaintext Of syslog: whoever stands between may read and change the audit.
+	AllowPlaintext *bool `json:"allow_plaintext,omitempty"`
+
+	// Ca Of syslog and webhooks: authorities in PEM; the system's by default.
+	Ca *string `json:"ca,omitempty"`
+
+	// Certificate Of syslog: our certificate, in PEM.
+	Certificate *string `json:"certificate,omitempty"`
+
+	// Events Of a webhook: the types of events; all by default.
+	Events *[]string `json:"events,omitempty"`
+
+	// Format Of a file: `json`, the default, or `ocsf`.
+	Format *string `json:"format,omitempty"`
+
+	// From `start`: with all of the audit; `now`: with what comes, the default of webhooks. Of a new sink only.
+	From *string `json:"from,omitempty"`
+
+	// Keep Of a file: how many rotated ones are kept; 0, the default, for all.
+	Keep *int `json:"keep,omitempty"`
+
+	// Key Of syslog: the key of our certificate, in PEM. It is sealed by the HSM and shown nowhere.
+	Key *string `json:"key,omitempty"`
+
+	// Kind A way in which the audit leaves the building.
+	Kind SinkKind `json:"kind"`
+
+	// MaxBytes Of a file: how long it grows before it is rotated; 104857600 by default.
+	MaxBytes *int64 `json:"max_bytes,omitempty"`
+
+	// NewSecret Of a webhook: it gets another secret.
+	NewSecret *bool `json:"new_secret,omitempty"`
+
+	// ServerName Of syslog: the name in the server's certificate, where that is not the host of the address.
+	ServerName *string `json:"server_name,omitempty"`
+
+	// Url Of a webhook: `https://...`; `http://` to this machine alone.
+	Url *string `json:"url,omitempty"`
+}
+
 // StatementCheck A statement to check.
 type StatementCheck struct {
 	// Audience Whom it must be for.
@@ -2754,6 +2872,9 @@ type ChangePinJSONRequestBody = PinChange
 // SetRealmRulesJSONRequestBody defines body for SetRealmRules for application/json ContentType.
 type SetRealmRulesJSONRequestBody = NewRealmRules
 
+// PutSinkJSONRequestBody defines body for PutSink for application/json ContentType.
+type PutSinkJSONRequestBody = SinkSettings
+
 // CheckStatementJSONRequestBody defines body for CheckStatement for application/json ContentType.
 type CheckStatementJSONRequestBody = StatementCheck
 
@@ -2957,6 +3078,21 @@ type ServerInterface interface {
 	// ReportSummary Count users and tokens, and what is wrong with them
 	// (GET /v1/reports/summary)
 	ReportSummary(ctx echo.Context, params ReportSummaryParams) error
+	// ListSinks List the sinks
+	// (GET /v1/sinks)
+	ListSinks(ctx echo.Context) error
+	// DeleteSink Tell a sink nothing any more
+	// (DELETE /v1/sinks/{name})
+	DeleteSink(ctx echo.Context, name string) error
+	// ShowSink Show a sink
+	// (GET /v1/sinks/{name})
+	ShowSink(ctx echo.Context, name string) error
+	// PutSink Have the audit told to a sink
+	// (PUT /v1/sinks/{name})
+	PutSink(ctx echo.Context, name string) error
+	// TestSink Try whether a sink would take records
+	// (POST /v1/sinks/{name}/test)
+	TestSink(ctx echo.Context, name string) error
 	// CheckStatement Check a statement
 	// (POST /v1/statements/check)
 	CheckStatement(ctx echo.Context) error
@@ -3840,6 +3976,79 @@ func (w *ServerInterfaceWrapper) ReportSummary(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ReportSummary(ctx, params)
+	return err
+}
+
+// ListSinks converts echo context to params.
+func (w *ServerInterfaceWrapper) ListSinks(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListSinks(ctx)
+	return err
+}
+
+// DeleteSink converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteSink(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteSink(ctx, name)
+	return err
+}
+
+// ShowSink converts echo context to params.
+func (w *ServerInterfaceWrapper) ShowSink(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ShowSink(ctx, name)
+	return err
+}
+
+// PutSink converts echo context to params.
+func (w *ServerInterfaceWrapper) PutSink(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PutSink(ctx, name)
+	return err
+}
+
+// TestSink converts echo context to params.
+func (w *ServerInterfaceWrapper) TestSink(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.TestSink(ctx, name)
 	return err
 }
 
@@ -5083,6 +5292,11 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.DELETE(options.BaseURL+"/v1/realms/:realm/rules", wrapper.DropRealmRules, options.OperationMiddlewares["dropRealmRules"]...)
 	router.GET(options.BaseURL+"/v1/realms/:realm/rules", wrapper.ShowRealmRules, options.OperationMiddlewares["showRealmRules"]...)
 	router.PUT(options.BaseURL+"/v1/realms/:realm/rules", wrapper.SetRealmRules, options.OperationMiddlewares["setRealmRules"]...)
+	router.GET(options.BaseURL+"/v1/sinks", wrapper.ListSinks, options.OperationMiddlewares["listSinks"]...)
+	router.DELETE(options.BaseURL+"/v1/sinks/:name", wrapper.DeleteSink, options.OperationMiddlewares["deleteSink"]...)
+	router.GET(options.BaseURL+"/v1/sinks/:name", wrapper.ShowSink, options.OperationMiddlewares["showSink"]...)
+	router.PUT(options.BaseURL+"/v1/sinks/:name", wrapper.PutSink, options.OperationMiddlewares["putSink"]...)
+	router.POST(options.BaseURL+"/v1/sinks/:name/test", wrapper.TestSink, options.OperationMiddlewares["testSink"]...)
 	router.GET(options.BaseURL+"/v1/clients", wrapper.ListClients, options.OperationMiddlewares["listClients"]...)
 	router.POST(options.BaseURL+"/v1/clients", wrapper.AddClient, options.OperationMiddlewares["addClient"]...)
 	router.DELETE(options.BaseURL+"/v1/clients/:name", wrapper.DeleteClient, options.OperationMiddlewares["deleteClient"]...)

@@ -101,7 +101,7 @@ var slow = []routeKey{
 }
 
 // secret are those whose body holds what stays a secret.
-var secret = []routeKey{{"POST", "/v1/imports"}, {"PUT", "/v1/users/:name/pin"}, {"POST", "/v1/pin"}}
+var secret = []routeKey{{"POST", "/v1/imports"}, {"PUT", "/v1/users/:name/pin"}, {"POST", "/v1/pin"}, {"PUT", "/v1/sinks/:name"}}
 
 // routesOf makes the table of routes from the router's.
 func routesOf(registered []*echo.Route) map[routeKey]*route {

@@ -24,6 +24,7 @@ type Core interface {
 	Lifecycle
 	Clients
 	Journal
+	Sinks
 	Imports
 	Invitations
 	Memberships
@@ -155,6 +156,16 @@ type Clients interface {
 type Journal interface {
 	Records(ctx context.Context, p tokens.Principal, q tokens.RecordQuery) (page []audit.Record, next int64, err error)
 	VerifyAudit(ctx context.Context, p tokens.Principal) (tokens.AuditReport, error)
+}
+
+// Sinks are where the audit is told to.
+type Sinks interface {
+	Sinks(ctx context.Context, p tokens.Principal) ([]tokens.SinkState, error)
+	Sink(ctx context.Context, p tokens.Principal, name string) (tokens.SinkState, error)
+	// PutSink answers a webhook's secret where that is new, this once.
+	PutSink(ctx context.Context, p tokens.Principal, n tokens.NewSink) (tokens.SinkState, string, error)
+	DeleteSink(ctx context.Context, p tokens.Principal, name string) error
+	TestSink(ctx context.Context, p tokens.Principal, name string) error
 }
 
 // Imports are what became of seed files.

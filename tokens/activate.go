@@ -86,7 +86,9 @@ func (s *Service) activate(ctx context.Context, d *deed, serial, code1, code2 st
 	}
 	w := sub.touch()
 	if !right {
-		w.Next = s.cfg.Throttle.fail(w.Next, p.client(), now)
+		before := w.Next
+		w.Next = s.cfg.Throttle.fail(before, p.client(), now)
+		locking(d.event, &before, &w.Next)
 		d.change.Standings = []StandingWrite{w}
 		return fmt.Errorf("%w: no two consecutive codes of token %s; wait for the next code and enter two in a row", ErrWrongCode, serial)
 	}

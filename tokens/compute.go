@@ -376,7 +376,9 @@ func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *ver
 		this.beside = s.suspension(t, v, now)
 		v.token.State, v.token.Binding = v.suspend.State, v.suspend.Binding
 	default:
-		t.subject.Standing = s.cfg.Throttle.fail(t.subject.Standing, t.client, now)
+		before := t.subject.Standing
+		t.subject.Standing = s.cfg.Throttle.fail(before, t.client, now)
+		locking(event, &before, &t.subject.Standing)
 	}
 	w.standing = t.subject.Standing
 	w.standing.Version = w.expect + 1

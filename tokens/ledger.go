@@ -21,6 +21,7 @@ const commitTimeout = 15 * time.Second
 type ledger struct {
 	store   Store
 	journal Journal
+	wake    chan struct{} // rung after each commit; nil: nobody listens
 
 	mu    sync.Mutex
 	head  audit.Head
@@ -63,9 +64,11 @@ func (l *ledger) commit(ctx context.Context, c *Change, events []audit.Event) er
 		err := l.store.Commit(ctx, c)
 		switch {
 		case err == nil && passed:
+			ring(l.wake)
 			return nil // others went on meanwhile, and need not be waited for
 		case err == nil:
 			l.head, l.tried = next, nil
+			ring(l.wake)
 			return nil
 		case passed:
 			// It was seen, and perhaps built upon; nobody knows whether it stays.

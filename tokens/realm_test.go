@@ -273,6 +273,7 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 var withoutRealm = []string{
 	"EndSession", "CheckSession", "Me", "SignOut", "StepUp", "StepUpKey", "SignInKey", // see session_test.go
 	"Uninvite", "Batches", "ShowBatch", "Undo", "Clients", "Keys", "VerifyAudit", "CheckStatement", "StatementKeys", "RotateStatementKey", "Realms",
+	"Sinks", "Sink", "PutSink", "DeleteSink", "TestSink",
 }
 
 func TestEveryUseCaseIsTried(t *testing.T) {

@@ -63,7 +63,9 @@ func (s *Service) Resync(ctx context.Context, p Principal, realm, serial, code1,
 			if !ok {
 				if sub.User != nil {
 					w := sub.touch()
-					w.Next = s.cfg.Throttle.fail(w.Next, p.client(), now)
+					before := w.Next
+					w.Next = s.cfg.Throttle.fail(before, p.client(), now)
+					locking(e, &before, &w.Next)
 					c.Standings = []StandingWrite{w}
 				}
 				return fmt.Errorf("%w: no two consecutive codes of token %s; wait for the next code and enter two in a row", ErrWrongCode, serial)

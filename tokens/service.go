@@ -41,6 +41,10 @@ type Config struct {
 	Queue      int              // attempts waiting at most, beyond it ErrOverloaded; zero: 8192
 	ClockSkew  time.Duration    // the most that our clock and the database's may differ; zero: 5 s
 	Checkpoint time.Duration    // between signed checkpoints of the audit; zero: 1 min
+	Deliver    Deliverer        // the ways to sinks; nil: the audit is told to nobody
+	SinkLease  time.Duration    // how long a server that is gone keeps a sink from others; zero: 30 s
+	SinkPause  time.Duration    // between two looks at what is to tell, and before what failed is tried again; zero: 1 s
+	SinkAlarm  time.Duration    // how long a sink fails before the audit says so; zero: 1 min
 	Now        func() time.Time // nil: time.Now
 	Rand       io.Reader        // nil: crypto/rand
 	Log        *slog.Logger     // nil: discarded
@@ -77,6 +81,7 @@ type Service struct {
 	signins    signins
 	named      named
 	statements statements
+	shipping   *shipping
 	stop       context.CancelFunc
 	done       sync.WaitGroup
 	started    time.Time
@@ -103,7 +108,13 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("begin an audit chain: %w", err)
 	}
+	if err := s.newShipping(); err != nil {
+		return nil, err
+	}
 	s.ledger = ledger{store: s.db, journal: s.db, head: audit.Head{Chain: chain}}
+	if cfg.Deliver != nil {
+		s.ledger.wake = s.shipping.wake
+	}
 	first, err := s.startEvent(others)
 	if err != nil {
 		return nil, err
@@ -116,6 +127,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	s.engine = newEngine(s)
 	s.done.Go(func() { s.engine.run(run) })
 	s.done.Go(func() { s.housekeep(run) })
+	if cfg.Deliver != nil {
+		s.done.Go(func() { s.ship(run) })
+	}
 	return s, nil
 }
 
@@ -141,6 +155,15 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Checkpoint == 0 {
 		c.Checkpoint = time.Minute
+	}
+	if c.SinkLease == 0 {
+		c.SinkLease = 30 * time.Second
+	}
+	if c.SinkPause == 0 {
+		c.SinkPause = time.Second
+	}
+	if c.SinkAlarm == 0 {
+		c.SinkAlarm = alarmAfter
 	}
 	if c.Now == nil {
 		c.Now = time.Now

@@ -75,7 +75,7 @@ Exit codes: 0 done, 1 the answer is no (reject, not intact), 2 an error.`,
 	root.AddCommand(
 		serveCommand(), configCommand(), versionCommand(), completionCommand(),
 		importCommand(c), userCommand(c), whyCommand(c), tokenCommand(c),
-		verifyCommand(c), statementCommand(c), auditCommand(c), clientCommand(c), keyCommand(c),
+		verifyCommand(c), statementCommand(c), auditCommand(c), sinkCommand(c), clientCommand(c), keyCommand(c),
 		fidoCommand(c), realmCommand(c), reportCommand(c),
 		hsmCommand(),
 	)

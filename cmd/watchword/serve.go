@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"watchword/api"
+	"watchword/courier"
 	"watchword/hsm/pkcs11"
 	"watchword/radius"
 	"watchword/seeds"
@@ -146,7 +148,8 @@ func (a *appliance) openCore(ctx context.Context) (err error) {
 	a.core, err = tokens.Open(ctx, tokens.Config{
 		Database: a.db, Custody: a.keys, Exclusive: c.sqlite(), Issuer: c.Statements.Issuer,
 		Windows: c.windows(), Throttle: c.throttle(), Queue: c.Verify.Queue, ClockSkew: c.Verify.ClockSkew,
-		Log: a.log,
+		Deliver: &courier.Courier{Dir: filepath.Join(a.dir.path, "audit"), Version: versionName()},
+		Log:     a.log,
 	}, a.keys, a.dir)
 	if err != nil {
 		return a.coreFailure(err)

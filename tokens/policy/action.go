@@ -109,6 +109,9 @@ const (
 	StatementGive    Action = "statement.give"    // whoever may verify got a signed statement
 	StatementDestroy Action = "statement.destroy" // a key that signs no more was destroyed
 
+	SinkFailing Action = "sink.failing" // a sink cannot be told for some time; outcome ok: it can again
+	SinkStop    Action = "sink.stop"    // a sink wants no more
+
 	ServerStart Action = "server.start"
 	ServerStop  Action = "server.stop"
 	Checkpoint  Action = "audit.checkpoint"
