@@ -438,7 +438,7 @@ func (c *carrier) announce(ctx context.Context, outcome, why string) {
 	if why != "" {
 		e.Detail = append(e.Detail, audit.Field{Name: "why", Value: fileName(why)})
 	}
-	if err := c.s.record(ctx, systemPrincipal, policy.SinkFailing, e); err != nil {
+	if err := c.s.record(ctx, systemPrincipal(), policy.SinkFailing, e); err != nil {
 		c.s.log.Warn("the audit could not be told that a sink fails", "sink", c.sink.Name, "error", err)
 	}
 }
@@ -479,15 +479,12 @@ func (s *Service) haltSink(ctx context.Context, list sinkList, name string, why 
 	e := sinkEvent(name)
 	e.Outcome = "error"
 	e.Detail = append(e.Detail, audit.Field{Name: "why", Value: fileName(sinkError(why))})
-	if err := s.ledger.commit(ctx, &Change{Documents: []DocumentWrite{w}}, []audit.Event{s.event(systemPrincipal, policy.SinkStop, e)}); err != nil {
+	if err := s.ledger.commit(ctx, &Change{Documents: []DocumentWrite{w}}, []audit.Event{s.event(systemPrincipal(), policy.SinkStop, e)}); err != nil {
 		return err
 	}
 	s.takeUp(ctx)
 	return nil
 }
-
-// systemPrincipal is the server itself.
-var systemPrincipal = Principal{Kind: KindSystem, Scope: policy.ScopeSystem}
 
 // sinkError is an error in words, of no more than a line.
 func sinkError(err error) string {

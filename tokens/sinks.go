@@ -115,20 +115,21 @@ type SinkState struct {
 
 // Sinks lists the sinks by name, without their secrets.
 func (s *Service) Sinks(ctx context.Context, p Principal) ([]SinkState, error) {
-	if err := s.authorise(ctx, p, policy.SinkList, audit.Event{}); err != nil {
+	var e audit.Event
+	if err := s.authorise(ctx, p, policy.SinkList, &e); err != nil {
 		return nil, err
 	}
 	states, err := s.SinkStates(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return states, s.record(ctx, p, policy.SinkList, audit.Event{})
+	return states, s.record(ctx, p, policy.SinkList, e)
 }
 
 // Sink shows one.
 func (s *Service) Sink(ctx context.Context, p Principal, name string) (SinkState, error) {
 	e := sinkEvent(name)
-	if err := s.authorise(ctx, p, policy.SinkList, e); err != nil {
+	if err := s.authorise(ctx, p, policy.SinkList, &e); err != nil {
 		return SinkState{}, err
 	}
 	states, err := s.SinkStates(ctx)
@@ -217,7 +218,7 @@ func (s *Service) PutSink(ctx context.Context, p Principal, n NewSink) (SinkStat
 		return SinkState{}, "", err
 	}
 	e := sinkEvent(k.Name)
-	if err := s.authorise(ctx, p, policy.SinkPut, e); err != nil {
+	if err := s.authorise(ctx, p, policy.SinkPut, &e); err != nil {
 		return SinkState{}, "", err
 	}
 	if s.cfg.Deliver == nil {
@@ -249,7 +250,7 @@ func (s *Service) PutSink(ctx context.Context, p Principal, n NewSink) (SinkStat
 	} else {
 		list.Sinks[i] = k
 	}
-	detail := append(e.Detail, audit.Field{Name: "kind", Value: string(k.Kind)})
+	detail := append(sinkEvent(k.Name).Detail, audit.Field{Name: "kind", Value: string(k.Kind)})
 	if at := k.place(); at != "" {
 		detail = append(detail, audit.Field{Name: "at", Value: at})
 	}
@@ -331,7 +332,7 @@ func (s *Service) random(n int) ([]byte, error) {
 // DeleteSink has a sink told nothing any more, and forgets how far it was told.
 func (s *Service) DeleteSink(ctx context.Context, p Principal, name string) error {
 	e := sinkEvent(name)
-	if err := s.authorise(ctx, p, policy.SinkDelete, e); err != nil {
+	if err := s.authorise(ctx, p, policy.SinkDelete, &e); err != nil {
 		return err
 	}
 	list, err := s.sinks(ctx)
@@ -344,7 +345,7 @@ func (s *Service) DeleteSink(ctx context.Context, p Principal, name string) erro
 	}
 	gone := list.Sinks[i]
 	list.Sinks = slices.Delete(slices.Clone(list.Sinks), i, i+1)
-	if err := s.putSinks(ctx, p, policy.SinkDelete, list, e.Detail); err != nil {
+	if err := s.putSinks(ctx, p, policy.SinkDelete, list, sinkEvent(name).Detail); err != nil {
 		return err
 	}
 	// No later sink has its ID, so that what stays is of no use, and no harm.
@@ -358,7 +359,7 @@ func (s *Service) DeleteSink(ctx context.Context, p Principal, name string) erro
 // with ErrState, and the reason in words, if it would not.
 func (s *Service) TestSink(ctx context.Context, p Principal, name string) error {
 	e := sinkEvent(name)
-	if err := s.authorise(ctx, p, policy.SinkTest, e); err != nil {
+	if err := s.authorise(ctx, p, policy.SinkTest, &e); err != nil {
 		return err
 	}
 	list, err := s.sinks(ctx)

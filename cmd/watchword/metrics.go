@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
@@ -63,5 +66,51 @@ func (p problems) Collect(c chan<- prometheus.Metric) {
 			value = 1
 		}
 		c <- prometheus.MustNewConstMetric(problemDesc, prometheus.GaugeValue, value, part)
+	}
+}
+
+// sinkMetrics tell how far the audit was told to each sink. What cannot be found out
+// is not told.
+type sinkMetrics struct {
+	states func(ctx context.Context) ([]tokens.SinkState, error)
+}
+
+var (
+	sinkLagDesc      = prometheus.NewDesc("watchword_sink_lag_records", "Records of the audit that a sink was not told yet.", []string{"sink"}, nil)
+	sinkBehindDesc   = prometheus.NewDesc("watchword_sink_lag_seconds", "Age of the oldest record that a sink was not told yet.", []string{"sink"}, nil)
+	sinkStoppedDesc  = prometheus.NewDesc("watchword_sink_stopped", "1 for a sink that wants no more.", []string{"sink"}, nil)
+	sinkTellingDesc  = prometheus.NewDesc("watchword_sink_telling", "1 if this server is the one who tells the sink.", []string{"sink"}, nil)
+	sinkFailuresDesc = prometheus.NewDesc("watchword_sink_failures_total", "How often this server could not tell a sink.", []string{"sink"}, nil)
+)
+
+func (m sinkMetrics) Describe(c chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{sinkLagDesc, sinkBehindDesc, sinkStoppedDesc, sinkTellingDesc, sinkFailuresDesc} {
+		c <- d
+	}
+}
+
+func (m sinkMetrics) Collect(c chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	states, err := m.states(ctx)
+	if err != nil {
+		return // watchword_problem says so
+	}
+	one := func(b bool) float64 {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	for _, k := range states {
+		behind := 0.0
+		if !k.Behind.IsZero() {
+			behind = max(0, time.Since(k.Behind).Seconds())
+		}
+		c <- prometheus.MustNewConstMetric(sinkLagDesc, prometheus.GaugeValue, float64(k.Lag), k.Name)
+		c <- prometheus.MustNewConstMetric(sinkBehindDesc, prometheus.GaugeValue, behind, k.Name)
+		c <- prometheus.MustNewConstMetric(sinkStoppedDesc, prometheus.GaugeValue, one(k.Stopped != ""), k.Name)
+		c <- prometheus.MustNewConstMetric(sinkTellingDesc, prometheus.GaugeValue, one(k.Telling), k.Name)
+		c <- prometheus.MustNewConstMetric(sinkFailuresDesc, prometheus.CounterValue, float64(k.Failures), k.Name)
 	}
 }

@@ -206,6 +206,7 @@ func (a *appliance) checkDurability(ctx context.Context) error {
 func (a *appliance) listen(ctx context.Context) (err error) {
 	c := a.config
 	metrics := newMetrics(a.ready, a.db.SearchBehind)
+	metrics.MustRegister(sinkMetrics{a.core.SinkStates})
 	if err := a.openFIDO(ctx, metrics); err != nil {
 		return err
 	}

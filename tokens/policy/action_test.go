@@ -38,7 +38,7 @@ var everything = map[Action]string{
 	PolicyTemplatePut: "a", PolicyTemplateDelete: "a", PolicyLinkPut: "a", PolicyLinkDelete: "a",
 	RoleList: "ar", RoleGrant: "a", RoleRevoke: "a",
 	SessionStart: "av", SessionRenew: "av", SessionEnd: "ahv", SessionCheck: "av", SessionList: "ahr",
-	SinkList: "ar", SinkPut: "a", SinkDelete: "a", SinkTest: "a",
+	SinkList: "ar", SinkPut: "a", SinkDelete: "a", SinkTest: "a", SinkFailing: "a", SinkStop: "a",
 	ServerStart: "a", ServerStop: "a", Checkpoint: "a",
 }
 
