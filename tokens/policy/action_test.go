@@ -39,7 +39,7 @@ var everything = map[Action]string{
 	RoleList: "ar", RoleGrant: "a", RoleRevoke: "a",
 	SessionStart: "av", SessionRenew: "av", SessionEnd: "ahv", SessionCheck: "av", SessionList: "ahr",
 	SinkList: "ar", SinkPut: "a", SinkDelete: "a", SinkTest: "a", SinkFailing: "a", SinkStop: "a",
-	ServerStart: "a", ServerStop: "a", Checkpoint: "a",
+	KeyUse: "a", ServerStart: "a", ServerStop: "a", Checkpoint: "a",
 }
 
 // Each operation that the package names is one that the tests here know.

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -24,6 +25,13 @@ func (d *draft) check(tree *ast.Policy) []Problem {
 		for _, says := range t.errors(c) {
 			node, nth := t.culprit(i, says)
 			list = d.report(list, node, nth, says)
+		}
+	}
+	if len(list) == 0 {
+		for i := range tree.Conditions {
+			for _, m := range t.mixed(i) {
+				list = d.report(list, m.node, t.before(i, m), "times and numbers are not compared with each other")
+			}
 		}
 	}
 	list = append(list, d.unknown(tree)...)
@@ -194,23 +202,39 @@ func (d *draft) literals(tree *ast.Policy) (list []Problem) {
 			look(s.Entity)
 		}
 	}
+	is := func(n ast.IsNode, t cedar.EntityType) {
+		if !known(string(t)) { // Cedar's check takes it for a type that nothing is of
+			list = d.report(list, n, 0, "unrecognized entity type `"+string(t)+"`")
+		}
+	}
+	same := func(n ast.IsNode, b ast.BinaryNode) { // Cedar's check takes this for false, and leaves it at that
+		left, ok := b.Left.(ast.NodeValue)
+		right, also := b.Right.(ast.NodeValue)
+		if ok && also && reflect.TypeOf(left.Value) != reflect.TypeOf(right.Value) {
+			list = d.report(list, n, 0, "the two are of different types, and never equal")
+		}
+	}
 	for _, c := range tree.Conditions {
 		ast.Inspect(ast.NewNode(c.Body), func(n ast.IsNode) bool {
-			if v, ok := n.(ast.NodeValue); ok {
-				if uid, ok := v.Value.(cedar.EntityUID); ok {
+			switch n := n.(type) {
+			case ast.NodeValue:
+				if uid, ok := n.Value.(cedar.EntityUID); ok {
 					look(uid)
 				}
+			case ast.NodeTypeIs:
+				is(n, n.EntityType)
+			case ast.NodeTypeIsIn:
+				is(n, n.EntityType)
+			case ast.NodeTypeEquals:
+				same(n, n.BinaryNode)
+			case ast.NodeTypeNotEquals:
+				same(n, n.BinaryNode)
 			}
 			return true
 		})
 	}
 	return list
 }
-
-var roleName = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
-
-// ValidRole says whether a role can be called that.
-func ValidRole(name string) bool { return roleName.MatchString(name) }
 
 // misnamed says why no entity has this id, or nothing.
 func misnamed(uid cedar.EntityUID) string {
@@ -232,7 +256,7 @@ func misnamed(uid cedar.EntityUID) string {
 	case "Realm":
 		return lower(id, "a realm")
 	case "Role":
-		if !ValidRole(id) {
+		if !Role(id).Valid() {
 			return "a role is 1 to 64 of a to z, 0 to 9 and -"
 		}
 	case "Client":

@@ -175,3 +175,50 @@ func (t *typer) impossible() bool {
 	probe := ast.IfThenElse(all, ast.Context().Access("__nothing"), ast.True())
 	return len(t.errors(ast.ConditionType{Condition: ast.ConditionWhen, Body: probe.AsIsNode()})) == 0
 }
+
+// mixed are the comparisons of condition i between a time, a duration and a number,
+// of two different ones. Cedar's check lets them pass; they could not be evaluated.
+// That two are equal it lets pass only where they are of one type.
+func (t *typer) mixed(i int) (list []part) {
+	timed := false
+	ast.Inspect(ast.NewNode(t.tree.Conditions[i].Body), func(n ast.IsNode) bool {
+		switch n := n.(type) {
+		case ast.NodeTypeExtensionCall:
+			timed = true
+		case ast.NodeTypeAccess:
+			timed = timed || n.Value == "now"
+		}
+		return !timed
+	})
+	if !timed { // all that is compared is a number
+		return nil
+	}
+	var walk func(p part)
+	walk = func(p part) {
+		var two ast.BinaryNode
+		switch n := p.node.(type) {
+		case ast.NodeTypeLessThan:
+			two = n.BinaryNode
+		case ast.NodeTypeLessThanOrEqual:
+			two = n.BinaryNode
+		case ast.NodeTypeGreaterThan:
+			two = n.BinaryNode
+		case ast.NodeTypeGreaterThanOrEqual:
+			two = n.BinaryNode
+		}
+		if two.Left != nil {
+			asked := ast.NewNode(two.Left).Equal(ast.NewNode(two.Right))
+			if p.under != nil {
+				asked = ast.NewNode(p.under).And(asked)
+			}
+			if len(t.errors(ast.ConditionType{Condition: ast.ConditionWhen, Body: asked.AsIsNode()})) > 0 {
+				list = append(list, p)
+			}
+		}
+		for _, c := range parts(p) {
+			walk(c)
+		}
+	}
+	walk(part{node: t.tree.Conditions[i].Body})
+	return list
+}
