@@ -38,7 +38,11 @@ func (e *engine) decide(ctx context.Context, batch []*pending) *decided {
 		return nil
 	}
 	subjects, now := view.Subjects, s.cfg.Now()
-	d := &decided{recalled: view.Recalled, list: make([]judged, 0, len(batch)), writes: make([]*write, 0, len(batch))}
+	d := &decided{
+		list: make([]judged, 0, len(batch)), writes: make([]*write, 0, len(batch)),
+		recalled: view.Recalled, generation: view.Generation,
+		from: now.Add(-s.cfg.ClockSkew), until: now.Add(s.cfg.ClockSkew),
+	}
 	rest := make([]int, 0, len(batch))
 	spends := map[[sha256.Size]byte]bool{} // in this batch
 	for i, x := range batch {
@@ -143,7 +147,11 @@ func (s *Service) load(ctx context.Context, batch []*pending) (View, error) {
 		refs[i] = x.ref
 	}
 	before := s.cfg.Now()
-	view, err := s.db.Recall(ctx, refs)
+	read := s.db.Recall
+	if s.skewed.Load() { // whether it still is shows in the clock that was read
+		read = s.db.Load
+	}
+	view, err := read(ctx, refs)
 	s.noteDatabase(err)
 	if err != nil {
 		return View{}, unavailable(err)

@@ -259,7 +259,9 @@ type decided struct {
 	list   []judged
 	writes []*write // one for each subject that moves
 
-	recalled uint64 // View.Recalled
+	recalled    uint64 // View.Recalled
+	generation  int64  // View.Generation
+	from, until time.Time
 }
 
 // judged is an attempt with its outcome.
@@ -297,8 +299,20 @@ func (e *engine) commit(ctx context.Context, d *decided, made func()) (again []*
 			// Only strangers, of whom enough is recorded. Nobody is to know
 			// that by a quicker answer.
 			made()
-			time.Sleep(time.Duration(e.took.Load()))
-			break
+			begin := time.Now()
+			if err := e.confirm(ctx, c); err == nil {
+				time.Sleep(time.Duration(e.took.Load()) - time.Since(begin))
+				break
+			} else if conflict, ok := errors.AsType[*ConflictError](err); ok {
+				again = append(again, d.withdraw(conflict)...)
+			} else {
+				e.fail(d, err)
+				return again
+			}
+			if len(d.list) == 0 {
+				break
+			}
+			continue
 		}
 		begin := time.Now()
 		err := e.s.ledger.commit(ctx, c, events)
@@ -317,10 +331,7 @@ func (e *engine) commit(ctx context.Context, d *decided, made func()) (again []*
 			if errors.Is(err, ErrSpent) { // and not by this batch, whatever it is
 				err = unavailable(err)
 			}
-			e.s.noteDatabase(err)
-			for i := range d.list {
-				d.list[i].fail(err)
-			}
+			e.fail(d, err)
 			return again
 		}
 		again = append(again, d.withdraw(conflict)...)
@@ -344,6 +355,29 @@ func (e *engine) commit(ctx context.Context, d *decided, made func()) (again []*
 	return again
 }
 
+// confirm asks the Store whether what was recalled was right, where nothing is
+// written that would tell.
+func (e *engine) confirm(ctx context.Context, c *Change) error {
+	if c.Recalled == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, commitTimeout)
+	defer cancel()
+	err := e.s.db.Confirm(ctx, c)
+	if errors.Is(err, ErrConflict) {
+		return err
+	}
+	return unavailable(err)
+}
+
+// fail answers all of a batch that there is no verdict.
+func (e *engine) fail(d *decided, err error) {
+	e.s.noteDatabase(err)
+	for i := range d.list {
+		d.list[i].fail(err)
+	}
+}
+
 // maxTries bounds how often an attempt is decided anew. Each time some other
 // node made progress with the same user.
 const maxTries = 300
@@ -355,14 +389,12 @@ func (d *decided) withdraw(conflict *ConflictError) (again []*pending) {
 		moved[id] = true
 	}
 	hit := func(s *Subject) bool { return s != nil && s.User != nil && moved[s.User.ID] }
-	named := false
-	for _, w := range d.writes {
-		named = named || hit(w.subject)
-	}
+	named := slices.ContainsFunc(d.list, func(x judged) bool { return hit(x.subject) })
 	if !named { // it does not say which: all go again
 		hit = func(*Subject) bool { return true }
 	}
-	rest := decided{recalled: d.recalled}
+	rest := *d
+	rest.list, rest.writes = nil, nil
 	for i := range d.list {
 		x := &d.list[i]
 		if !hit(x.subject) {
@@ -411,6 +443,9 @@ func (d *decided) change() (*Change, []audit.Event) {
 		Motions:   make([]MotionWrite, 0, len(d.writes)),
 		Recalled:  d.recalled,
 	}
+	if d.recalled != 0 {
+		c.Basis = d.basis()
+	}
 	for _, w := range d.writes {
 		c.Standings = append(c.Standings, StandingWrite{UserID: w.subject.User.ID, Expect: w.expect, Next: w.standing})
 		c.Tokens = append(c.Tokens, w.tokens...)
@@ -436,4 +471,24 @@ func (d *decided) change() (*Change, []audit.Event) {
 		}
 	}
 	return c, events
+}
+
+// basis is what the batch was decided on besides what it writes.
+func (d *decided) basis() Basis {
+	b := Basis{Generation: d.generation, From: d.from, Until: d.until}
+	met := make(map[*Subject]bool, len(d.list))
+	for _, w := range d.writes {
+		met[w.subject] = true
+	}
+	for i := range d.list {
+		x := &d.list[i]
+		switch {
+		case x.subject == nil && x.ref.Serial == "" && x.ref.Credential == "":
+			b.Strangers = append(b.Strangers, x.ref)
+		case x.subject != nil && x.subject.User != nil && !met[x.subject]:
+			met[x.subject] = true
+			b.Users = append(b.Users, Seen{UserID: x.subject.User.ID, Version: x.subject.Version})
+		}
+	}
+	return b
 }

@@ -24,9 +24,10 @@ type ledger struct {
 	wake    chan struct{} // rung after each commit; nil: nobody listens
 
 	mu    sync.Mutex
-	head  audit.Head
-	stale bool         // the outcome of the last commit is unknown: ask the journal first
-	tried []audit.Head // where the chain ends if a commit of unknown outcome was made
+	head  audit.Head   // of what was made
+	sure  audit.Head   // of what is durable
+	stale bool         // the outcome of a commit is unknown: ask the journal first
+	tried []audit.Head // where the chain ends if a commit of unknown outcome was made, or one that is not durable yet
 }
 
 // commit gives the events their places in the chain and commits the change
@@ -55,7 +56,7 @@ func (l *ledger) commit(ctx context.Context, c *Change, events []audit.Event) er
 		c.Records, next = audit.Append(l.head, events)
 		c.Made = func() {
 			passed = true
-			l.head, l.tried = next, nil
+			l.head, l.tried = next, append(l.tried, next)
 			l.mu.Unlock()
 			if made != nil {
 				made()
@@ -64,10 +65,15 @@ func (l *ledger) commit(ctx context.Context, c *Change, events []audit.Event) er
 		err := l.store.Commit(ctx, c)
 		switch {
 		case err == nil && passed:
+			// Others went on meanwhile, and need not be waited for.
+			l.mu.Lock()
+			l.settle(next)
+			l.mu.Unlock()
 			ring(l.wake)
-			return nil // others went on meanwhile, and need not be waited for
+			return nil
 		case err == nil:
-			l.head, l.tried = next, nil
+			l.head = next
+			l.settle(next)
 			ring(l.wake)
 			return nil
 		case passed:
@@ -89,6 +95,14 @@ func (l *ledger) commit(ctx context.Context, c *Change, events []audit.Event) er
 	return fmt.Errorf("%w: the audit chain moves by itself; is another server writing to chain %d?", ErrUnavailable, l.head.Chain)
 }
 
+// settle notes that the chain is durable up to there, and all that was tried before.
+func (l *ledger) settle(head audit.Head) {
+	if head.Seq > l.sure.Seq {
+		l.sure = head
+		l.tried = slices.DeleteFunc(l.tried, func(h audit.Head) bool { return h.Seq <= head.Seq })
+	}
+}
+
 // reread finds the chain's head after a commit whose outcome is unknown.
 func (l *ledger) reread(ctx context.Context) error {
 	heads, err := l.journal.Heads(ctx)
@@ -101,10 +115,10 @@ func (l *ledger) reread(ctx context.Context) error {
 			head = h
 		}
 	}
-	if head.Seq < l.head.Seq {
-		return fmt.Errorf("%w: the audit chain %d ends at record %d, but %d were durable", ErrUnavailable, head.Chain, head.Seq, l.head.Seq)
+	if head.Seq < l.sure.Seq {
+		return fmt.Errorf("%w: the audit chain %d ends at record %d, but %d were durable", ErrUnavailable, head.Chain, head.Seq, l.sure.Seq)
 	}
-	if head != l.head && !slices.Contains(l.tried, head) {
+	if head != l.sure && head != l.head && !slices.Contains(l.tried, head) {
 		return fmt.Errorf("%w: the audit chain %d holds records that this server did not write, up to %d; keep the database as it is and find out who wrote them", ErrUnavailable, head.Chain, head.Seq)
 	}
 	l.head, l.stale = head, false

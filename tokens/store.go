@@ -44,12 +44,16 @@ type Store interface {
 	// not read. A credential is found in the realm that its Ref names only.
 	Load(ctx context.Context, refs []Ref) (View, error)
 
-	// Recall is Load for attempts, whose outcome goes to Commit whatever it is: it
-	// may answer what was so a moment ago, as long as Commit then wraps ErrConflict
-	// where the outcome depends on it. After that it answers what is so. What it
-	// answers is not to be changed, but for the subjects' standings and their tokens'
-	// states, bindings and motions.
+	// Recall is Load for attempts, whose outcome goes to Commit, or to Confirm where
+	// there is nothing to commit: it may answer what was so a moment ago, as long as
+	// those then wrap ErrConflict where the outcome depends on it. After that it answers
+	// what is so. What it answers is not to be changed, but for the subjects' standings
+	// and their tokens' states, bindings and motions.
 	Recall(ctx context.Context, refs []Ref) (View, error)
+
+	// Confirm wraps ErrConflict where Commit would for the change's Recalled and Basis.
+	// It looks at nothing else of the change, and makes nothing of it.
+	Confirm(ctx context.Context, c *Change) error
 
 	// Commit applies the change in one transaction, all or nothing, and answers
 	// nil only when it is durable. It wraps ErrChainMoved when a record does not
@@ -92,14 +96,32 @@ type Change struct {
 	// Recalled is that of the View that it was decided on. Commit wraps ErrConflict
 	// where what was recalled then may have been another program's to change since.
 	Recalled uint64
+	Basis    Basis // of what was recalled; nothing of it is looked at where that is zero
 
 	// Made, if not nil, is called by a Store that makes changes durable several
 	// at a time: once, from within Commit, when this one is made, Load and Heads
 	// answer what it left, and only durability is still waited for. A further
 	// Commit may follow; it is durable only if this one is. When Commit fails
-	// after it called Made, every later Commit fails, too, until the Store is
-	// opened anew.
+	// after it called Made, the change may be undone or not. If it is undone, so is
+	// all that followed, and every later Commit fails, with ErrChainMoved or until the
+	// Store is opened anew.
 	Made func()
+}
+
+// Basis is what a batch of attempts was decided on besides the standings that it
+// moves. A Store that recalls what other nodes may change holds it against what is so
+// when it commits.
+type Basis struct {
+	Generation  int64     // of what the node caches
+	From, Until time.Time // between which the database's clock must stand
+	Users       []Seen    // who do not move
+	Strangers   []Ref     // by name, who were nobody
+}
+
+// Seen is a user's version that was decided on.
+type Seen struct {
+	UserID  int64
+	Version int64
 }
 
 // NewUser is a user to insert, with profile and version 1. ID is set by Commit.

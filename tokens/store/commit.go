@@ -23,6 +23,9 @@ func (db *DB) Commit(ctx context.Context, c *tokens.Change) error {
 		return failed("a commit", db.engine.commitHot(ctx, p))
 	}
 	err = db.engine.write(ctx, false, func(s *session) error { return p.apply(db.engine, s) })
+	if e, ok := db.engine.(*postgresDB); ok {
+		e.acted(p, err)
+	}
 	if err != nil {
 		if collided(err) {
 			return &tokens.ConflictError{}

@@ -15,11 +15,8 @@ import (
 	"watchword/tokens"
 )
 
-// commitCall runs the function that the schema defines: see migrations.
-var (
-	commitCall   = "SELECT watchword_commit(" + dollars(27) + ")"
-	spendingCall = "SELECT watchword_commit_spending(" + dollars(29) + ")"
-)
+// batchCall runs the function that the schema defines: see migrations.
+var batchCall = "SELECT watchword_batch(" + dollars(38) + ")"
 
 func dollars(n int) string {
 	list := make([]string, n)
@@ -29,30 +26,81 @@ func dollars(n int) string {
 	return strings.Join(list, ", ")
 }
 
+// flush is a transaction that changes nothing and is durable only when all before it
+// are: by itself it would need no place in PostgreSQL's log, but for this message.
+const flush = `SELECT pg_logical_emit_message(true, 'watchword', '')`
+
 // commitHot makes the change in one round trip: a statement by itself is a
-// transaction.
+// transaction. Where another change may follow before this one is durable, it is made
+// durable in a second one, on the same connection: a server that was restarted
+// between, and may not have the change any more, has closed that.
 func (db *postgresDB) commitHot(ctx context.Context, p *plan) error {
+	early := p.Made != nil
 	// Before the goroutine: the caller may use the change again once we return.
-	call, values, err := commitArgs(p)
-	if err != nil {
-		return err
+	args, recalled := batchArgs(p, early), p.Recalled
+	made, done := make(chan struct{}), make(chan error, 1)
+	go func() {
+		done <- db.withHot(ctx, func(c *hotConn) error {
+			if recalled != 0 && !db.known.holds(recalled) {
+				return &tokens.ConflictError{}
+			}
+			if err := c.exec(batchCall, args); err != nil || !early {
+				return raised(err)
+			}
+			close(made)
+			return c.exec(db.flush, nil)
+		})
+	}()
+	end := func() error {
+		select {
+		case err := <-done:
+			return db.suspect(err)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	args := make([]driver.NamedValue, len(values))
-	for i, v := range values {
-		args[i] = driver.NamedValue{Ordinal: i + 1, Value: v}
+	if early {
+		select {
+		case <-made:
+		case err := <-done:
+			done <- err
+		case <-ctx.Done():
+		}
+		select {
+		case <-made:
+			db.settle(p, nil)
+			p.Made()
+			err := end()
+			if err != nil {
+				db.known.empty() // who knows what stays
+			}
+			return err
+		default:
+		}
 	}
-	_, err = onHot(ctx, db, func(c *hotConn) (struct{}, error) {
-		return struct{}{}, c.exec(call, args)
-	})
-	return raised(err)
+	err := end()
+	db.settle(p, err)
+	return err
+}
+
+// confirm looks at what a batch was decided on that has nothing to commit.
+func (db *postgresDB) confirm(ctx context.Context, c *tokens.Change) error {
+	if c.Recalled == 0 {
+		return nil
+	}
+	return db.commitHot(ctx, &plan{Change: &tokens.Change{Recalled: c.Recalled, Basis: c.Basis}})
 }
 
 func (db *postgresDB) core(s *session, p *plan) error {
-	call, args, err := commitArgs(p)
-	if err != nil {
-		return err
+	if p.Recalled != 0 && !db.known.holds(p.Recalled) {
+		return &tokens.ConflictError{}
 	}
-	_, err = s.exec(call, args...)
+	args := batchArgs(p, false)
+	values := make([]any, len(args))
+	for i := range args {
+		values[i] = args[i].Value
+	}
+	_, err := s.exec(batchCall, values...)
 	return raised(err)
 }
 
@@ -73,6 +121,8 @@ func raised(err error) error {
 		return &tokens.ConflictError{UserIDs: numbers(m[1]), TokenIDs: numbers(m[2])}
 	case "WW002":
 		return fmt.Errorf("%w", tokens.ErrChainMoved)
+	case "WW004":
+		return &tokens.ConflictError{}
 	case "WW003":
 		return &tokens.SpentError{Hashes: hashes(p.Detail)}
 	}
@@ -103,49 +153,62 @@ func hashes(list string) [][32]byte {
 	return all
 }
 
-// commitArgs are the call of a function and its arguments: one array for each
-// column.
-func commitArgs(p *plan) (string, []any, error) {
-	call, a := commitCall, arrays{}
-	if len(p.spends) > 0 {
-		call = spendingCall
-		a.of(len(p.spends),
-			func(i int) any { return p.spends[i].Hash[:] },
-			func(i int) any { return micros(p.spends[i].Expires) })
-	}
-	a.of(len(p.links),
-		func(i int) any { return p.links[i].chain },
-		func(i int) any { return p.links[i].first },
-		func(i int) any { return p.links[i].last },
-		func(i int) any { return p.links[i].hash[:] })
-	a.of(len(p.standings),
-		func(i int) any { return p.standings[i].UserID },
-		func(i int) any { return p.standings[i].Expect },
-		func(i int) any { return int64(p.standings[i].Next.Failures) },
-		func(i int) any { return p.standings[i].Next.Locked },
-		func(i int) any { return encodeThrottle(p.standings[i].Next.Throttle) })
-	a.of(len(p.owned),
-		func(i int) any { return p.owned[i].TokenID },
-		func(i int) any { return p.owned[i].Last },
-		func(i int) any { return int64(p.owned[i].Drift) },
-		func(i int) any { return p.owned[i].UsedAt })
+// batchArgs are the arguments of the function, in its order.
+func batchArgs(p *plan, early bool) []driver.NamedValue {
+	b := &p.Basis
+	w := wire{values: make([]driver.NamedValue, 0, 38)}
+	w.add(early)
+	w.add(p.Recalled != 0)
+	w.add(b.Generation)
+	w.add(b.From)
+	w.add(b.Until)
+	w.ints(len(b.Users), func(i int) int64 { return b.Users[i].UserID })
+	w.ints(len(b.Users), func(i int) int64 { return b.Users[i].Version })
+	w.texts(len(b.Strangers), func(i int) string { return b.Strangers[i].Realm })
+	w.texts(len(b.Strangers), func(i int) string { return b.Strangers[i].User })
+
+	l := p.links
+	w.ints(len(l), func(i int) int64 { return l[i].chain })
+	w.ints(len(l), func(i int) int64 { return l[i].first })
+	w.ints(len(l), func(i int) int64 { return l[i].last })
+	w.blobs(len(l), func(i int) []byte { return l[i].hash[:] })
+
+	u := p.standings
+	w.ints(len(u), func(i int) int64 { return u[i].UserID })
+	w.ints(len(u), func(i int) int64 { return u[i].Expect })
+	w.sameInts(len(u), func(i int) int64 { return int64(u[i].Next.Failures) })
+	w.sameBools(len(u), func(i int) bool { return u[i].Next.Locked })
+	w.sameTexts(len(u), func(i int) string { return encodeThrottle(u[i].Next.Throttle) })
+
+	m := p.owned
+	w.ints(len(m), func(i int) int64 { return m[i].TokenID })
+	w.ints(len(m), func(i int) int64 { return m[i].Last })
+	w.sameInts(len(m), func(i int) int64 { return int64(m[i].Drift) })
+	w.sameInts(len(m), func(i int) int64 { return m[i].UsedAt })
+
 	r := p.Records
-	a.of(len(r),
-		func(i int) any { return r[i].Chain },
-		func(i int) any { return r[i].Seq },
-		func(i int) any { return r[i].Time.UnixMicro() },
-		func(i int) any { return r[i].Action },
-		func(i int) any { return r[i].Outcome },
-		func(i int) any { return r[i].Realm },
-		func(i int) any { return r[i].User },
-		func(i int) any { return r[i].Serial },
-		func(i int) any { return r[i].Actor },
-		func(i int) any { return r[i].Client },
-		func(i int) any { return r[i].Source },
-		func(i int) any { return r[i].Reason },
-		func(i int) any { return encodeDetail(r[i].Detail) },
-		func(i int) any { return r[i].Hash[:] })
-	return call, a.values, nil
+	numbered := len(r) // by the function, where there is one chain
+	if len(l) == 1 {
+		numbered = 0
+	}
+	w.sameInts(len(r), func(i int) int64 { return r[i].Chain })
+	w.ints(numbered, func(i int) int64 { return r[i].Seq })
+	w.sameInts(len(r), func(i int) int64 { return r[i].Time.UnixMicro() })
+	w.sameTexts(len(r), func(i int) string { return r[i].Action })
+	w.sameTexts(len(r), func(i int) string { return r[i].Outcome })
+	w.sameTexts(len(r), func(i int) string { return r[i].Realm })
+	w.sameTexts(len(r), func(i int) string { return r[i].User })
+	w.sameTexts(len(r), func(i int) string { return r[i].Serial })
+	w.sameTexts(len(r), func(i int) string { return r[i].Actor })
+	w.sameTexts(len(r), func(i int) string { return r[i].Client })
+	w.sameTexts(len(r), func(i int) string { return r[i].Source })
+	w.sameTexts(len(r), func(i int) string { return r[i].Reason })
+	w.sameTexts(len(r), func(i int) string { return encodeDetail(r[i].Detail) })
+	w.blobs(len(r), func(i int) []byte { return r[i].Hash[:] })
+
+	w.blobs(len(p.spends), func(i int) []byte { return p.spends[i].Hash[:] })
+	w.sameInts(len(p.spends), func(i int) int64 { return micros(p.spends[i].Expires) })
+	return w.values
 }
 
 // arrays writes PostgreSQL's array literals.

@@ -62,6 +62,7 @@ var _ tokens.Database = (*DB)(nil)
 type engine interface {
 	load(ctx context.Context, refs []tokens.Ref) (tokens.View, error)
 	recall(ctx context.Context, refs []tokens.Ref) (tokens.View, error)
+	confirm(ctx context.Context, c *tokens.Change) error
 	// commitHot commits standings, motions of owned tokens and records, and
 	// nothing else.
 	commitHot(ctx context.Context, p *plan) error

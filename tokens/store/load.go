@@ -18,6 +18,11 @@ func (db *DB) Recall(ctx context.Context, refs []tokens.Ref) (tokens.View, error
 	return view, failed("reading users", err)
 }
 
+// Confirm implements tokens.Store.
+func (db *DB) Confirm(ctx context.Context, c *tokens.Change) error {
+	return failed("looking at users again", db.engine.confirm(ctx, c))
+}
+
 // subjects gathers rows into subjects, each user once.
 type subjects struct {
 	view  tokens.View

@@ -100,11 +100,6 @@ func (db *postgresDB) load(ctx context.Context, refs []tokens.Ref) (tokens.View,
 	return view, err
 }
 
-// recall is load: other nodes write, too.
-func (db *postgresDB) recall(ctx context.Context, refs []tokens.Ref) (tokens.View, error) {
-	return db.load(ctx, refs)
-}
-
 func readView(rows driver.Rows, refs int) (view tokens.View, err error) {
 	defer func() {
 		if cerr := rows.Close(); err == nil {

@@ -98,6 +98,10 @@ func (db *sqliteDB) recall(ctx context.Context, refs []tokens.Ref) (tokens.View,
 	return view, nil
 }
 
+// confirm does nothing: what is remembered is not so any more, if another program
+// has written, for a second at most.
+func (db *sqliteDB) confirm(context.Context, *tokens.Change) error { return nil }
+
 // once puts one subject in the place of those that are of the same user: one that
 // was recalled by name and one that was read by a credential of the user's. Each of
 // them was so a moment ago.

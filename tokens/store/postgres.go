@@ -25,6 +25,10 @@ type postgresDB struct {
 	general *sql.DB
 	admin   *sql.DB // for the migration lock and migrations: may wait for long
 	opts    Options
+
+	known recollection
+	brake brake
+	flush string
 }
 
 func openPostgres(ctx context.Context, dsn string, opts Options) (*postgresDB, error) {
@@ -47,21 +51,24 @@ func openPostgres(ctx context.Context, dsn string, opts Options) (*postgresDB, e
 	u.RawQuery = q.Encode()
 
 	timeout := strconv.FormatInt(opts.Timeout.Milliseconds(), 10)
-	common := "SET default_transaction_isolation = 'read committed'; SET idle_in_transaction_session_timeout = " + timeout +
+	// The schema asks who it is that edits users and tokens.
+	common := "SET watchword.node = 'on'; SET default_transaction_isolation = 'read committed'; SET idle_in_transaction_session_timeout = " + timeout +
 		"; SET statement_timeout = " + timeout + "; SET jit = off" // no statement is so long that compiling it pays
 	// What is hot is known to be a few rows by primary key. Its plan is made once
 	// a connection, maybe while the tables are empty, and must be right later.
 	hot := common + "; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off" +
 		"; SET enable_mergejoin = off; SET enable_bitmapscan = off"
 
-	db := &postgresDB{opts: opts}
-	open := func(setup string, silence time.Duration, hot bool, connections int) (*sql.DB, error) {
+	db := &postgresDB{opts: opts, flush: flush}
+	db.known.lasts = forgetAfter
+	db.known.empty()
+	open := func(setup string, silence time.Duration, hot bool, opened func(), connections int) (*sql.DB, error) {
 		c, err := pq.NewConnector(u.String())
 		if err != nil {
 			return nil, fmt.Errorf("%w: the database URL has a setting that is unknown or wrong", tokens.ErrInvalid)
 		}
 		c.Dialer(dialer{silence: silence})
-		pool := sql.OpenDB(&connector{Connector: c, setup: setup, hot: hot, timeout: opts.ConnectTimeout + opts.Timeout})
+		pool := sql.OpenDB(&connector{Connector: c, setup: setup, hot: hot, opened: opened, timeout: opts.ConnectTimeout + opts.Timeout})
 		pool.SetMaxOpenConns(connections)
 		pool.SetMaxIdleConns(connections)
 		pool.SetConnMaxIdleTime(5 * time.Minute)
@@ -69,13 +76,13 @@ func openPostgres(ctx context.Context, dsn string, opts Options) (*postgresDB, e
 	}
 	// The server gives up at the timeout; only one that is gone takes longer.
 	silence := opts.Timeout + 2*time.Second
-	if db.hot, err = open(hot, silence, true, opts.Connections); err != nil {
+	if db.hot, err = open(hot, silence, true, db.known.renew, opts.Connections); err != nil {
 		return nil, err
 	}
-	if db.general, err = open(common, silence, false, opts.Connections); err != nil {
+	if db.general, err = open(common, silence, false, db.known.renew, opts.Connections); err != nil {
 		return nil, errors.Join(err, db.hot.Close())
 	}
-	if db.admin, err = open("SET default_transaction_isolation = 'read committed'", 0, false, 3); err != nil {
+	if db.admin, err = open("SET default_transaction_isolation = 'read committed'", 0, false, func() {}, 3); err != nil {
 		return nil, errors.Join(err, db.hot.Close(), db.general.Close())
 	}
 	db.admin.SetMaxIdleConns(0)
@@ -148,10 +155,8 @@ func (db *postgresDB) suspect(err error) error {
 	return err
 }
 
-// onHot runs f on a connection for batches of attempts. f is run once: a
-// commit whose connection broke may have been made, and database/sql would make
-// it again. If ctx ends first, onHot returns while f goes on, until the server's
-// timeout at most.
+// onHot runs f on a connection for batches of attempts. If ctx ends first, onHot
+// returns while f goes on, until the server's timeout at most.
 func onHot[T any](ctx context.Context, db *postgresDB, f func(*hotConn) (T, error)) (T, error) {
 	type result struct {
 		value T
@@ -160,16 +165,10 @@ func onHot[T any](ctx context.Context, db *postgresDB, f func(*hotConn) (T, erro
 	done := make(chan result, 1)
 	go func() {
 		var r result
-		conn, err := db.hot.Conn(ctx)
-		if err != nil {
-			r.err = err
-		} else {
-			r.err = conn.Raw(func(dc any) (err error) {
-				r.value, err = f(dc.(*hotConn))
-				return err
-			})
-			_ = conn.Close()
-		}
+		r.err = db.withHot(ctx, func(c *hotConn) (err error) {
+			r.value, err = f(c)
+			return err
+		})
 		done <- r
 	}()
 	select {
@@ -181,11 +180,24 @@ func onHot[T any](ctx context.Context, db *postgresDB, f func(*hotConn) (T, erro
 	}
 }
 
+// withHot runs f on a connection for batches of attempts. f is run once: a commit
+// whose connection broke may have been made, and database/sql would make it again.
+func (db *postgresDB) withHot(ctx context.Context, f func(*hotConn) error) error {
+	conn, err := db.hot.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	err = conn.Raw(func(dc any) error { return f(dc.(*hotConn)) })
+	_ = conn.Close()
+	return err
+}
+
 // connector prepares each new connection.
 type connector struct {
 	*pq.Connector
 	setup   string
 	hot     bool
+	opened  func()
 	timeout time.Duration
 }
 
@@ -199,6 +211,7 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 	if _, err := conn.(driver.ExecerContext).ExecContext(ctx, c.setup, nil); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
+	c.opened()
 	if c.hot {
 		return &hotConn{Conn: conn, prepared: make(map[string]driver.Stmt)}, nil
 	}

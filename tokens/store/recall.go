@@ -8,11 +8,11 @@ import (
 	"watchword/tokens"
 )
 
-// A recollection is what a SQLite database said of users the last times that
-// attempts on them were decided, kept up to date with every commit: this process
-// is the only one that writes, so that what it remembers is what is stored. Should
+// A recollection is what a database said of users the last times that attempts on
+// them were decided, kept up to date with every commit. With SQLite this process
+// is the only one that writes, so that what it remembers is what is stored; should
 // another program have written all the same, the next commit notices, makes nothing
-// and has everything forgotten.
+// and has everything forgotten. With PostgreSQL see recall_postgres.go.
 //
 // It may lag behind for a moment: between a commit and its being noted here, and
 // when a reading that began before a commit is noted after it. Who decides on it
@@ -24,7 +24,8 @@ type recollection struct {
 	weight     int                      // of users: see weigh
 	strangers  map[name]struct{}        // names that are no user's
 	generation int64
-	checked    time.Time // when a commit last found that nobody else has written
+	checked    time.Time     // when a commit last found that nobody else has written; with PostgreSQL, when all was forgotten
+	lasts      time.Duration // how long that is good
 
 	// Each time that somebody else may have written an era begins: what was decided
 	// on the memory of another one is not made.
@@ -67,7 +68,7 @@ func (r *recollection) recall(refs []tokens.Ref, view *tokens.View) (rest []int)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	view.Generation, view.Recalled = r.generation, r.era
-	good := time.Since(r.checked) < recallFor
+	good := time.Since(r.checked) < r.lasts
 	var found map[*tokens.Subject]*tokens.Subject
 	for i := range refs {
 		ref := &refs[i]

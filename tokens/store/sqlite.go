@@ -85,6 +85,7 @@ func openSQLite(ctx context.Context, path string, opts Options) (*sqliteDB, erro
 
 	db := &sqliteDB{path: path, log: newWAL(path + "-wal")}
 	db.life, db.end = context.WithCancel(context.WithoutCancel(ctx))
+	db.known.lasts = recallFor
 	db.known.empty()
 	// Deleted content is overwritten: a revoked token's wrapped seed is to be gone.
 	db.writer, err = sql.Open("sqlite3", sqliteDSN(path, url.Values{

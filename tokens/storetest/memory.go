@@ -123,6 +123,9 @@ func (m *Memory) Recall(ctx context.Context, refs []tokens.Ref) (tokens.View, er
 	return m.Load(ctx, refs)
 }
 
+// Confirm implements tokens.Store: nothing is recalled.
+func (m *Memory) Confirm(context.Context, *tokens.Change) error { return nil }
+
 // Load implements tokens.Store.
 func (m *Memory) Load(ctx context.Context, refs []tokens.Ref) (tokens.View, error) {
 	if err := m.wait(ctx); err != nil {
