@@ -30,6 +30,7 @@ type registry struct {
 	names      map[string]*RADIUSClient
 	roles      granted
 	documents  documents
+	policies   *liveSet
 }
 
 // RADIUSClient is a client with its shared secret, as the RADIUS server needs
@@ -93,7 +94,8 @@ func (s *Service) reloadRegistry(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read clients and API keys: %w", unavailable(err))
 	}
-	if now := s.reg.Load(); now != nil && now.generation == read.Generation {
+	now := s.reg.Load()
+	if now != nil && now.generation == read.Generation {
 		return nil
 	}
 	r := &registry{
@@ -103,11 +105,15 @@ func (s *Service) reloadRegistry(ctx context.Context) error {
 		names:      map[string]*RADIUSClient{},
 	}
 	var known granted
-	if now := s.reg.Load(); now != nil {
-		known = now.roles
+	var was *liveSet
+	if now != nil {
+		known, was = now.roles, now.policies
 	}
 	if r.roles, err = s.honest(ctx, read.Grants, known); err != nil {
 		return fmt.Errorf("look at the roles that people have: %w", err)
+	}
+	if r.policies, err = s.readPolicies(ctx, was); err != nil {
+		return fmt.Errorf("read the policies: %w", err)
 	}
 	for i := range read.Keys {
 		r.keys[read.Keys[i].ID] = &heldKey{APIKey: read.Keys[i]}
@@ -134,6 +140,7 @@ func (s *Service) reloadRegistry(ctx context.Context) error {
 	}
 	sort.SliceStable(r.clients, func(i, j int) bool { return r.clients[i].Prefix.Bits() > r.clients[j].Prefix.Bits() })
 	s.reg.Store(r)
+	s.notePolicies(was, r.policies)
 	return nil
 }
 

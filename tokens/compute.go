@@ -12,6 +12,7 @@ import (
 
 	"watchword/hsm"
 	"watchword/tokens/audit"
+	"watchword/tokens/policy"
 )
 
 // trial is one attempt while its batch is being decided.
@@ -55,6 +56,10 @@ func (e *engine) decide(ctx context.Context, batch []*pending) *decided {
 		}
 		if !s.live(x.principal) {
 			x.fail(fmt.Errorf("%w: it was deleted", ErrUnknownKey))
+			continue
+		}
+		if _, err := s.policies(x.principal, policy.Verify); err != nil {
+			x.fail(err)
 			continue
 		}
 		rest = append(rest, i)

@@ -69,11 +69,6 @@ func (s *Service) decide(ctx context.Context, p Principal, action policy.Action,
 	return set.Decide(&q), nil
 }
 
-// policies are those that decide whether p may do something.
-func (s *Service) policies(p Principal, action policy.Action) (*policy.Set, error) {
-	return policy.Builtin(), nil
-}
-
 // groupsFor answers the groups of a resource's user, whose ID may not be known. Of
 // somebody whom there is not it asks, too.
 func (s *Service) groupsFor(ctx context.Context, r *policy.Resource, id int64) ([]string, error) {

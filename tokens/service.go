@@ -53,13 +53,14 @@ type Config struct {
 // Service is the core: every use case is one of its methods. All may be called
 // concurrently.
 type Service struct {
-	cfg     Config
-	db      Database
-	custody Custody
-	log     *slog.Logger
-	ledger  ledger
-	reg     atomic.Pointer[registry]
-	regMu   sync.Mutex // held while the registry is read anew
+	cfg      Config
+	db       Database
+	custody  Custody
+	log      *slog.Logger
+	ledger   ledger
+	reg      atomic.Pointer[registry]
+	compiled atomic.Pointer[compiledSet]
+	regMu    sync.Mutex // held while the registry is read anew
 	// When an unknown key last made us read it, since an epoch just before start.
 	regEpoch  time.Time
 	regLooked atomic.Int64
@@ -260,6 +261,7 @@ func (s *Service) refresh(ctx context.Context) {
 			s.log.Warn("clients and API keys could not be read anew", "error", err)
 		}
 	}
+	s.retryPolicies(ctx)
 }
 
 func (s *Service) noteDatabase(err error) {
@@ -311,7 +313,7 @@ func (s *Service) sweep(ctx context.Context, start bool) error {
 
 // Problem is one reason why the server is not ready.
 type Problem struct {
-	Part string `json:"part"` // hsm, database, clock
+	Part string `json:"part"` // hsm, database, clock, policies
 	Says string `json:"says"`
 }
 
@@ -326,6 +328,9 @@ func (s *Service) Ready() []Problem {
 	}
 	if s.skewed.Load() {
 		problems = append(problems, Problem{"clock", "our clock and the database's differ by more than " + s.cfg.ClockSkew.String() + ": set the clocks (NTP); TOTP codes are refused meanwhile"})
+	}
+	if live := s.reg.Load().policies; live.fault != nil {
+		problems = append(problems, Problem{"policies", "the policies cannot be read, and everything is refused but to put them right, with an admin key for all realms: watchword policy rollback VERSION (" + live.fault.Error() + ")"})
 	}
 	return problems
 }
