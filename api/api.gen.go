@@ -2238,6 +2238,12 @@ type Verdict string
 
 // VerifyRequest A code to check.
 type VerifyRequest struct {
+	// Application What the user wants in to, for policies that ask (`context.nas`).
+	Application *string `json:"application,omitempty"`
+
+	// Caller The network address of the user, as the application sees it, for policies that ask (`context.caller`).
+	Caller *string `json:"caller,omitempty"`
+
 	// Code The PIN, if the user has one, followed by the OTP, or by a passcode.
 	Code string `json:"code"`
 

@@ -2,6 +2,8 @@ package api
 
 import (
 	"errors"
+	"fmt"
+	"net/netip"
 
 	"github.com/labstack/echo/v4"
 
@@ -22,8 +24,14 @@ func (s *Server) Verify(c echo.Context, params VerifyParams) error {
 	if err != nil {
 		return err
 	}
+	origin := tokens.Origin{NAS: value(in.Application)}
+	if in.Caller != nil {
+		if origin.Caller, err = netip.ParseAddr(*in.Caller); err != nil {
+			return fmt.Errorf("%w: caller is no network address, such as 192.0.2.7", tokens.ErrInvalid)
+		}
+	}
 	got, err := s.cfg.Core.Verify(c.Request().Context(), who(c), tokens.Attempt{
-		Realm: realm, User: in.User, Code: in.Code, Transport: "http",
+		Realm: realm, User: in.User, Code: in.Code, Transport: "http", Origin: origin,
 	})
 	if err != nil || !got.Accept {
 		return reply(c, VerifyResult{Result: VerdictReject}, err)

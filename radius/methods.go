@@ -1,9 +1,11 @@
 package radius
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"time"
 	"unicode/utf8"
 
@@ -51,7 +53,7 @@ func (s *Server) decide(ctx context.Context, r *request) outcome {
 		s.refused(r, unread)
 		attempt.Code, attempt.Proof = "", nil
 	}
-	attempt.Transport = transport
+	attempt.Transport, attempt.Origin = transport, r.origin()
 	result, err := s.core.Verify(ctx, r.client.Principal().From(r.source), attempt)
 	switch {
 	case err == nil && unread == nil && result.Accept:
@@ -100,6 +102,23 @@ func (m *method) answers(r *request, a *tokens.Attempt, accepted bool) {
 	if m != nil && m.answer != nil {
 		m.answer(r, a, accepted)
 	}
+}
+
+// origin is what the request says of the gateway, and of where the person is: nothing
+// but its Message-Authenticator proves that.
+func (r *request) origin() (o tokens.Origin) {
+	p := &r.packet
+	switch {
+	case len(p.nasIdentifier) > 0:
+		o.NAS = string(p.nasIdentifier)
+	case p.nasAddress != nil:
+		o.NAS = netip.AddrFrom4([4]byte(p.nasAddress)).String()
+	}
+	// Many gateways put something else there, such as a MAC address.
+	if n := len(p.calling); n >= len("1.1.1.1") || n >= 2 && bytes.IndexByte(p.calling, ':') >= 0 {
+		o.Caller, _ = netip.ParseAddr(string(p.calling))
+	}
+	return o
 }
 
 // user is the realm and name in User-Name, by the client's rule.

@@ -30,6 +30,9 @@ const (
 	attrUserPassword         = byte(rfc2865.UserPassword_Type)
 	attrCHAPPassword         = byte(rfc2865.CHAPPassword_Type)
 	attrCHAPChallenge        = byte(rfc2865.CHAPChallenge_Type)
+	attrNASIPAddress         = byte(rfc2865.NASIPAddress_Type)
+	attrCallingStationID     = byte(rfc2865.CallingStationID_Type)
+	attrNASIdentifier        = byte(rfc2865.NASIdentifier_Type)
 	attrVendorSpecific       = byte(rfc2865.VendorSpecific_Type)
 	attrProxyState           = byte(rfc2865.ProxyState_Type)
 	attrEAPMessage           = byte(rfc2869.EAPMessage_Type)
@@ -54,9 +57,12 @@ type packet struct {
 	msResponse    []byte // of MS-CHAP-Response or MS-CHAP2-Response
 	msVersion     int    // 1 or 2; 0: neither is there
 	msChallenge   []byte
-	eap           bool // EAP-Message is there
-	proxyState    int  // bytes of all Proxy-State attributes, with their headers
-	ma            int  // where the value of Message-Authenticator begins in wire; 0: there is none
+	nasIdentifier []byte
+	nasAddress    []byte // 4 bytes
+	calling       []byte // Calling-Station-Id
+	eap           bool   // EAP-Message is there
+	proxyState    int    // bytes of all Proxy-State attributes, with their headers
+	ma            int    // where the value of Message-Authenticator begins in wire; 0: there is none
 }
 
 func (p *packet) code() byte            { return p.wire[0] }
@@ -112,6 +118,14 @@ func (p *packet) parse(datagram []byte) cause {
 				return malformed // 0-1
 			}
 			p.chapChallenge = value
+		case attrNASIdentifier:
+			p.nasIdentifier = value
+		case attrNASIPAddress:
+			if len(value) == 4 {
+				p.nasAddress = value
+			}
+		case attrCallingStationID:
+			p.calling = value
 		case attrEAPMessage:
 			if !p.eap { // one EAP packet may fill several
 				p.eap = true

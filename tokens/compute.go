@@ -83,6 +83,7 @@ func (e *engine) decide(ctx context.Context, batch []*pending) *decided {
 				t.answer.replay = t.answer.replay || spends[t.key.Spend.Hash]
 			}
 			v := t.judge()
+			e.gate(ctx, t, &v)
 			if t.pin != nil && v.accept {
 				s.changePIN(ctx, t, &v)
 			}

@@ -59,7 +59,7 @@ func (s *Service) decide(ctx context.Context, p Principal, action policy.Action,
 		return policy.Decision{}, err
 	}
 	now := s.cfg.Now()
-	q := policy.Query{Principal: p.asks(), Action: action, Context: p.context(now)}
+	q := policy.Query{Principal: p.asks(), Action: action, Context: s.context(p, now)}
 	var user int64
 	if q.Resource, user = resource(e, found, now); set.Groups() {
 		if q.Resource.Groups, err = s.groupsFor(ctx, &q.Resource, user); err != nil {
@@ -127,8 +127,8 @@ const (
 )
 
 // context is what else is known of who asks.
-func (p Principal) context(now time.Time) policy.Context {
-	c := policy.Context{Now: now, Source: p.address(), Path: pathHTTP}
+func (s *Service) context(p Principal, now time.Time) policy.Context {
+	c := policy.Context{Now: now.In(s.cfg.Location), Source: p.address(), Path: pathHTTP}
 	switch {
 	case p.Kind == KindClient:
 		c.Path = pathRADIUS

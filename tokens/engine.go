@@ -27,11 +27,12 @@ type engine struct {
 	closed bool
 
 	// The fields below belong to the gathering goroutine.
-	waiting  []*pending   // taken from the queue, their user being committed
-	inflight map[Ref]bool // whose attempts are being committed
-	under    int          // batches being committed
-	away     int          // the attempts in them
-	slow     bool         // the last batch took so long to compute that nobody is to wait for another turn
+	waiting  []*pending           // taken from the queue, their user being committed
+	inflight map[Ref]bool         // whose attempts are being committed
+	under    int                  // batches being committed
+	away     int                  // the attempts in them
+	groups   map[int64]heldGroups // of users whose attempts policies on groups were asked about, by ID
+	slow     bool                 // the last batch took so long to compute that nobody is to wait for another turn
 
 	turn chan struct{} // holds a token while a batch is being written
 	work chan batch    // to whoever commits next
@@ -55,6 +56,7 @@ type batch struct {
 type ended struct {
 	attempts []*pending // all that were gathered
 	again    []*pending // of them, what met a conflict
+	wrote    []*write   // what became durable
 }
 
 func newEngine(s *Service) *engine {
@@ -141,7 +143,7 @@ func (e *engine) commits(ctx context.Context) {
 		}
 		again := e.commit(ctx, b.decided, follow)
 		follow()
-		e.back <- ended{b.attempts, again}
+		e.back <- ended{b.attempts, again, b.decided.made}
 	}
 }
 
@@ -243,6 +245,7 @@ func (e *engine) busy(x *pending) bool {
 func (e *engine) done(b ended) {
 	e.under--
 	e.away -= len(b.attempts)
+	e.moved(b.wrote)
 	for _, x := range b.attempts {
 		delete(e.inflight, x.ref)
 		if x.also != nil {
@@ -262,6 +265,8 @@ type decided struct {
 	recalled    uint64 // View.Recalled
 	generation  int64  // View.Generation
 	from, until time.Time
+
+	made []*write // those that became durable
 }
 
 // judged is an attempt with its outcome.
@@ -318,6 +323,7 @@ func (e *engine) commit(ctx context.Context, d *decided, made func()) (again []*
 		err := e.s.ledger.commit(ctx, c, events)
 		if err == nil {
 			e.s.spent.note(d)
+			d.made = d.writes
 			e.took.Store(min((7*e.took.Load()+int64(time.Since(begin)))/8, int64(maxPretence)))
 			e.s.noteDatabase(nil)
 			break

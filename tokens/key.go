@@ -23,6 +23,7 @@ type KeyAttempt struct {
 	Spend      Spend     // the challenge: one answer to it is accepted, ever
 	Expires    time.Time // of the challenge
 	Transport  string    // http, console
+	Origin     Origin
 
 	// Check proves the answer's signature, and all else that is known without the
 	// database. It is pure: it may run more than once, and at the same time as
@@ -112,6 +113,7 @@ func (s *Service) VerifyKey(ctx context.Context, p Principal, a KeyAttempt) (Key
 		a.Spend.Expires = a.Expires
 	}
 	x := &pending{principal: p, client: p.client(), key: &a, transport: a.Transport, policy: e.Policy, answer: make(chan answer, 1)}
+	x.origin(a.Origin)
 	x.ref.Realm = realm
 	if a.User == "" {
 		x.ref.Credential = CredentialKey(a.RPID, a.Credential)

@@ -3,6 +3,7 @@ package tokens
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"watchword/tokens/audit"
@@ -17,6 +18,7 @@ type Attempt struct {
 	Proof     Proof  // what was computed from the OTP, without a PIN
 	Method    string // how Proof was computed, for the audit: chap, mschap, mschapv2
 	Transport string // radius, http
+	Origin    Origin
 }
 
 // Proof is what a method shows that does not send the code (CHAP, MS-CHAP): it was
@@ -67,6 +69,7 @@ func (s *Service) attempt(p Principal, realm string, a Attempt) *pending {
 	if a.Proof != nil {
 		x.code, x.proof, x.method = "", a.Proof, a.Method
 	}
+	x.origin(a.Origin)
 	x.ref.Realm = realm
 	// What is longer than any PIN and code is wrong, also when it is cut off.
 	x.code = x.code[:min(len(x.code), maxCode)]
@@ -133,9 +136,11 @@ type pending struct {
 	signing    *signing    // the session that it is for; mostly nil
 	spent      bool        // the database says that the key's challenge was answered before
 	transport  string
-	policy     string // what let it in, as in audit.Event
-	impossible bool   // the name can be no user's
-	tries      int    // how often it met a conflict
+	policy     string     // what let it in, as in audit.Event
+	nas        string     // see Origin
+	caller     netip.Addr // see Origin
+	impossible bool       // the name can be no user's
+	tries      int        // how often it met a conflict
 	answer     chan answer
 }
 

@@ -87,7 +87,8 @@ func (s *Service) FinishLogin(ctx context.Context, p tokens.Principal, sessionTe
 	}
 	l := s.login(st, a)
 	return s.core.VerifyKey(ctx, p, tokens.KeyAttempt{
-		Realm: st.Realm, User: st.User, RPID: st.RPID, Credential: a.id, Handle: a.handle,
+		Origin: tokens.Origin{NAS: st.RPID},
+		Realm:  st.Realm, User: st.User, RPID: st.RPID, Credential: a.id, Handle: a.handle,
 		Spend: st.spend, Expires: st.expires(), Transport: transport, Check: l.check,
 	})
 }

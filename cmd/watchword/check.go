@@ -19,7 +19,7 @@ import (
 // check refuses what cannot be meant, and fills in what follows from the rest:
 // the database's URL, the token's label, and lists that are switched off.
 func (c *Config) check() error {
-	err := firstOf(c.checkDatabase(), c.checkListeners(), c.checkPages(), c.checkFIDO(), c.checkHSM(), c.checkVerify(), c.checkLog())
+	err := firstOf(c.checkDatabase(), c.checkListeners(), c.checkPages(), c.checkFIDO(), c.checkHSM(), c.checkVerify(), c.checkTimeZone(), c.checkLog())
 	if err != nil {
 		return &failure{What: "check the configuration", Why: err.Error(), Do: "'watchword config --manual' explains every key"}
 	}

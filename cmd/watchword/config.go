@@ -36,6 +36,10 @@ type Config struct {
 	// Default: false, which warns.
 	RequireSync bool `yaml:"require_sync"`
 
+	// The time zone in which policies see hours and days of the week, such as
+	// Europe/Berlin. All nodes must have the same. Default: UTC
+	TimeZone string `yaml:"time_zone"`
+
 	HTTP       HTTPConfig       `yaml:"http"`
 	RADIUS     RADIUSConfig     `yaml:"radius"`
 	FIDO       FIDOConfig       `yaml:"fido"`
@@ -252,6 +256,7 @@ func defaultConfig() *Config {
 	return &Config{
 		DataDir:             "./var",
 		DatabaseConnections: 8,
+		TimeZone:            "UTC",
 		HTTP:                HTTPConfig{Listen: []string{"127.0.0.1:8080"}, Timeout: 30 * time.Second},
 		RADIUS: RADIUSConfig{
 			Listen: []string{"127.0.0.1:1812"}, MaxInWork: 4096,

@@ -148,8 +148,8 @@ func (a *appliance) openCore(ctx context.Context) (err error) {
 	a.core, err = tokens.Open(ctx, tokens.Config{
 		Database: a.db, Custody: a.keys, Exclusive: c.sqlite(), Issuer: c.Statements.Issuer,
 		Windows: c.windows(), Throttle: c.throttle(), Queue: c.Verify.Queue, ClockSkew: c.Verify.ClockSkew,
-		Deliver: &courier.Courier{Dir: filepath.Join(a.dir.path, "audit"), Version: versionName()},
-		Log:     a.log,
+		Deliver:  &courier.Courier{Dir: filepath.Join(a.dir.path, "audit"), Version: versionName()},
+		Location: c.location(), Log: a.log,
 	}, a.keys, a.dir)
 	if err != nil {
 		return a.coreFailure(err)

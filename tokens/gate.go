@@ -1,0 +1,132 @@
+package tokens
+
+import (
+	"context"
+	"net/netip"
+
+	"watchword/tokens/policy"
+)
+
+// gate holds the verdict on an attempt against the policies of the installation, where
+// there are any on attempts: which group the user is in, with which token, through
+// which gateway, from where and when. What they forbid is rejected like anything else,
+// and leaves the code as it was: it is not used up, and no failure is counted.
+//
+// It looks at each attempt, whatever the verdict is, so that a right code that is
+// forbidden costs what a wrong one does. A policy that cannot be read or evaluated lets
+// nobody in.
+func (e *engine) gate(ctx context.Context, t *trial, v *verdict) {
+	action := policy.Verify
+	if t.pin != nil {
+		action = policy.UserPINChange
+	}
+	set, err := e.s.policies(t.principal, action)
+	if err == nil && !set.Verifies() {
+		return
+	}
+	var d policy.Decision
+	if err == nil {
+		d, err = e.asks(ctx, set, action, t, v)
+	}
+	switch {
+	case v.err != nil: // there is no verdict anyway
+	case err != nil:
+		*v = verdict{reason: ReasonUnavailable, err: unavailable(err), counted: v.counted}
+	case !d.Allow && v.accept:
+		*v = verdict{reason: ReasonForbidden, token: v.token}
+	}
+	if err == nil {
+		t.policy = determining(&d)
+	}
+}
+
+// asks is the question whether an attempt may be let in with the token that it showed;
+// where it showed none, with any of the user's.
+func (e *engine) asks(ctx context.Context, set *policy.Set, action policy.Action, t *trial, v *verdict) (policy.Decision, error) {
+	now := e.s.cfg.Now()
+	q := policy.Query{Principal: t.principal.asks(), Action: action, Context: e.s.context(t.principal, now)}
+	q.Context.NAS, q.Context.Caller = t.nas, t.caller
+	q.Resource = policy.Resource{Type: policy.User, Realm: t.ref.Realm, User: t.ref.User}
+	token := v.token
+	if t.subject != nil && t.subject.User != nil {
+		q.Resource.User = t.subject.User.Key // a passkey names none
+		if token == nil && len(t.subject.Tokens) > 0 {
+			token = &t.subject.Tokens[0]
+		}
+	}
+	if token == nil {
+		token = &e.s.decoy
+	}
+	q.Resource.Type = policy.Token
+	token.describe(&q.Resource, now)
+	if set.Groups() {
+		groups, err := e.groupsOf(ctx, t.subject)
+		if err != nil {
+			return policy.Decision{}, err
+		}
+		q.Resource.Groups = groups
+	}
+	return set.Decide(&q), nil
+}
+
+// heldGroups are the groups of a user at a version. They change with it only.
+type heldGroups struct {
+	version int64
+	groups  []string
+}
+
+// maxHeldGroups bounds of how many users the groups are remembered.
+const maxHeldGroups = 1 << 16
+
+// groupsOf answers the groups of a subject's user, as of the version that the attempt is
+// decided on.
+func (e *engine) groupsOf(ctx context.Context, sub *Subject) ([]string, error) {
+	if sub == nil || sub.User == nil {
+		return nil, nil
+	}
+	id := sub.User.ID
+	if held, ok := e.groups[id]; ok && held.version == sub.Version {
+		return held.groups, nil
+	}
+	groups, err := e.s.db.Groups(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if len(e.groups) >= maxHeldGroups || e.groups == nil {
+		e.groups = map[int64]heldGroups{}
+	}
+	e.groups[id] = heldGroups{sub.Version, groups}
+	return groups, nil
+}
+
+// moved takes over the versions that a batch left: attempts change no groups.
+func (e *engine) moved(writes []*write) {
+	if len(e.groups) == 0 {
+		return
+	}
+	for _, w := range writes {
+		if held, ok := e.groups[w.subject.User.ID]; ok && held.version == w.expect {
+			held.version = w.standing.Version
+			e.groups[w.subject.User.ID] = held
+		}
+	}
+}
+
+// Origin says where an attempt came from, beside the principal that asks.
+type Origin struct {
+	NAS    string     // NAS-Identifier, or the name of the application; may be empty
+	Caller netip.Addr // where the person is, as the gateway or the application says; invalid if unknown
+}
+
+// maxNAS bounds the name of a gateway or an application.
+const maxNAS = 253
+
+// origin takes what is known of where an attempt came from.
+func (x *pending) origin(o Origin) {
+	if len(o.NAS) <= maxNAS {
+		x.nas = fileName(o.NAS)
+	}
+	if o.Caller.IsValid() {
+		x.caller = o.Caller.Unmap().WithZone("")
+	}
+}
