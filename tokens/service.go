@@ -166,6 +166,7 @@ func (c Config) withDefaults() Config {
 	}
 	if c.SinkAlarm == 0 {
 		c.SinkAlarm = alarmAfter
+	}
 	if c.Location == nil {
 		c.Location = time.UTC
 	}
