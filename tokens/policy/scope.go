@@ -1,5 +1,3 @@
-// Package policy decides who may do what. It knows nothing of the rest of the
-// program: a Request is flat, and Decide a pure function of it.
 package policy
 
 // Scope is what an API key was made for.
