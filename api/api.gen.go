@@ -268,30 +268,6 @@ func (e RulesActivation) Valid() bool {
 	}
 }
 
-// Defines values for Scope.
-const (
-	ScopeAdmin    Scope = "admin"
-	ScopeHelpdesk Scope = "helpdesk"
-	ScopeRead     Scope = "read"
-	ScopeVerify   Scope = "verify"
-)
-
-// Valid indicates whether the value is a known member of the Scope enum.
-func (e Scope) Valid() bool {
-	switch e {
-	case ScopeAdmin:
-		return true
-	case ScopeHelpdesk:
-		return true
-	case ScopeRead:
-		return true
-	case ScopeVerify:
-		return true
-	default:
-		return false
-	}
-}
-
 // Defines values for SinkKind.
 const (
 	SinkKindFile    SinkKind = "file"
@@ -1145,14 +1121,28 @@ type Key struct {
 	// Realm The one realm that it may act in; all if there is none.
 	Realm *string `json:"realm,omitempty"`
 
-	// Scope What a key may do: `admin` everything; `helpdesk` users and tokens; `verify` check
-	// codes, keys and statements and nothing else; `read` look at everything and change nothing.
+	// Scope What a key may do: `admin` everything; `helpdesk` users and tokens; `provision` bring
+	// users and tokens in and hand them out; `verify` check codes, keys, statements and sessions
+	// and nothing else; `read` look at everything and change nothing; `role:NAME` what
+	// the installation's own policies say of the role.
 	Scope Scope `json:"scope"`
+
+	// Sources The networks that it is good from; any if there are none.
+	Sources *[]string `json:"sources,omitempty"`
+
+	// Successor The id of the key that takes its place, if it was rotated.
+	Successor *string `json:"successor,omitempty"`
 }
 
 // KeyPage The API keys.
 type KeyPage struct {
 	Items []Key `json:"items"`
+}
+
+// KeyRotation How a key is rotated.
+type KeyRotation struct {
+	// OverlapSeconds How long the old key stays good; not at all if it is not said.
+	OverlapSeconds *int `json:"overlap_seconds,omitempty"`
 }
 
 // KeyRules Which keys may be enrolled.
@@ -1192,19 +1182,27 @@ type LoginResponse struct {
 	// Session The session, as begin answered it.
 	Session string `json:"session"`
 
+	// SignIn The session that is wanted.
+	SignIn *SignInWanted `json:"sign_in,omitempty"`
+
 	// Statement Asks for a signed statement of an accept.
 	Statement *StatementRequest `json:"statement,omitempty"`
 }
 
 // LoginResult The answer.
 type LoginResult struct {
-	Realm *string `json:"realm,omitempty"`
+	// Info A session.
+	Info  *Session `json:"info,omitempty"`
+	Realm *string  `json:"realm,omitempty"`
 
 	// Result Whether the code was right.
 	Result Verdict `json:"result"`
 
 	// Serial The key's serial; on accept, as is the rest.
 	Serial *string `json:"serial,omitempty"`
+
+	// Session The session that began, if one was asked for.
+	Session *string `json:"session,omitempty"`
 
 	// Statement A signed statement of it (JWT), if one was asked for.
 	Statement *string `json:"statement,omitempty"`
@@ -1363,9 +1361,14 @@ type NewKey struct {
 	// Realm The one realm that it may act in; all if none is named.
 	Realm *string `json:"realm,omitempty"`
 
-	// Scope What a key may do: `admin` everything; `helpdesk` users and tokens; `verify` check
-	// codes, keys and statements and nothing else; `read` look at everything and change nothing.
+	// Scope What a key may do: `admin` everything; `helpdesk` users and tokens; `provision` bring
+	// users and tokens in and hand them out; `verify` check codes, keys, statements and sessions
+	// and nothing else; `read` look at everything and change nothing; `role:NAME` what
+	// the installation's own policies say of the role.
 	Scope Scope `json:"scope"`
+
+	// Sources The networks that it is good from; any if none is named.
+	Sources *[]string `json:"sources,omitempty"`
 }
 
 // NewPin A PIN.
@@ -1625,6 +1628,12 @@ type RegistrationResponse struct {
 	Session string `json:"session"`
 }
 
+// Renewal A fresh code.
+type Renewal struct {
+	// Code The PIN, followed by the OTP.
+	Code string `json:"code"`
+}
+
 // Replaced A token and the one that its owner has now.
 type Replaced struct {
 	// Old A hardware token, a software token, a FIDO key or a passcode.
@@ -1673,6 +1682,26 @@ type ResyncCount struct {
 	Tokens int `json:"tokens"`
 }
 
+// RoleGrant A role that a person has.
+type RoleGrant struct {
+	// Actor Who gave it, as the audit names them.
+	Actor   string    `json:"actor"`
+	Created time.Time `json:"created"`
+
+	// In Where it counts; everywhere if there is none.
+	In *string `json:"in,omitempty"`
+
+	// Realm The realm that the user is in.
+	Realm string `json:"realm"`
+	Role  string `json:"role"`
+	User  string `json:"user"`
+}
+
+// RolePage Roles that people have.
+type RolePage struct {
+	Items []RoleGrant `json:"items"`
+}
+
 // RootInfo An own attestation root.
 type RootInfo = webauthn.RootInfo
 
@@ -1713,9 +1742,11 @@ type Rules struct {
 // RulesActivation A hardware token becomes active by assigning it (`assign`), or when its owner shows two consecutive codes (`codes`).
 type RulesActivation string
 
-// Scope What a key may do: `admin` everything; `helpdesk` users and tokens; `verify` check
-// codes, keys and statements and nothing else; `read` look at everything and change nothing.
-type Scope string
+// Scope What a key may do: `admin` everything; `helpdesk` users and tokens; `provision` bring
+// users and tokens in and hand them out; `verify` check codes, keys, statements and sessions
+// and nothing else; `read` look at everything and change nothing; `role:NAME` what
+// the installation's own policies say of the role.
+type Scope = string
 
 // Selection Which tokens; all conditions must hold, and there must be one.
 type Selection struct {
@@ -1735,6 +1766,107 @@ type Selection struct {
 
 	// User Only the tokens of this user.
 	User *string `json:"user,omitempty"`
+}
+
+// Session A session.
+type Session struct {
+	// Amr Authentication methods (RFC 8176).
+	Amr []string `json:"amr"`
+
+	// Authenticated When the token last proved its holder.
+	Authenticated time.Time `json:"authenticated"`
+	Created       time.Time `json:"created"`
+	Expires       time.Time `json:"expires"`
+	Id            string    `json:"id"`
+
+	// In The realm that it acts in; all if there is none.
+	In *string `json:"in,omitempty"`
+
+	// Realm The realm that the user is in.
+	Realm string `json:"realm"`
+
+	// Roles That it lets act by; none of a session that began through a key. Not in listings.
+	Roles *[]string `json:"roles,omitempty"`
+
+	// Serial Of the token that was used last.
+	Serial string `json:"serial"`
+
+	// Source The network address that it is good from; any if there is none.
+	Source *string `json:"source,omitempty"`
+
+	// Through The key that it began through, as the audit names it; none if it acts here.
+	Through *string `json:"through,omitempty"`
+	User    string  `json:"user"`
+}
+
+// SessionCheck A session that an application was shown.
+type SessionCheck struct {
+	Session string `json:"session"`
+}
+
+// SessionLife How long the session lasts; the setting says if this does not.
+type SessionLife = int
+
+// SessionPage Sessions.
+type SessionPage struct {
+	Items []Session `json:"items"`
+}
+
+// SessionVerdict What is told of it.
+type SessionVerdict struct {
+	// Active It is good now; else nothing more is said.
+	Active bool `json:"active"`
+
+	// Amr Authentication methods (RFC 8176).
+	Amr *[]string `json:"amr,omitempty"`
+
+	// Authenticated When the token last proved its holder.
+	Authenticated *time.Time `json:"authenticated,omitempty"`
+	Expires       *time.Time `json:"expires,omitempty"`
+	Realm         *string    `json:"realm,omitempty"`
+
+	// Serial Of the token.
+	Serial *string `json:"serial,omitempty"`
+	User   *string `json:"user,omitempty"`
+}
+
+// SignIn Who signs in.
+type SignIn struct {
+	// Code The PIN, followed by the OTP.
+	Code string `json:"code"`
+
+	// DurationSeconds How long the session lasts; the setting says if this does not.
+	DurationSeconds *SessionLife `json:"duration_seconds,omitempty"`
+
+	// In The realm to act in, or `*` for all. Not with a key.
+	In *string `json:"in,omitempty"`
+
+	// Realm The realm that the user is in.
+	Realm *string `json:"realm,omitempty"`
+
+	// User The user's name.
+	User string `json:"user"`
+}
+
+// SignInWanted The session that is wanted.
+type SignInWanted struct {
+	// DurationSeconds How long the session lasts; the setting says if this does not.
+	DurationSeconds *SessionLife `json:"duration_seconds,omitempty"`
+
+	// In The realm to act in, or `*` for all. Not with a key.
+	In *string `json:"in,omitempty"`
+}
+
+// SignedIn The answer to who signs in, or renews.
+type SignedIn struct {
+	// Info A session.
+	Info *Session `json:"info,omitempty"`
+
+	// Result Whether the code was right.
+	Result Verdict `json:"result"`
+
+	// Session The session itself, sent as `Authorization: Bearer SESSION`; only in the answer that began it.
+	Session *string `json:"session,omitempty"`
 }
 
 // Sink Where the audit is told to, and how far it is.
@@ -2281,6 +2413,9 @@ type Limit = int
 // Realm defines model for Realm.
 type Realm = string
 
+// RoleIn defines model for RoleIn.
+type RoleIn = string
+
 // Serial defines model for Serial.
 type Serial = string
 
@@ -2546,6 +2681,45 @@ type ReportSummaryParams struct {
 
 	// UnusedDays From how many days on a token counts as unused.
 	UnusedDays *int `form:"unused_days,omitempty" json:"unused_days,omitempty"`
+}
+
+// ListRolesParams defines parameters for ListRoles.
+type ListRolesParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
+// RevokeRoleParams defines parameters for RevokeRole.
+type RevokeRoleParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+
+	// In Where the role counts: a realm, or `*` for all; the user's own realm if it is not said.
+	In *RoleIn `form:"in,omitempty" json:"in,omitempty"`
+}
+
+// GrantRoleParams defines parameters for GrantRole.
+type GrantRoleParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+
+	// In Where the role counts: a realm, or `*` for all; the user's own realm if it is not said.
+	In *RoleIn `form:"in,omitempty" json:"in,omitempty"`
+}
+
+// SignInParams defines parameters for SignIn.
+type SignInParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
+// ListSessionsParams defines parameters for ListSessions.
+type ListSessionsParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+
+	// User Those of one user.
+	User *string `form:"user,omitempty" json:"user,omitempty"`
 }
 
 // ListTokensParams defines parameters for ListTokens.
@@ -2872,11 +3046,23 @@ type ImportSeedsMultipartRequestBody ImportSeedsMultipartBody
 // AddKeyJSONRequestBody defines body for AddKey for application/json ContentType.
 type AddKeyJSONRequestBody = NewKey
 
+// RotateKeyJSONRequestBody defines body for RotateKey for application/json ContentType.
+type RotateKeyJSONRequestBody = KeyRotation
+
 // ChangePinJSONRequestBody defines body for ChangePin for application/json ContentType.
 type ChangePinJSONRequestBody = PinChange
 
 // SetRealmRulesJSONRequestBody defines body for SetRealmRules for application/json ContentType.
 type SetRealmRulesJSONRequestBody = NewRealmRules
+
+// SignInJSONRequestBody defines body for SignIn for application/json ContentType.
+type SignInJSONRequestBody = SignIn
+
+// CheckSessionJSONRequestBody defines body for CheckSession for application/json ContentType.
+type CheckSessionJSONRequestBody = SessionCheck
+
+// RenewSessionJSONRequestBody defines body for RenewSession for application/json ContentType.
+type RenewSessionJSONRequestBody = Renewal
 
 // PutSinkJSONRequestBody defines body for PutSink for application/json ContentType.
 type PutSinkJSONRequestBody = SinkSettings
@@ -3063,6 +3249,9 @@ type ServerInterface interface {
 	// DeleteKey Take an API key out of use
 	// (DELETE /v1/keys/{id})
 	DeleteKey(ctx echo.Context, id string) error
+	// RotateKey Make a key that takes another's place
+	// (POST /v1/keys/{id}/rotate)
+	RotateKey(ctx echo.Context, id string) error
 	// ChangePin Let a user change their PIN
 	// (POST /v1/pin)
 	ChangePin(ctx echo.Context, params ChangePinParams) error
@@ -3084,6 +3273,36 @@ type ServerInterface interface {
 	// ReportSummary Count users and tokens, and what is wrong with them
 	// (GET /v1/reports/summary)
 	ReportSummary(ctx echo.Context, params ReportSummaryParams) error
+	// ListRoles List the roles that people have
+	// (GET /v1/roles)
+	ListRoles(ctx echo.Context, params ListRolesParams) error
+	// RevokeRole Take a role back
+	// (DELETE /v1/roles/{role}/users/{name})
+	RevokeRole(ctx echo.Context, role string, name UserName, params RevokeRoleParams) error
+	// GrantRole Give a person a role
+	// (PUT /v1/roles/{role}/users/{name})
+	GrantRole(ctx echo.Context, role string, name UserName, params GrantRoleParams) error
+	// SignOut Sign out
+	// (DELETE /v1/session)
+	SignOut(ctx echo.Context) error
+	// ShowSession Say who is signed in
+	// (GET /v1/session)
+	ShowSession(ctx echo.Context) error
+	// SignIn Sign a person in
+	// (POST /v1/session)
+	SignIn(ctx echo.Context, params SignInParams) error
+	// CheckSession Check temporary credentials
+	// (POST /v1/session/check)
+	CheckSession(ctx echo.Context) error
+	// RenewSession Prove a session's holder anew
+	// (POST /v1/session/renew)
+	RenewSession(ctx echo.Context) error
+	// ListSessions List the open sessions
+	// (GET /v1/sessions)
+	ListSessions(ctx echo.Context, params ListSessionsParams) error
+	// EndSession End somebody's session
+	// (DELETE /v1/sessions/{id})
+	EndSession(ctx echo.Context, id string) error
 	// ListSinks List the sinks
 	// (GET /v1/sinks)
 	ListSinks(ctx echo.Context) error
@@ -3839,6 +4058,22 @@ func (w *ServerInterfaceWrapper) DeleteKey(ctx echo.Context) error {
 	return err
 }
 
+// RotateKey converts echo context to params.
+func (w *ServerInterfaceWrapper) RotateKey(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RotateKey(ctx, id)
+	return err
+}
+
 // ChangePin converts echo context to params.
 func (w *ServerInterfaceWrapper) ChangePin(ctx echo.Context) error {
 	var err error
@@ -3982,6 +4217,199 @@ func (w *ServerInterfaceWrapper) ReportSummary(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ReportSummary(ctx, params)
+	return err
+}
+
+// ListRoles converts echo context to params.
+func (w *ServerInterfaceWrapper) ListRoles(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListRolesParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListRoles(ctx, params)
+	return err
+}
+
+// RevokeRole converts echo context to params.
+func (w *ServerInterfaceWrapper) RevokeRole(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "role" -------------
+	var role string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "role", ctx.Param("role"), &role, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter role: %s", err))
+	}
+
+	// ------------- Path parameter "name" -------------
+	var name UserName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RevokeRoleParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// ------------- Optional query parameter "in" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "in", ctx.QueryParams(), &params.In, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter in: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RevokeRole(ctx, role, name, params)
+	return err
+}
+
+// GrantRole converts echo context to params.
+func (w *ServerInterfaceWrapper) GrantRole(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "role" -------------
+	var role string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "role", ctx.Param("role"), &role, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter role: %s", err))
+	}
+
+	// ------------- Path parameter "name" -------------
+	var name UserName
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GrantRoleParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// ------------- Optional query parameter "in" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "in", ctx.QueryParams(), &params.In, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter in: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.GrantRole(ctx, role, name, params)
+	return err
+}
+
+// SignOut converts echo context to params.
+func (w *ServerInterfaceWrapper) SignOut(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SignOut(ctx)
+	return err
+}
+
+// ShowSession converts echo context to params.
+func (w *ServerInterfaceWrapper) ShowSession(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ShowSession(ctx)
+	return err
+}
+
+// SignIn converts echo context to params.
+func (w *ServerInterfaceWrapper) SignIn(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params SignInParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SignIn(ctx, params)
+	return err
+}
+
+// CheckSession converts echo context to params.
+func (w *ServerInterfaceWrapper) CheckSession(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CheckSession(ctx)
+	return err
+}
+
+// RenewSession converts echo context to params.
+func (w *ServerInterfaceWrapper) RenewSession(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RenewSession(ctx)
+	return err
+}
+
+// ListSessions converts echo context to params.
+func (w *ServerInterfaceWrapper) ListSessions(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListSessionsParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// ------------- Optional query parameter "user" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user", ctx.QueryParams(), &params.User, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter user: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListSessions(ctx, params)
+	return err
+}
+
+// EndSession converts echo context to params.
+func (w *ServerInterfaceWrapper) EndSession(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.EndSession(ctx, id)
 	return err
 }
 
@@ -5310,6 +5738,17 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/keys", wrapper.ListKeys, options.OperationMiddlewares["listKeys"]...)
 	router.POST(options.BaseURL+"/v1/keys", wrapper.AddKey, options.OperationMiddlewares["addKey"]...)
 	router.DELETE(options.BaseURL+"/v1/keys/:id", wrapper.DeleteKey, options.OperationMiddlewares["deleteKey"]...)
+	router.DELETE(options.BaseURL+"/v1/session", wrapper.SignOut, options.OperationMiddlewares["signOut"]...)
+	router.GET(options.BaseURL+"/v1/session", wrapper.ShowSession, options.OperationMiddlewares["showSession"]...)
+	router.POST(options.BaseURL+"/v1/session", wrapper.SignIn, options.OperationMiddlewares["signIn"]...)
+	router.POST(options.BaseURL+"/v1/session/renew", wrapper.RenewSession, options.OperationMiddlewares["renewSession"]...)
+	router.POST(options.BaseURL+"/v1/session/check", wrapper.CheckSession, options.OperationMiddlewares["checkSession"]...)
+	router.GET(options.BaseURL+"/v1/sessions", wrapper.ListSessions, options.OperationMiddlewares["listSessions"]...)
+	router.DELETE(options.BaseURL+"/v1/sessions/:id", wrapper.EndSession, options.OperationMiddlewares["endSession"]...)
+	router.GET(options.BaseURL+"/v1/roles", wrapper.ListRoles, options.OperationMiddlewares["listRoles"]...)
+	router.DELETE(options.BaseURL+"/v1/roles/:role/users/:name", wrapper.RevokeRole, options.OperationMiddlewares["revokeRole"]...)
+	router.PUT(options.BaseURL+"/v1/roles/:role/users/:name", wrapper.GrantRole, options.OperationMiddlewares["grantRole"]...)
+	router.POST(options.BaseURL+"/v1/keys/:id/rotate", wrapper.RotateKey, options.OperationMiddlewares["rotateKey"]...)
 	router.GET(options.BaseURL+"/v1/reports/credentials", wrapper.ReportCredentials, options.OperationMiddlewares["reportCredentials"]...)
 	router.GET(options.BaseURL+"/v1/reports/summary", wrapper.ReportSummary, options.OperationMiddlewares["reportSummary"]...)
 	router.GET(options.BaseURL+"/v1/audit", wrapper.ListAudit, options.OperationMiddlewares["listAudit"]...)

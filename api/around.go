@@ -29,67 +29,73 @@ type routeKey struct{ method, path string }
 // route is what is the same for each request of an operation.
 type route struct {
 	query []string // names of the parameters that it takes
-	key   bool     // an API key is needed
+	key   bool     // an API key is needed, or a session
+	open  bool     // not if a person signs in
 	slow  bool     // it takes as long as it takes
 	seeds bool     // its body holds seeds, or a PIN: nothing of it may stay
 }
 
 // queries are the parameters of the operations that have any, as generated.
 var queries = map[routeKey]reflect.Type{
-	{"POST", "/v1/verify"}:                  reflect.TypeFor[VerifyParams](),
-	{"GET", "/v1/clients"}:                  reflect.TypeFor[ListClientsParams](),
-	{"POST", "/v1/clients"}:                 reflect.TypeFor[AddClientParams](),
-	{"PUT", "/v1/clients/:name"}:            reflect.TypeFor[PutClientParams](),
-	{"GET", "/v1/keys"}:                     reflect.TypeFor[ListKeysParams](),
-	{"POST", "/v1/keys"}:                    reflect.TypeFor[AddKeyParams](),
-	{"GET", "/v1/users"}:                    reflect.TypeFor[ListUsersParams](),
-	{"POST", "/v1/users"}:                   reflect.TypeFor[AddUserParams](),
-	{"GET", "/v1/users/:name"}:              reflect.TypeFor[ShowUserParams](),
-	{"POST", "/v1/users/:name/enable"}:      reflect.TypeFor[EnableUserParams](),
-	{"POST", "/v1/users/:name/disable"}:     reflect.TypeFor[DisableUserParams](),
-	{"POST", "/v1/users/:name/unlock"}:      reflect.TypeFor[UnlockUserParams](),
-	{"PUT", "/v1/users/:name/pin"}:          reflect.TypeFor[SetPinParams](),
-	{"DELETE", "/v1/users/:name/pin"}:       reflect.TypeFor[RemovePinParams](),
-	{"GET", "/v1/users/:name/why"}:          reflect.TypeFor[WhyParams](),
-	{"GET", "/v1/tokens"}:                   reflect.TypeFor[ListTokensParams](),
-	{"GET", "/v1/tokens/:serial"}:           reflect.TypeFor[ShowTokenParams](),
-	{"POST", "/v1/tokens/:serial/assign"}:   reflect.TypeFor[AssignTokenParams](),
-	{"POST", "/v1/tokens/:serial/unassign"}: reflect.TypeFor[UnassignTokenParams](),
-	{"POST", "/v1/tokens/:serial/suspend"}:  reflect.TypeFor[SuspendTokenParams](),
-	{"POST", "/v1/tokens/:serial/resume"}:   reflect.TypeFor[ResumeTokenParams](),
-	{"POST", "/v1/tokens/:serial/lost"}:     reflect.TypeFor[LoseTokenParams](),
-	{"POST", "/v1/tokens/:serial/revoke"}:   reflect.TypeFor[RevokeTokenParams](),
-	{"POST", "/v1/tokens/:serial/resync"}:   reflect.TypeFor[ResyncTokenParams](),
-	{"POST", "/v1/tokens/:serial/unlock"}:   reflect.TypeFor[UnlockOwnerParams](),
-	{"GET", "/v1/imports"}:                  reflect.TypeFor[ListImportsParams](),
-	{"POST", "/v1/imports"}:                 reflect.TypeFor[ImportSeedsParams](),
-	{"GET", "/v1/audit"}:                    reflect.TypeFor[ListAuditParams](),
-	{"POST", "/v1/webauthn/register/begin"}: reflect.TypeFor[BeginRegistrationParams](),
-	{"POST", "/v1/webauthn/login/begin"}:    reflect.TypeFor[BeginLoginParams](),
-	{"GET", "/v1/users/:name/invitations"}:  reflect.TypeFor[ListInvitationsParams](),
-	{"POST", "/v1/users/:name/invitations"}: reflect.TypeFor[InviteParams](),
-	{"GET", "/v1/users/:name/groups"}:       reflect.TypeFor[ShowGroupsParams](),
-	{"PUT", "/v1/users/:name/groups"}:       reflect.TypeFor[SetGroupsParams](),
-	{"POST", "/v1/users/:name/tokens"}:      reflect.TypeFor[NewTokenParams](),
-	{"POST", "/v1/users/:name/recovery"}:    reflect.TypeFor[IssueRecoveryParams](),
-	{"POST", "/v1/users/:name/temporary"}:   reflect.TypeFor[IssueTemporaryParams](),
-	{"POST", "/v1/users/import"}:            reflect.TypeFor[ImportUsersParams](),
-	{"GET", "/v1/users/export"}:             reflect.TypeFor[ExportUsersParams](),
-	{"PATCH", "/v1/users/:name"}:            reflect.TypeFor[EditUserParams](),
-	{"PATCH", "/v1/tokens/:serial"}:         reflect.TypeFor[AnnotateTokenParams](),
-	{"POST", "/v1/tokens/bulk"}:             reflect.TypeFor[BulkTokensParams](),
-	{"POST", "/v1/pin"}:                     reflect.TypeFor[ChangePinParams](),
-	{"GET", "/v1/users/:name/story"}:        reflect.TypeFor[UserStoryParams](),
-	{"GET", "/v1/tokens/:serial/drift"}:     reflect.TypeFor[ShowDriftParams](),
-	{"GET", "/v1/tokens/:serial/story"}:     reflect.TypeFor[TokenStoryParams](),
-	{"PUT", "/v1/tokens/:serial/expiry"}:    reflect.TypeFor[SetExpiryParams](),
-	{"POST", "/v1/tokens/:serial/activate"}: reflect.TypeFor[ActivateTokenParams](),
-	{"POST", "/v1/tokens/:serial/replace"}:  reflect.TypeFor[ReplaceTokenParams](),
-	{"GET", "/v1/reports/credentials"}:      reflect.TypeFor[ReportCredentialsParams](),
-	{"GET", "/v1/reports/summary"}:          reflect.TypeFor[ReportSummaryParams](),
-	{"GET", "/v1/fido/models"}:              reflect.TypeFor[ListModelsParams](),
-	{"GET", "/v1/fido/allowed"}:             reflect.TypeFor[AllowedParams](),
-	{"GET", "/.well-known/webauthn"}:        reflect.TypeFor[RelatedOriginsParams](),
+	{"POST", "/v1/verify"}:                    reflect.TypeFor[VerifyParams](),
+	{"GET", "/v1/clients"}:                    reflect.TypeFor[ListClientsParams](),
+	{"POST", "/v1/clients"}:                   reflect.TypeFor[AddClientParams](),
+	{"PUT", "/v1/clients/:name"}:              reflect.TypeFor[PutClientParams](),
+	{"POST", "/v1/session"}:                   reflect.TypeFor[SignInParams](),
+	{"GET", "/v1/sessions"}:                   reflect.TypeFor[ListSessionsParams](),
+	{"GET", "/v1/roles"}:                      reflect.TypeFor[ListRolesParams](),
+	{"PUT", "/v1/roles/:role/users/:name"}:    reflect.TypeFor[GrantRoleParams](),
+	{"DELETE", "/v1/roles/:role/users/:name"}: reflect.TypeFor[RevokeRoleParams](),
+	{"GET", "/v1/keys"}:                       reflect.TypeFor[ListKeysParams](),
+	{"POST", "/v1/keys"}:                      reflect.TypeFor[AddKeyParams](),
+	{"GET", "/v1/users"}:                      reflect.TypeFor[ListUsersParams](),
+	{"POST", "/v1/users"}:                     reflect.TypeFor[AddUserParams](),
+	{"GET", "/v1/users/:name"}:                reflect.TypeFor[ShowUserParams](),
+	{"POST", "/v1/users/:name/enable"}:        reflect.TypeFor[EnableUserParams](),
+	{"POST", "/v1/users/:name/disable"}:       reflect.TypeFor[DisableUserParams](),
+	{"POST", "/v1/users/:name/unlock"}:        reflect.TypeFor[UnlockUserParams](),
+	{"PUT", "/v1/users/:name/pin"}:            reflect.TypeFor[SetPinParams](),
+	{"DELETE", "/v1/users/:name/pin"}:         reflect.TypeFor[RemovePinParams](),
+	{"GET", "/v1/users/:name/why"}:            reflect.TypeFor[WhyParams](),
+	{"GET", "/v1/tokens"}:                     reflect.TypeFor[ListTokensParams](),
+	{"GET", "/v1/tokens/:serial"}:             reflect.TypeFor[ShowTokenParams](),
+	{"POST", "/v1/tokens/:serial/assign"}:     reflect.TypeFor[AssignTokenParams](),
+	{"POST", "/v1/tokens/:serial/unassign"}:   reflect.TypeFor[UnassignTokenParams](),
+	{"POST", "/v1/tokens/:serial/suspend"}:    reflect.TypeFor[SuspendTokenParams](),
+	{"POST", "/v1/tokens/:serial/resume"}:     reflect.TypeFor[ResumeTokenParams](),
+	{"POST", "/v1/tokens/:serial/lost"}:       reflect.TypeFor[LoseTokenParams](),
+	{"POST", "/v1/tokens/:serial/revoke"}:     reflect.TypeFor[RevokeTokenParams](),
+	{"POST", "/v1/tokens/:serial/resync"}:     reflect.TypeFor[ResyncTokenParams](),
+	{"POST", "/v1/tokens/:serial/unlock"}:     reflect.TypeFor[UnlockOwnerParams](),
+	{"GET", "/v1/imports"}:                    reflect.TypeFor[ListImportsParams](),
+	{"POST", "/v1/imports"}:                   reflect.TypeFor[ImportSeedsParams](),
+	{"GET", "/v1/audit"}:                      reflect.TypeFor[ListAuditParams](),
+	{"POST", "/v1/webauthn/register/begin"}:   reflect.TypeFor[BeginRegistrationParams](),
+	{"POST", "/v1/webauthn/login/begin"}:      reflect.TypeFor[BeginLoginParams](),
+	{"GET", "/v1/users/:name/invitations"}:    reflect.TypeFor[ListInvitationsParams](),
+	{"POST", "/v1/users/:name/invitations"}:   reflect.TypeFor[InviteParams](),
+	{"GET", "/v1/users/:name/groups"}:         reflect.TypeFor[ShowGroupsParams](),
+	{"PUT", "/v1/users/:name/groups"}:         reflect.TypeFor[SetGroupsParams](),
+	{"POST", "/v1/users/:name/tokens"}:        reflect.TypeFor[NewTokenParams](),
+	{"POST", "/v1/users/:name/recovery"}:      reflect.TypeFor[IssueRecoveryParams](),
+	{"POST", "/v1/users/:name/temporary"}:     reflect.TypeFor[IssueTemporaryParams](),
+	{"POST", "/v1/users/import"}:              reflect.TypeFor[ImportUsersParams](),
+	{"GET", "/v1/users/export"}:               reflect.TypeFor[ExportUsersParams](),
+	{"PATCH", "/v1/users/:name"}:              reflect.TypeFor[EditUserParams](),
+	{"PATCH", "/v1/tokens/:serial"}:           reflect.TypeFor[AnnotateTokenParams](),
+	{"POST", "/v1/tokens/bulk"}:               reflect.TypeFor[BulkTokensParams](),
+	{"POST", "/v1/pin"}:                       reflect.TypeFor[ChangePinParams](),
+	{"GET", "/v1/users/:name/story"}:          reflect.TypeFor[UserStoryParams](),
+	{"GET", "/v1/tokens/:serial/drift"}:       reflect.TypeFor[ShowDriftParams](),
+	{"GET", "/v1/tokens/:serial/story"}:       reflect.TypeFor[TokenStoryParams](),
+	{"PUT", "/v1/tokens/:serial/expiry"}:      reflect.TypeFor[SetExpiryParams](),
+	{"POST", "/v1/tokens/:serial/activate"}:   reflect.TypeFor[ActivateTokenParams](),
+	{"POST", "/v1/tokens/:serial/replace"}:    reflect.TypeFor[ReplaceTokenParams](),
+	{"GET", "/v1/reports/credentials"}:        reflect.TypeFor[ReportCredentialsParams](),
+	{"GET", "/v1/reports/summary"}:            reflect.TypeFor[ReportSummaryParams](),
+	{"GET", "/v1/fido/models"}:                reflect.TypeFor[ListModelsParams](),
+	{"GET", "/v1/fido/allowed"}:               reflect.TypeFor[AllowedParams](),
+	{"GET", "/.well-known/webauthn"}:          reflect.TypeFor[RelatedOriginsParams](),
 }
 
 // slow are the operations that take as long as they take: those with a large body
@@ -101,7 +107,13 @@ var slow = []routeKey{
 }
 
 // secret are those whose body holds what stays a secret.
-var secret = []routeKey{{"POST", "/v1/imports"}, {"PUT", "/v1/users/:name/pin"}, {"POST", "/v1/pin"}, {"PUT", "/v1/sinks/:name"}}
+var secret = []routeKey{
+	{"POST", "/v1/imports"}, {"PUT", "/v1/users/:name/pin"}, {"POST", "/v1/pin"}, {"POST", "/v1/session"}, {"POST", "/v1/session/renew"},
+	{"PUT", "/v1/sinks/:name"},
+}
+
+// open are those that people sign in by, who have no key yet.
+var open = []routeKey{{"POST", "/v1/session"}, {"POST", "/v1/webauthn/login/begin"}, {"POST", "/v1/webauthn/login/finish"}}
 
 // routesOf makes the table of routes from the router's.
 func routesOf(registered []*echo.Route) map[routeKey]*route {
@@ -119,6 +131,9 @@ func routesOf(registered []*echo.Route) map[routeKey]*route {
 	}
 	for _, key := range secret {
 		routes[key].seeds = true
+	}
+	for _, key := range open {
+		routes[key].open = true
 	}
 	return routes
 }
@@ -191,6 +206,9 @@ func (s *Server) admit(next echo.HandlerFunc, c echo.Context, to *route) error {
 	}
 	r := c.Request()
 	p, err := s.authenticate(r)
+	if err == errNoKey && to.open {
+		p, err = tokens.SignInPrincipal(source(r)), nil
+	}
 	if err != nil {
 		return err
 	}
@@ -253,11 +271,7 @@ func (s *Server) authenticate(r *http.Request) (tokens.Principal, error) {
 	if len(given) > 1 || !strings.EqualFold(scheme, "Bearer") {
 		return tokens.Principal{}, fmt.Errorf("%w: the Authorization header is not one Bearer key", tokens.ErrUnknownKey)
 	}
-	p, err := s.cfg.Core.Authenticate(r.Context(), strings.TrimSpace(key))
-	if err != nil {
-		return tokens.Principal{}, err
-	}
-	return p.From(source(r)), nil
+	return s.cfg.Core.Admit(r.Context(), strings.TrimSpace(key), source(r))
 }
 
 // source is the address that a request came from: that of the connection, and

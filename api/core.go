@@ -17,6 +17,9 @@ import (
 // answers errors that wrap the kinds of tokens/errors.go.
 type Core interface {
 	Keys
+	Roles
+	SignIns
+	Sessions
 	Verifier
 	Users
 	Helpdesk
@@ -41,11 +44,39 @@ type Core interface {
 
 // Keys are the API keys, and what they prove.
 type Keys interface {
-	// Authenticate answers whose key it is, from memory; else ErrUnknownKey.
-	Authenticate(ctx context.Context, key string) (tokens.Principal, error)
+	// Admit answers whose key it is, from memory, or whose session, if it is good from
+	// this address; else ErrUnknownKey.
+	Admit(ctx context.Context, shown, source string) (tokens.Principal, error)
 	Keys(ctx context.Context, p tokens.Principal) ([]tokens.APIKey, error)
 	AddKey(ctx context.Context, p tokens.Principal, k tokens.NewKey) (tokens.APIKey, string, error)
 	DeleteKey(ctx context.Context, p tokens.Principal, id string) error
+	// RotateKey answers the key's successor with its text.
+	RotateKey(ctx context.Context, p tokens.Principal, id string, overlap time.Duration) (tokens.APIKey, string, error)
+}
+
+// Roles are what people may do here.
+type Roles interface {
+	Grants(ctx context.Context, p tokens.Principal, realm string) ([]tokens.Grant, error)
+	GrantRole(ctx context.Context, p tokens.Principal, r tokens.RoleRequest) (tokens.Grant, error)
+	RevokeRole(ctx context.Context, p tokens.Principal, r tokens.RoleRequest) error
+}
+
+// SignIns open sessions, and prove their holders anew. What is nil without an error was
+// rejected.
+type SignIns interface {
+	SignIn(ctx context.Context, p tokens.Principal, r tokens.SignInRequest) (*tokens.SignedIn, error)
+	SignInKey(ctx context.Context, p tokens.Principal, r tokens.SignInRequest, k tokens.KeyResult) (*tokens.SignedIn, error)
+	StepUp(ctx context.Context, p tokens.Principal, code, transport string) (*tokens.SignedIn, error)
+	StepUpKey(ctx context.Context, p tokens.Principal, k tokens.KeyResult) (*tokens.SignedIn, error)
+}
+
+// Sessions are those of people who signed in.
+type Sessions interface {
+	Me(ctx context.Context, p tokens.Principal) (*tokens.SignedIn, error)
+	SignOut(ctx context.Context, p tokens.Principal) error
+	Sessions(ctx context.Context, p tokens.Principal, realm, user string) ([]tokens.Session, error)
+	EndSession(ctx context.Context, p tokens.Principal, id string) error
+	CheckSession(ctx context.Context, p tokens.Principal, text string) (tokens.Checked, error)
 }
 
 // Verifier checks codes. A reject is a Result without an error.

@@ -64,11 +64,11 @@ func (s *scripted) next(limit int, at int64) int64 {
 	return at
 }
 
-func (s *scripted) Authenticate(_ context.Context, key string) (tokens.Principal, error) {
+func (s *scripted) Admit(_ context.Context, key, source string) (tokens.Principal, error) {
 	if key != testKey {
 		return tokens.Principal{}, tokens.ErrUnknownKey
 	}
-	return tokens.Principal{Kind: tokens.KindKey, ID: "test", Scope: policy.ScopeAdmin}, nil
+	return tokens.Principal{Kind: tokens.KindKey, ID: "test", Scope: policy.ScopeAdmin}.From(source), nil
 }
 
 func (s *scripted) Verify(ctx context.Context, p tokens.Principal, a tokens.Attempt) (tokens.Result, error) {

@@ -41,7 +41,9 @@ type kind struct {
 var kinds = []kind{
 	{err: tokens.ErrInvalid, status: http.StatusBadRequest, name: "invalid", title: "Invalid request"},
 	{err: tokens.ErrUnknownKey, status: http.StatusUnauthorized, name: "unknown-key", title: "No or unknown API key",
-		detail: "send a valid API key as 'Authorization: Bearer KEY'"},
+		detail: "send a valid API key as 'Authorization: Bearer KEY', or sign in again"},
+	{err: tokens.ErrMFARequired, status: http.StatusForbidden, name: "mfa-required", title: "A fresh proof is needed",
+		detail: "this takes a token that was proved in the last five minutes: renew the session with a fresh code (POST /v1/session/renew, or sign in with the FIDO key again), and ask once more"},
 	{err: tokens.ErrForbidden, status: http.StatusForbidden, name: "forbidden", title: "Not allowed"},
 	{err: tokens.ErrNotFound, status: http.StatusNotFound, name: "not-found", title: "Not found"},
 	{err: tokens.ErrExists, status: http.StatusConflict, name: "exists", title: "Exists already"},

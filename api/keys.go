@@ -1,6 +1,7 @@
 package api
 
 import (
+	"net/netip"
 	"net/url"
 	"time"
 
@@ -29,8 +30,16 @@ func (s *Server) AddKey(c echo.Context, params AddKeyParams) error {
 	if err != nil {
 		return err
 	}
+	var sources []netip.Prefix
+	for _, text := range value(in.Sources) {
+		n, err := parsePrefix(text)
+		if err != nil {
+			return err
+		}
+		sources = append(sources, n)
+	}
 	k, text, err := s.cfg.Core.AddKey(c.Request().Context(), who(c), tokens.NewKey{
-		Name: in.Name, Realm: realm, Scope: string(in.Scope), Expires: value(in.Expires),
+		Name: in.Name, Realm: realm, Scope: string(in.Scope), Expires: value(in.Expires), Sources: sources,
 	})
 	out := keyView(&k)
 	out.Key = &text
@@ -42,11 +51,32 @@ func (s *Server) DeleteKey(c echo.Context, id string) error {
 	return gone(c, s.cfg.Core.DeleteKey(c.Request().Context(), who(c), id))
 }
 
+// RotateKey is POST /v1/keys/{id}/rotate. Its answer is the only place where the new
+// key is shown.
+func (s *Server) RotateKey(c echo.Context, id string) error {
+	in, err := decodeOptional[KeyRotation](c)
+	if err != nil {
+		return err
+	}
+	if in == nil {
+		in = &KeyRotation{}
+	}
+	k, text, err := s.cfg.Core.RotateKey(c.Request().Context(), who(c), id, seconds(in.OverlapSeconds))
+	out := keyView(&k)
+	out.Key = &text
+	return created(c, "/v1/keys/"+url.PathEscape(k.ID), out, err)
+}
+
 func keyView(k *tokens.APIKey) Key {
 	v := Key{
 		Id: k.ID, Name: k.Name, Scope: Scope(k.Scope), Created: instant(k.Created),
 		Expires: unlessZero(k.Expires), LastUsed: unlessZero(k.LastUsed),
 	}
+	if len(k.Sources) > 0 {
+		list := views(k.Sources, func(n *netip.Prefix) string { return n.String() })
+		v.Sources = &list
+	}
+	v.Successor = unlessEmpty(k.Successor)
 	if k.Realm != "" {
 		v.Realm = &k.Realm
 	}

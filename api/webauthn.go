@@ -79,8 +79,12 @@ func (s *Server) BeginLogin(c echo.Context, params BeginLoginParams) error {
 	if err != nil {
 		return err
 	}
-	begun, err := keys.BeginLogin(c.Request().Context(), who(c), webauthn.LoginRequest{
-		Realm: realm, User: value(in.User), RPID: value(in.RpId), UserVerification: string(value(in.UserVerification)),
+	p, uv := who(c), string(value(in.UserVerification))
+	if p.Kind != tokens.KindKey { // a person signs in, or renews the session
+		p, uv = tokens.SignInPrincipal(p.Source), string(LoginRequestUserVerificationRequired)
+	}
+	begun, err := keys.BeginLogin(c.Request().Context(), p, webauthn.LoginRequest{
+		Realm: realm, User: value(in.User), RPID: value(in.RpId), UserVerification: uv,
 	})
 	return reply(c, ceremonyView(&begun), err)
 }
@@ -102,7 +106,14 @@ func (s *Server) FinishLogin(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	got, err := keys.FinishLogin(c.Request().Context(), who(c), in.Session, in.Response, "http")
+	p := who(c)
+	if in.SignIn != nil {
+		return s.signInByKey(c, keys, p, &in)
+	}
+	if p.Kind == tokens.KindSystem { // who signs in wants a session, and nothing else
+		return errNoKey
+	}
+	got, err := keys.FinishLogin(c.Request().Context(), p, in.Session, in.Response, "http")
 	if err != nil || !got.Accept {
 		return reply(c, LoginResult{Result: VerdictReject}, err)
 	}
@@ -114,6 +125,40 @@ func (s *Server) FinishLogin(c echo.Context) error {
 		return reply(c, LoginResult{Result: VerdictReject}, nil)
 	}
 	return reply(c, out, err)
+}
+
+// signInByKey opens a session for who showed a FIDO key, or renews the one that the
+// request carries.
+func (s *Server) signInByKey(c echo.Context, keys FIDO, p tokens.Principal, in *LoginResponse) error {
+	if in.Statement != nil {
+		return fmt.Errorf("%w: statement and sign_in exclude each other", tokens.ErrInvalid)
+	}
+	r, err := sessionWanted(in.SignIn.In, in.SignIn.DurationSeconds)
+	if err != nil {
+		return err
+	}
+	ctx, asks := c.Request().Context(), p
+	if p.Kind != tokens.KindKey {
+		asks = tokens.SignInPrincipal(p.Source)
+	}
+	got, err := keys.FinishLogin(ctx, asks, in.Session, in.Response, "http")
+	if err != nil || !got.Accept {
+		return reply(c, LoginResult{Result: VerdictReject}, err)
+	}
+	var v *tokens.SignedIn
+	if p.Kind == tokens.KindAdmin {
+		v, err = s.cfg.Core.StepUpKey(ctx, p, got)
+	} else {
+		v, err = s.cfg.Core.SignInKey(ctx, p, r, got)
+	}
+	if err != nil || v == nil {
+		return reply(c, LoginResult{Result: VerdictReject}, err)
+	}
+	info := sessionView(v)
+	return reply(c, LoginResult{
+		Result: VerdictAccept, Serial: &got.Token.Serial, User: &got.User, Realm: &got.Realm, UserVerified: &got.UserVerified,
+		Session: unlessEmpty(v.Text), Info: &info,
+	}, nil)
 }
 
 func ceremonyView(b *webauthn.Ceremony) Ceremony {

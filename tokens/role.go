@@ -178,7 +178,7 @@ func (p Principal) mayGive(role policy.Role, realm string) string {
 }
 
 // GrantRole gives a person a role. A principal of one realm gives roles that count in
-// it to its own users. Who has the role already keeps it: ErrExists.
+// it to its own users. Who has the role already keeps it as it is.
 func (s *Service) GrantRole(ctx context.Context, p Principal, r RoleRequest) (Grant, error) {
 	return s.setRole(ctx, p, policy.RoleGrant, r, func(g *Grant, sub *Subject) (GrantWrite, error) {
 		g.UserID, g.Actor, g.Created = sub.User.ID, p.Actor(), s.cfg.Now().UTC().Truncate(time.Microsecond)
@@ -223,6 +223,12 @@ func (s *Service) setRole(ctx context.Context, p Principal, action policy.Action
 	if sub == nil {
 		return Grant{}, s.refuse(ctx, p, action, e, noUser(g.Home, r.User))
 	}
+	if action == policy.RoleGrant {
+		if old, ok := s.has(&g); ok { // and stays as it is
+			e.Reason = string(ReasonUnchanged)
+			return old, s.record(ctx, p, action, e)
+		}
+	}
 	w, err := write(&g, sub)
 	if err != nil {
 		return Grant{}, err
@@ -233,6 +239,17 @@ func (s *Service) setRole(ctx context.Context, p Principal, action policy.Action
 	s.takeUp(ctx)
 	g.MAC = [sha256.Size]byte{}
 	return g, nil
+}
+
+// has answers the grant of what is asked for, if there is one.
+func (s *Service) has(g *Grant) (Grant, bool) {
+	for _, old := range s.reg.Load().roles[Ref{Realm: g.Home, User: g.User}] {
+		if old.Role == g.Role && old.Realm == g.Realm {
+			old.MAC = [sha256.Size]byte{}
+			return old, true
+		}
+	}
+	return Grant{}, false
 }
 
 // sayRole says of a commit that found out what was wrong what it was.
