@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 
 	"watchword/tokens/policy"
@@ -20,7 +21,7 @@ func (e *engine) gate(ctx context.Context, t *trial, v *verdict) {
 	if t.pin != nil {
 		action = policy.UserPINChange
 	}
-	set, err := e.s.policies(t.principal, action)
+	set, err := e.s.gatekeepers()
 	if err == nil && !set.Verifies() {
 		return
 	}
@@ -38,6 +39,16 @@ func (e *engine) gate(ctx context.Context, t *trial, v *verdict) {
 	if err == nil {
 		t.policy = determining(&d)
 	}
+}
+
+// gatekeepers are the policies that attempts are held against: the live ones, whoever
+// asks.
+func (s *Service) gatekeepers() (*policy.Set, error) {
+	live := s.reg.Load().policies
+	if live.fault != nil {
+		return nil, fmt.Errorf("%w: the installation's policies cannot be read: look at /readyz", ErrUnavailable)
+	}
+	return live.set, nil
 }
 
 // asks is the question whether an attempt may be let in with the token that it showed;
