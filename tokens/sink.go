@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"watchword/tokens/audit"
 )
@@ -157,8 +158,10 @@ func (n *NewSink) check() (Sink, error) {
 	if len(n.CA) > maxSinkPEM || len(n.Certificate) > maxSinkPEM || len(n.Key) > maxSinkPEM {
 		return bad("a certificate or key is longer than %d bytes", maxSinkPEM)
 	}
-	if err := askable(n.CA, n.Certificate, n.ServerName, n.Address, n.URL); err != nil {
-		return Sink{}, err
+	for _, text := range []string{n.CA, n.Certificate, n.ServerName, n.Address, n.URL} {
+		if !utf8.ValidString(text) || strings.IndexByte(text, 0) >= 0 {
+			return bad("a setting is not text")
+		}
 	}
 	k.CA = n.CA
 	switch n.Kind {
@@ -218,6 +221,9 @@ func checkSyslog(k *Sink, key bool) error {
 	}
 	switch u.Scheme {
 	case "tls":
+		if len(k.ServerName) > 255 {
+			return errors.New("server_name is longer than 255 bytes")
+		}
 		if k.AllowPlaintext {
 			return errors.New("allow_plaintext is for tcp:// and udp://")
 		}
