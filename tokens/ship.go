@@ -98,13 +98,16 @@ func (s *Service) ship(ctx context.Context) {
 			}
 		}
 		list, err := s.sinks(ctx)
+		if err == nil && list.Version < known.Version {
+			err = fmt.Errorf("%w (document %s: it was removed, or an old one was put back)", ErrTampered, sinksDocument)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
 			// The sinks that are known go on: whoever spoils the list must not stop them.
 			if isTampered(err) && faulty != err.Error() {
-				s.log.Error("the list of sinks was altered outside Watchword; those known before are told still. Put it right: restore the database, or delete the document and add the sinks anew", "error", err)
+				s.log.Error("the list of sinks was altered outside Watchword; those known before are told still. Restore the database, or remove the document from it, add the sinks anew and start all servers anew", "error", err)
 				faulty = err.Error()
 			}
 		default:

@@ -529,3 +529,59 @@ func TestASpoiledListStopsNoSink(t *testing.T) {
 		return nil
 	})
 }
+
+func TestARemovedListStopsNoSink(t *testing.T) {
+	r := newReceiver()
+	h := newHouse(t, quick(r))
+	h.mustSink(tokens.NewSink{Name: "siem", Kind: tokens.SinkFile})
+	eventually(t, "all is told", allTold(h.mem, r, "siem"))
+	d, err := h.mem.Document(ctx, "sinks")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.must(h.PutDocument(ctx, h.admin, policy.SinkPut, "", tokens.DocumentWrite{Name: "sinks", Expect: d.Version}, nil))
+	eventually(t, "the log says so", func() error {
+		if !strings.Contains(h.log.String(), "it was removed") {
+			return errors.New("it does not")
+		}
+		return nil
+	})
+	h.must(h.AddUser(ctx, h.admin, "", "alice"))
+	eventually(t, "all is told still", allTold(h.mem, r, "siem"))
+}
+
+func TestWhatASinkWaitsForIsNotToBeCut(t *testing.T) {
+	r := newReceiver()
+	h := newHouse(t, quick(r))
+	heads, err := h.mem.Heads(ctx)
+	if err != nil || len(heads) != 1 {
+		t.Fatalf("%v, %v", heads, err)
+	}
+	chain := heads[0].Chain
+	waiting := func(seq int64) string {
+		list, err := tokens.Untold(h.Service, ctx, chain, seq)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprint(list)
+	}
+	if got := waiting(1); got != "[]" {
+		t.Errorf("without sinks %s wait", got)
+	}
+	h.mustSink(tokens.NewSink{Name: "siem", Kind: tokens.SinkFile})
+	eventually(t, "all is told", allTold(h.mem, r, "siem"))
+	if got := waiting(2); got != "[]" {
+		t.Errorf("of what was told %s wait", got)
+	}
+	r.set(func(r *receiver) { r.fault = func([]audit.Record) (int, error) { return 0, errBefore } })
+	h.mustSink(tokens.NewSink{Name: "other", Kind: tokens.SinkFile})
+	now := true
+	h.mustSink(tokens.NewSink{Name: "young", Kind: tokens.SinkFile, FromNow: &now})
+	if got := waiting(2); got != "[other]" {
+		t.Errorf("%s wait for what one was not told", got)
+	}
+	if got := waiting(1 << 40); got != "[other siem young]" {
+		t.Errorf("%s wait for what is to come", got)
+	}
+	r.set(func(r *receiver) { r.fault = nil })
+}

@@ -121,7 +121,7 @@ func (s *Service) Sinks(ctx context.Context, p Principal) ([]SinkState, error) {
 	}
 	states, err := s.SinkStates(ctx)
 	if err != nil {
-		return nil, err
+		return nil, s.refuse(ctx, p, policy.SinkList, e, err)
 	}
 	return states, s.record(ctx, p, policy.SinkList, e)
 }
@@ -134,7 +134,7 @@ func (s *Service) Sink(ctx context.Context, p Principal, name string) (SinkState
 	}
 	states, err := s.SinkStates(ctx)
 	if err != nil {
-		return SinkState{}, err
+		return SinkState{}, s.refuse(ctx, p, policy.SinkList, e, err)
 	}
 	i := slices.IndexFunc(states, func(k SinkState) bool { return k.Name == name })
 	if i < 0 {
@@ -226,7 +226,7 @@ func (s *Service) PutSink(ctx context.Context, p Principal, n NewSink) (SinkStat
 	}
 	list, err := s.sinks(ctx)
 	if err != nil {
-		return SinkState{}, "", err
+		return SinkState{}, "", s.refuse(ctx, p, policy.SinkPut, e, err)
 	}
 	i := list.find(k.Name)
 	secret, err := s.settle(ctx, &k, &n, &list, i)
@@ -337,7 +337,7 @@ func (s *Service) DeleteSink(ctx context.Context, p Principal, name string) erro
 	}
 	list, err := s.sinks(ctx)
 	if err != nil {
-		return err
+		return s.refuse(ctx, p, policy.SinkDelete, e, err)
 	}
 	i := list.find(name)
 	if i < 0 {
@@ -364,7 +364,7 @@ func (s *Service) TestSink(ctx context.Context, p Principal, name string) error 
 	}
 	list, err := s.sinks(ctx)
 	if err != nil {
-		return err
+		return s.refuse(ctx, p, policy.SinkTest, e, err)
 	}
 	i := list.find(name)
 	if i < 0 {

@@ -1,0 +1,4 @@
+package tokens
+
+// Untold is for the tests of this room.
+var Untold = (*Service).untold
