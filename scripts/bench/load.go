@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -122,6 +123,12 @@ func (t *table) note(format string, args ...any) {
 }
 
 func millis(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d)/float64(time.Millisecond)) }
+
+// printed prints the table to standard output.
+func (t *table) printed() error {
+	t.print(os.Stdout)
+	return nil
+}
 
 func (t *table) print(w io.Writer) {
 	fmt.Fprintln(w, t.title)

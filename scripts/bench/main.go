@@ -3,7 +3,8 @@
 // beside pgbench doing a select and an update by primary key with as many
 // clients, and FreeRADIUS answering from a flat file and with its rlm_totp; and
 // logins with FIDO keys, over HTTP and without it, beside this machine's bare
-// verification of ECDSA P-256.
+// verification of ECDSA P-256; CHAP and MS-CHAPv2 beside PAP; and verification under
+// ten policies and ten thousand links beside none.
 //
 // It needs Debian's freeradius, postgresql and softhsm2, listens on loopback,
 // and ends what it started.
@@ -42,7 +43,7 @@ func main() {
 	flag.IntVar(&o.tokens, "tokens", 100_000, "tokens to import")
 	flag.IntVar(&o.users, "users", 100_000, "users to make and assign tokens to")
 	flag.IntVar(&o.keys, "keys", 2000, "users to enrol FIDO keys for")
-	flag.StringVar(&what, "what", "codes,keys", "what to measure")
+	flag.StringVar(&what, "what", "codes,keys,methods,policies", "what to measure")
 	flag.DurationVar(&o.seconds, "time", 5*time.Second, "length of one measurement")
 	flag.StringVar(&outstanding, "outstanding", "1,16,64,256", "requests under way at once")
 	flag.StringVar(&databases, "databases", "sqlite,postgres", "databases to measure on")
@@ -56,8 +57,8 @@ func main() {
 	}
 	o.databases, o.what = strings.Split(databases, ","), strings.Split(what, ",")
 	for _, w := range o.what {
-		if w != "codes" && w != "keys" {
-			fatal(fmt.Errorf("-what %q: codes, keys, or both with a comma", what))
+		if !slices.Contains([]string{"codes", "keys", "methods", "policies"}, w) {
+			fatal(fmt.Errorf("-what %q: codes, keys, methods and policies, with commas", what))
 		}
 	}
 	if most := slices.Max(o.outstanding); o.keys <= most {
@@ -101,8 +102,16 @@ func run(ctx context.Context, o options) error {
 			return err
 		}
 	}
-	if slices.Contains(o.what, "keys") {
-		return runKeys(ctx, dir, pg, o)
+	for _, part := range []struct {
+		name string
+		run  func(context.Context, string, *postgres, options) error
+	}{{"keys", runKeys}, {"methods", runMethods}, {"policies", runPolicies}} {
+		if !slices.Contains(o.what, part.name) {
+			continue
+		}
+		if err := part.run(ctx, dir, pg, o); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -36,31 +36,21 @@ func dialNAS(addr, secret string) (*nas, error) {
 
 var errReject = errors.New("Access-Reject")
 
-// login sends one request and waits for the reply; a lost packet is sent again
-// with the same bytes, as a NAS does.
-func (n *nas) login(user, password string) error {
+// login sends one request with the password in User-Password, and waits for the reply.
+func (n *nas) login(user, password string) error { return n.ask(user, password, n.pap) }
+
+// ask sends one request, to which shows appends what shows the code, and waits for the
+// reply; a lost packet is sent again with the same bytes, as a NAS does.
+func (n *nas) ask(user, code string, shows func(b []byte, user, code string) []byte) error {
 	n.id++
-	b := make([]byte, 20, 128)
+	b := make([]byte, 20, 256)
 	b[0], b[1] = 1, n.id
 	n.random.Read(b[4:20])
 	b = append(b, 80, 18)
 	b = append(b, make([]byte, 16)...)
 	b = append(b, 1, byte(2+len(user)))
 	b = append(b, user...)
-	hidden := make([]byte, (len(password)+15)/16*16)
-	copy(hidden, password)
-	last := b[4:20]
-	for i := 0; i < len(hidden); i += 16 {
-		h := md5.New()
-		h.Write(n.secret)
-		h.Write(last)
-		for j, x := range h.Sum(nil) {
-			hidden[i+j] ^= x
-		}
-		last = hidden[i : i+16]
-	}
-	b = append(b, 2, byte(2+len(hidden)))
-	b = append(b, hidden...)
+	b = shows(b, user, code)
 	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
 	m := hmac.New(md5.New, n.secret)
 	m.Write(b)
@@ -87,4 +77,21 @@ func (n *nas) login(user, password string) error {
 		}
 	}
 	return fmt.Errorf("%s: no reply", user)
+}
+
+// pap hides the code under the shared secret (RFC 2865, section 5.2).
+func (n *nas) pap(b []byte, _, code string) []byte {
+	hidden := make([]byte, (len(code)+15)/16*16)
+	copy(hidden, code)
+	last := b[4:20]
+	for i := 0; i < len(hidden); i += 16 {
+		h := md5.New()
+		h.Write(n.secret)
+		h.Write(last)
+		for j, x := range h.Sum(nil) {
+			hidden[i+j] ^= x
+		}
+		last = hidden[i : i+16]
+	}
+	return append(append(b, 2, byte(2+len(hidden))), hidden...)
 }

@@ -161,8 +161,17 @@ func (s *server) importFleet(ctx context.Context, dir string, f *fleet) (time.Du
 	return time.Since(start), err
 }
 
+// send is a call with a body in JSON that is answered with 200.
+func (s *server) send(ctx context.Context, method, path, body string) error {
+	return s.request(ctx, http.DefaultClient, method, path, "application/json", strings.NewReader(body), 200)
+}
+
 func (s *server) call(ctx context.Context, c *http.Client, path, kind string, body io.Reader, want int) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.http+path, body)
+	return s.request(ctx, c, http.MethodPost, path, kind, body, want)
+}
+
+func (s *server) request(ctx context.Context, c *http.Client, method, path, kind string, body io.Reader, want int) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+s.http+path, body)
 	if err != nil {
 		return err
 	}

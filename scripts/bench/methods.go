@@ -1,0 +1,222 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/des"
+	"crypto/md5"
+	"crypto/sha1"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"golang.org/x/crypto/md4"
+)
+
+// chap is an MD5 over the code, with the request's authenticator as the challenge (RFC
+// 2865, section 5.3).
+func chap(b []byte, _, code string) []byte {
+	text := append(append(append(make([]byte, 0, 32), 7), code...), b[4:20]...)
+	sum := md5.Sum(text)
+	return append(append(b, 3, 19, 7), sum[:]...)
+}
+
+// mschapv2 is the NT response of RFC 2759, section 8.1, to challenges that never change:
+// the server does not know that.
+func mschapv2(b []byte, user, code string) []byte {
+	ours, peer := bytes.Repeat([]byte{0xA5}, 16), bytes.Repeat([]byte{0x5A}, 16)
+	challenge := sha1.Sum(append(append(bytes.Clone(peer), ours...), user...))
+	h := md4.New()
+	for i := range len(code) {
+		h.Write([]byte{code[i], 0})
+	}
+	hash := append(h.Sum(nil), make([]byte, 5)...)
+	vendor := func(kind byte, size int) {
+		b = append(b, 26, byte(8+size), 0, 0, 1, 0x37, kind, byte(2+size))
+	}
+	vendor(11, 16)
+	b = append(b, ours...)
+	vendor(25, 50)
+	b = append(append(append(b, 7, 0), peer...), make([]byte, 8)...)
+	for i := 0; i < 21; i += 7 {
+		var key [8]byte // seven bits to a byte
+		var bits uint64
+		for _, x := range hash[i : i+7] {
+			bits = bits<<8 | uint64(x)
+		}
+		for j := range key {
+			key[j] = byte(bits>>(49-7*j)) << 1
+		}
+		c, err := des.NewCipher(key[:])
+		if err != nil {
+			panic(err)
+		}
+		var block [8]byte
+		c.Encrypt(block[:], challenge[:8])
+		b = append(b, block[:]...)
+	}
+	return b
+}
+
+// rounds is how often what is compared is measured in turn, so that all see the same of
+// what else the machine does.
+const rounds = 3
+
+// comparison measures the same in several ways, in turn.
+type comparison struct {
+	name string
+	run  func() (rate, error)
+}
+
+// compare answers the mean of each. The first is what the others are held against.
+func compare(t *table, n int, list []comparison) error {
+	mean := make([]rate, len(list))
+	for range rounds {
+		for i, c := range list {
+			r, err := c.run()
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.name, err)
+			}
+			mean[i].perSecond += r.perSecond / rounds
+			mean[i].p50 += r.p50 / rounds
+			mean[i].p99 += r.p99 / rounds
+		}
+	}
+	for i, c := range list {
+		t.add(c.name, n, mean[i], &mean[0])
+	}
+	return nil
+}
+
+// furnished starts a server of its own on a database, with tokens in people's hands.
+func furnished(ctx context.Context, dir, db string, pg *postgres, o options, fleet *fleet) (*server, error) {
+	fleet.reset()
+	url := ""
+	if db == "postgres" {
+		var err error
+		if url, err = pg.create(ctx, filepath.Base(dir)); err != nil {
+			return nil, err
+		}
+	}
+	s, err := startServer(ctx, o.binary, dir, url)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = s.importFleet(ctx, dir, fleet); err == nil {
+		say("%s: adding and assigning %d users", db, o.users)
+		err = s.assign(ctx, fleet, o.users)
+	}
+	if err != nil {
+		s.stop()
+		return nil, err
+	}
+	return s, nil
+}
+
+// runMethods measures what shows a code in other ways than PAP, beside PAP.
+func runMethods(ctx context.Context, dir string, pg *postgres, o options) error {
+	fleet := newFleet(o.tokens)
+	t := table{beside: []string{"of PAP"}}
+	t.title = fmt.Sprintf("RADIUS methods: %d users, %d cores, everything on one machine, %d times %v a measurement", o.users, runtime.NumCPU(), rounds, o.seconds)
+	for _, db := range o.databases {
+		s, err := furnished(ctx, filepath.Join(dir, "methods_"+db), db, pg, o, fleet)
+		if err != nil {
+			return fmt.Errorf("methods on %s: %w", db, err)
+		}
+		defer s.stop()
+		body := fmt.Sprintf(`{"prefix":"127.0.0.1/32","secret":%q,"methods":["pap","chap","mschapv2"]}`, s.secret)
+		if err := s.send(ctx, http.MethodPut, "/v1/clients/localhost", body); err != nil {
+			return err
+		}
+		for _, n := range o.outstanding {
+			var list []comparison
+			for _, m := range []string{"PAP", "CHAP", "MS-CHAPv2"} {
+				list = append(list, comparison{db + " RADIUS " + m, func() (rate, error) {
+					return drive(ctx, n, 0, o.seconds, s.methodWorker(fleet, o.users, m))
+				}})
+			}
+			if err := compare(&t, n, list); err != nil {
+				return err
+			}
+		}
+	}
+	return t.printed()
+}
+
+func (s *server) methodWorker(f *fleet, users int, method string) worker {
+	return func() (func() error, func(), error) {
+		n, err := dialNAS(s.radius, s.secret)
+		if err != nil {
+			return nil, nil, err
+		}
+		shows := map[string]func([]byte, string, string) []byte{"PAP": n.pap, "CHAP": chap, "MS-CHAPv2": mschapv2}[method]
+		return func() error {
+			i := f.pick(users)
+			err := n.ask(userName(i), f.hotp(i), shows)
+			f.counters[i]++
+			return err
+		}, func() { n.conn.Close() }, nil
+	}
+}
+
+// runPolicies measures attempts under policies of the installation's own, beside
+// attempts under none.
+func runPolicies(ctx context.Context, dir string, pg *postgres, o options) error {
+	const links = 10_000
+	fleet := newFleet(o.tokens)
+	t := table{beside: []string{"of none"}}
+	t.title = fmt.Sprintf("Policies: %d users, %d cores, everything on one machine, %d times %v a measurement", o.users, runtime.NumCPU(), rounds, o.seconds)
+	for _, db := range o.databases {
+		s, err := furnished(ctx, filepath.Join(dir, "policies_"+db), db, pg, o, fleet)
+		if err != nil {
+			return fmt.Errorf("policies on %s: %w", db, err)
+		}
+		defer s.stop()
+		const forbid = `forbid (principal, action == Watchword::Action::\"verify\", resource is Watchword::Token) when { %s };`
+		var ten []string
+		for i := range 10 {
+			ten = append(ten, fmt.Sprintf(`{"id":"gate%d","text":"`+forbid+`"}`, i, fmt.Sprintf(`resource.unused_days > %d && context.hour == %d && context has nas && context.nas == \"wlan%d\"`, 300+i, i, i)))
+		}
+		var many []string
+		for i := range links {
+			many = append(many, fmt.Sprintf(`{"id":"link%05d","template":"night","resource":"Watchword::User::\"default/%s\""}`, i, userName(i%o.users)))
+		}
+		edit := func(body string) error { return s.send(ctx, http.MethodPut, "/v1/policies", body) }
+		for _, n := range o.outstanding {
+			under := func(name, put, taken string) comparison {
+				return comparison{db + " RADIUS PAP, " + name, func() (rate, error) {
+					if put != "" {
+						if err := edit(put); err != nil {
+							return rate{}, err
+						}
+					}
+					r, err := drive(ctx, n, 0, o.seconds, s.radiusWorker(fleet, o.users))
+					if err == nil && taken != "" {
+						err = edit(taken)
+					}
+					return r, err
+				}}
+			}
+			ids := func(list []string, prefix, form string) string {
+				var all []string
+				for i := range list {
+					all = append(all, fmt.Sprintf(`"`+prefix+form+`"`, i))
+				}
+				return strings.Join(all, ",")
+			}
+			err := compare(&t, n, []comparison{
+				under("no policies", "", ""),
+				under("10 policies", `{"put":[`+strings.Join(ten, ",")+`]}`, `{"delete":[`+ids(ten, "gate", "%d")+`]}`),
+				under(fmt.Sprintf("%d links", links),
+					`{"put_templates":[{"id":"night","text":"forbid (principal, action == Watchword::Action::\"verify\", resource in ?resource) when { context.hour > 23 };"}],"put_links":[`+strings.Join(many, ",")+`]}`,
+					`{"delete_links":[`+ids(many, "link", "%05d")+`],"delete_templates":["night"]}`),
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return t.printed()
+}
