@@ -19,7 +19,7 @@ import (
 // check refuses what cannot be meant, and fills in what follows from the rest:
 // the database's URL, the token's label, and lists that are switched off.
 func (c *Config) check() error {
-	err := firstOf(c.checkDatabase(), c.checkListeners(), c.checkPages(), c.checkFIDO(), c.checkHSM(), c.checkVerify(), c.checkTimeZone(), c.checkLog())
+	err := firstOf(c.checkDatabase(), c.checkListeners(), c.checkPages(), c.checkFIDO(), c.checkHSM(), c.checkVerify(), c.checkSessions(), c.checkTimeZone(), c.checkLog())
 	if err != nil {
 		return &failure{What: "check the configuration", Why: err.Error(), Do: "'watchword config --manual' explains every key"}
 	}
@@ -217,6 +217,33 @@ func (c *Config) windows() tokens.Windows {
 func (c *Config) throttle() tokens.Throttle {
 	t := &c.Throttle
 	return tokens.Throttle{Free: t.Free, Wait: t.Wait, Max: t.Max, LockAt: t.LockAt}
+}
+
+// What sessions.bind may be.
+const (
+	bindAddress = "address"
+	bindNone    = "none"
+)
+
+func (c *Config) checkSessions() error {
+	v := &c.Sessions
+	if v.Bind != bindAddress && v.Bind != bindNone {
+		return errors.New("sessions.bind is neither address nor none")
+	}
+	for _, l := range []struct {
+		name string
+		life time.Duration
+	}{{"sessions.life_admin", v.LifeAdmin}, {"sessions.life_user", v.LifeUser}} {
+		if l.life < tokens.ShortestSession || l.life > tokens.LongestSession {
+			return fmt.Errorf("%s is not between 15m and 36h", l.name)
+		}
+	}
+	return nil
+}
+
+func (c *Config) sessions() tokens.SessionRules {
+	v := &c.Sessions
+	return tokens.SessionRules{Unbound: v.Bind == bindNone, LifeAdmin: v.LifeAdmin, LifeUser: v.LifeUser}
 }
 
 func (c *Config) checkLog() error {

@@ -25,6 +25,9 @@ import (
 type client struct {
 	url, keyFile, realm, caFile string
 	json                        bool
+
+	keyNamed bool // keyFile was given on the command line
+	renewed  bool // a fresh code was asked for already
 }
 
 // flags gives a command, and those below it, the flags of all client commands.
@@ -36,6 +39,7 @@ func (c *client) flags(cmd *cobra.Command) *cobra.Command {
 	f.StringVar(&c.caFile, "ca-file", "", "PEM file of the authority that signed the server's certificate (default $WATCHWORD_CA_FILE)")
 	f.BoolVar(&c.json, "json", false, "print the server's answer as JSON")
 	cmd.PersistentPreRunE = func(*cobra.Command, []string) error {
+		c.keyNamed = c.keyFile != ""
 		orEnv(&c.url, "WATCHWORD_URL", "http://127.0.0.1:8080")
 		orEnv(&c.keyFile, "WATCHWORD_API_KEY_FILE", "./var/admin.key")
 		orEnv(&c.realm, "WATCHWORD_REALM", "")
@@ -65,6 +69,8 @@ type call struct {
 	length int64     // of stream, -1 if it is not known
 	kind   string    // its content type
 	slow   bool      // takes as long as it takes
+
+	keyless bool // is sent without a key
 }
 
 // pathTo joins segments, of which others may have written some.
@@ -154,7 +160,14 @@ func (c *client) open(ctx context.Context, r call) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, brokeOff(r, err)
 	}
-	return nil, c.refused(r, answer.StatusCode, body)
+	err = c.refused(r, answer.StatusCode, body)
+	if c.fresh(r, err) {
+		if err := c.renew(ctx); err != nil {
+			return nil, err
+		}
+		return c.open(ctx, r)
+	}
+	return nil, err
 }
 
 func (c *client) request(ctx context.Context, r call) (*http.Request, error) {
@@ -162,13 +175,9 @@ func (c *client) request(ctx context.Context, r call) (*http.Request, error) {
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" || base.User != nil {
 		return nil, &failure{What: r.what, Why: "the server's address is not a URL such as http://127.0.0.1:8080", Do: "set --url or WATCHWORD_URL"}
 	}
-	key, err := readLine(c.keyFile)
+	key, err := c.shown(&r)
 	if err != nil {
-		return nil, &failure{What: r.what, Why: "no API key: " + err.Error(), Do: "name the file with --api-key-file or WATCHWORD_API_KEY_FILE; a server writes the first key to admin.key in its data directory"}
-	}
-	// Also what is copied with a line's end of Windows or a space is a key.
-	if key = strings.TrimSpace(key); strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, &failure{What: r.what, Why: "what is in " + c.keyFile + " is no API key", Do: "name another file with --api-key-file or WATCHWORD_API_KEY_FILE"}
+		return nil, err
 	}
 	if base.Scheme == "http" && !loopbackHost(base.Hostname()) {
 		hint("warning: %s is plain HTTP: the API key and what follows can be read on the way; use https", base.Redacted())
@@ -201,9 +210,30 @@ func (c *client) request(ctx context.Context, r call) (*http.Request, error) {
 	if kind != "" {
 		request.Header.Set("Content-Type", kind)
 	}
-	request.Header.Set("Authorization", "Bearer "+key)
+	if !r.keyless {
+		request.Header.Set("Authorization", "Bearer "+key)
+	}
 	request.Header.Set("User-Agent", "watchword/"+versionName())
 	return request, nil
+}
+
+// shown is what a request shows: the session of who signed in, or else the API key.
+func (c *client) shown(r *call) (string, error) {
+	if r.keyless {
+		return "", nil
+	}
+	if h := c.held(); h != nil {
+		return h.Session, nil
+	}
+	key, err := readLine(c.keyFile)
+	if err != nil {
+		return "", &failure{What: r.what, Why: "no API key: " + err.Error(), Do: "name the file with --api-key-file or WATCHWORD_API_KEY_FILE, or sign in with 'watchword login'; a server writes the first key to admin.key in its data directory"}
+	}
+	// Also what is copied with a line's end of Windows or a space is a key.
+	if key = strings.TrimSpace(key); strings.ContainsFunc(key, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", &failure{What: r.what, Why: "what is in " + c.keyFile + " is no API key", Do: "name another file with --api-key-file or WATCHWORD_API_KEY_FILE"}
+	}
+	return key, nil
 }
 
 func loopbackHost(host string) bool {
@@ -285,8 +315,13 @@ func (c *client) refused(r call, status int, body []byte) error {
 	case strings.Contains(e.Why, "; "):
 		e.Do = "" // it says so itself
 	}
-	if status == http.StatusUnauthorized {
+	switch {
+	case status == http.StatusUnauthorized && !r.keyless && c.held() != nil:
+		e.Why, e.Do = "the session in "+c.sessionFile()+" has ended, or is not good from here", "sign in again: watchword login, or remove it: watchword logout"
+	case status == http.StatusUnauthorized:
 		e.Why = "the server does not know the API key in " + c.keyFile
+	case e.problem.Type == "urn:watchword:problem:mfa-required":
+		e.Why, e.Do = "this takes a code of the last five minutes", "sign in again, or run it at a terminal, where you are asked for one"
 	}
 	return e
 }

@@ -47,6 +47,7 @@ type Config struct {
 	HSM        HSMConfig        `yaml:"hsm"`
 	Verify     VerifyConfig     `yaml:"verify"`
 	Throttle   ThrottleConfig   `yaml:"throttle"`
+	Sessions   SessionsConfig   `yaml:"sessions"`
 	Log        LogConfig        `yaml:"log"`
 }
 
@@ -225,6 +226,22 @@ type VerifyConfig struct {
 	Queue int `yaml:"queue"`
 }
 
+// SessionsConfig is about people who sign in. All nodes should have the same.
+type SessionsConfig struct {
+	// From where the session of somebody with a role is good: address is the network
+	// address where it began, none is any. With something in front of the server that
+	// speaks for everybody, it is the address of that. Default: address
+	Bind string `yaml:"bind"`
+
+	// How long the session of somebody with a role lasts, 15m to 36h, if they do not
+	// say. Default: 8h
+	LifeAdmin time.Duration `yaml:"life_admin"`
+
+	// How long temporary credentials last that an application gets for its user, 15m
+	// to 36h, if it does not say. Default: 1h
+	LifeUser time.Duration `yaml:"life_user"`
+}
+
 // ThrottleConfig is how guessing is slowed down.
 type ThrottleConfig struct {
 	// Consecutive failures of a user through one client that cost nothing.
@@ -273,6 +290,7 @@ func defaultConfig() *Config {
 			ResyncSteps: 120, ResyncCounters: 1000, ClockSkew: 5 * time.Second, Queue: 8192,
 		},
 		Throttle: ThrottleConfig{Free: 5, Wait: time.Second, Max: 15 * time.Minute, LockAt: 100},
+		Sessions: SessionsConfig{Bind: bindAddress, LifeAdmin: 8 * time.Hour, LifeUser: time.Hour},
 		Log:      LogConfig{Level: "info", Format: "text"},
 	}
 }

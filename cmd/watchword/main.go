@@ -58,6 +58,7 @@ server writes the first key to admin.key in its data directory.
 
   WATCHWORD_URL           where the server is (http://127.0.0.1:8080)
   WATCHWORD_API_KEY_FILE  file with the API key (./var/admin.key)
+  WATCHWORD_SESSION_FILE  file with the session of 'watchword login' (beside the key's)
   WATCHWORD_REALM         realm that is meant where --realm does not say
   WATCHWORD_CA_FILE       PEM file with the authority that signed its certificate
 
@@ -75,6 +76,7 @@ Exit codes: 0 done, 1 the answer is no (reject, not intact), 2 an error.`,
 	root.AddCommand(
 		serveCommand(), configCommand(), versionCommand(), completionCommand(),
 		importCommand(c), userCommand(c), whyCommand(c), tokenCommand(c),
+		loginCommand(c), logoutCommand(c), whoamiCommand(c), sessionCommand(c), roleCommand(c),
 		verifyCommand(c), statementCommand(c), auditCommand(c), sinkCommand(c), clientCommand(c), keyCommand(c),
 		fidoCommand(c), realmCommand(c), reportCommand(c),
 		hsmCommand(),

@@ -138,9 +138,9 @@ func clientDelete(c *client) *cobra.Command {
 }
 
 // deleted says that a thing is gone; the server answers nothing then.
-func (c *client) deleted(cmd *cobra.Command, sentence, name string) error {
+func (c *client) deleted(cmd *cobra.Command, sentence string, names ...any) error {
 	if c.json {
 		return printJSON(cmd.OutOrStdout(), []byte("{}"))
 	}
-	return say(cmd, sentence, name)
+	return say(cmd, sentence, names...)
 }

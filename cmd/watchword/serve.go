@@ -147,7 +147,7 @@ func (a *appliance) openCore(ctx context.Context) (err error) {
 	}
 	a.core, err = tokens.Open(ctx, tokens.Config{
 		Database: a.db, Custody: a.keys, Exclusive: c.sqlite(), Issuer: c.Statements.Issuer,
-		Windows: c.windows(), Throttle: c.throttle(), Queue: c.Verify.Queue, ClockSkew: c.Verify.ClockSkew,
+		Windows: c.windows(), Throttle: c.throttle(), Sessions: c.sessions(), Queue: c.Verify.Queue, ClockSkew: c.Verify.ClockSkew,
 		Deliver:  &courier.Courier{Dir: filepath.Join(a.dir.path, "audit"), Version: versionName()},
 		Location: c.location(), Log: a.log,
 	}, a.keys, a.dir)
