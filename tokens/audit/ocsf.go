@@ -240,6 +240,9 @@ func (r *Record) change() activity {
 	case verb == "put" || strings.HasSuffix(verb, ".put") || verb == "edit" || verb == "note" || verb == "expire" || verb == "replace":
 		return activity{3, "Update"}
 	}
+	if r.Action == "" { // another activity has a name
+		return activity{ocsfOther, "Other"}
+	}
 	return activity{ocsfOther, r.Action}
 }
 

@@ -204,6 +204,8 @@ func questions() []question {
 		{"registry", 100, func(ctx context.Context, db *DB) error { _, err := db.Registry(ctx); return err }},
 		{"heads", 100, func(ctx context.Context, db *DB) error { _, err := db.Heads(ctx); return err }},
 		{"chains", 100, func(ctx context.Context, db *DB) error { _, err := db.Chains(ctx); return err }},
+		{"what is to be told", 1000, func(ctx context.Context, db *DB) error { _, err := db.After(ctx, 1, 20_000, 500); return err }},
+		{"what was told", 1000, func(ctx context.Context, db *DB) error { _, err := db.Told(ctx, "siem"); return err }},
 		{"groups", 100, func(ctx context.Context, db *DB) error { _, err := db.Groups(ctx, 5); return err }},
 		{"a chain", walkPage, func(ctx context.Context, db *DB) error {
 			n := 0
@@ -281,12 +283,13 @@ var spaces = regexp.MustCompile(`\s+`)
 
 // small are the tables that may be looked at as a whole, and why.
 var small = map[string]string{
-	"meta":       "one row",
-	"clients":    "each node holds all of them in memory",
-	"api_keys":   "each node holds all of them in memory",
-	"chains":     "one row for each start of a server",
-	"batches":    "one row for each import",
-	"unsearched": "one row for each import that was published a moment ago",
+	"meta":        "one row",
+	"clients":     "each node holds all of them in memory",
+	"api_keys":    "each node holds all of them in memory",
+	"chains":      "one row for each start of a server",
+	"batches":     "one row for each import",
+	"unsearched":  "one row for each import that was published a moment ago",
+	"role_grants": "each node holds all of them in memory",
 }
 
 // narrow are the conditions that an index of SQLite leads to few rows by, and why
@@ -304,6 +307,7 @@ var narrow = map[string]string{
 	"token_id=? AND tag=?":       "one row",
 	"user_id=? AND group_name=?": "one row",
 	"realm>?":                    "the next realm: LIMIT 1 goes with it",
+	"sink=?":                     "one row for each chain",
 	"chain>?":                    "the next chain: min goes with it",
 }
 
@@ -373,7 +377,7 @@ func reproveSQLite(query string, steps []string) string {
 			case slices.ContainsFunc(steps, func(s string) bool { return s == "CO-ROUTINE "+name || s == "MATERIALIZE "+name }):
 			case strings.Contains(how, "VIRTUAL TABLE") && strings.Contains(how, ":M"): // a full-text query
 			case ended && (how == "" || strings.Contains(how, "COVERING INDEX")) && !slices.Contains(steps, "USE TEMP B-TREE FOR ORDER BY"):
-			case name == "w" && strings.Contains(query, "FROM unsearched w"), name == "b" && strings.Contains(query, "JOIN batches b"):
+			case name == "w" && strings.Contains(query, "FROM unsearched w"), name == "b" && strings.Contains(query, "JOIN batches b"), name == "g" && strings.Contains(query, "FROM role_grants g"):
 			default:
 				return "looks at a whole table: " + step
 			}
