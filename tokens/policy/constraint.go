@@ -50,11 +50,11 @@ const group Type = "Group"
 
 func readPlace(uid cedar.EntityUID) (place, bool) {
 	switch uid.Type {
-	case Installation.entity():
+	case typeInstallation:
 		return place{typ: Installation, name: thisInstallation}, uid.ID == thisInstallation
-	case Realm.entity():
+	case typeRealm:
 		return place{typ: Realm, realm: string(uid.ID)}, true
-	case typeGroup, User.entity(), Token.entity():
+	case typeGroup, typeUser, typeToken:
 		realm, name, ok := parseID(string(uid.ID))
 		return place{typ: Type(strings.TrimPrefix(string(uid.Type), namespace)), realm: realm, name: name}, ok
 	}

@@ -128,19 +128,19 @@ func (r *Resource) uid() cedar.EntityUID {
 	case User:
 		return userUID(r.Realm, r.User)
 	case Token:
-		return cedar.NewEntityUID(Token.entity(), cedar.String(ID(r.Realm, r.Serial)))
+		return cedar.NewEntityUID(typeToken, cedar.String(ID(r.Realm, r.Serial)))
 	}
 	return installationUID
 }
 
-var installationUID = cedar.NewEntityUID(Installation.entity(), thisInstallation)
+var installationUID = cedar.NewEntityUID(typeInstallation, thisInstallation)
 
 func realmUID(realm string) cedar.EntityUID {
-	return cedar.NewEntityUID(Realm.entity(), cedar.String(realm))
+	return cedar.NewEntityUID(typeRealm, cedar.String(realm))
 }
 
 func userUID(realm, user string) cedar.EntityUID {
-	return cedar.NewEntityUID(User.entity(), cedar.String(ID(realm, user)))
+	return cedar.NewEntityUID(typeUser, cedar.String(ID(realm, user)))
 }
 
 func groupUID(realm, group string) cedar.EntityUID {
@@ -228,9 +228,9 @@ func (w *world) Get(uid cedar.EntityUID) (cedar.Entity, bool) {
 	case typeAction:
 		e, ok := words().entities[uid]
 		return e, ok
-	case Installation.entity():
+	case typeInstallation:
 		return cedar.Entity{UID: uid, Attributes: cedar.NewRecord(cedar.RecordMap{"realm": cedar.String("")})}, uid == installationUID
-	case Realm.entity():
+	case typeRealm:
 		if r.Realm == "" || uid != realmUID(r.Realm) {
 			return cedar.Entity{}, false
 		}
@@ -242,7 +242,7 @@ func (w *world) Get(uid cedar.EntityUID) (cedar.Entity, bool) {
 				return cedar.Entity{UID: uid, Parents: cedar.NewEntityUIDSet(realmUID(r.Realm))}, true
 			}
 		}
-	case User.entity():
+	case typeUser:
 		if r.User == "" || r.Type != Token || uid != userUID(r.Realm, r.User) {
 			return cedar.Entity{}, false
 		}

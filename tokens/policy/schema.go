@@ -25,6 +25,11 @@ const (
 	typeAction = cedar.EntityType(namespace + "Action")
 	typeRole   = cedar.EntityType(namespace + "Role")
 	typeGroup  = cedar.EntityType(namespace + "Group")
+
+	typeInstallation = namespace + cedar.EntityType(Installation)
+	typeRealm        = namespace + cedar.EntityType(Realm)
+	typeUser         = namespace + cedar.EntityType(User)
+	typeToken        = namespace + cedar.EntityType(Token)
 )
 
 // The id of the one Installation.
@@ -36,8 +41,35 @@ var (
 	types = []Type{Installation, Realm, User, Token}
 )
 
-func (k Kind) entity() cedar.EntityType { return cedar.EntityType(namespace + string(k)) }
-func (t Type) entity() cedar.EntityType { return cedar.EntityType(namespace + string(t)) }
+// entity is the name of the kind's entity type; of a kind that there is not, its own.
+func (k Kind) entity() cedar.EntityType {
+	switch k {
+	case KindAdmin:
+		return namespace + cedar.EntityType(KindAdmin)
+	case KindKey:
+		return namespace + cedar.EntityType(KindKey)
+	case KindClient:
+		return namespace + cedar.EntityType(KindClient)
+	case KindInvitation:
+		return namespace + cedar.EntityType(KindInvitation)
+	case KindSystem:
+		return namespace + cedar.EntityType(KindSystem)
+	}
+	return cedar.EntityType(k)
+}
+
+// entity is the name of the type's entity type.
+func (t Type) entity() cedar.EntityType {
+	switch t {
+	case Realm:
+		return typeRealm
+	case User:
+		return typeUser
+	case Token:
+		return typeToken
+	}
+	return typeInstallation
+}
 
 func roleUID(r Role) cedar.EntityUID { return cedar.NewEntityUID(typeRole, cedar.String(r)) }
 
