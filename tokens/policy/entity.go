@@ -2,6 +2,7 @@ package policy
 
 import (
 	"math"
+	"math/bits"
 	"net/netip"
 	"strings"
 	"time"
@@ -59,7 +60,7 @@ func (c *Context) record(need uint16) cedar.Record {
 	if need == 0 {
 		return noMore
 	}
-	m := make(cedar.RecordMap, 9)
+	m := make(cedar.RecordMap, bits.OnesCount16(need))
 	if need&needNow != 0 {
 		m["now"] = cedar.NewDatetime(c.Now)
 	}
