@@ -99,6 +99,9 @@ func determining(d *policy.Decision) string {
 	return strings.Join(d.Policies, ",")
 }
 
+// splitPolicies is the other way.
+func splitPolicies(ids string) []string { return strings.Split(ids, ",") }
+
 // kinds are what principals are to policies.
 var kinds = map[PrincipalKind]policy.Kind{
 	KindAdmin: policy.KindAdmin, KindKey: policy.KindKey, KindClient: policy.KindClient,
