@@ -16,6 +16,24 @@ import (
 	openapi_types "github.com/oapi-codegen/runtime/types"
 )
 
+// Defines values for AppliedPolicyEffect.
+const (
+	AppliedPolicyEffectForbid AppliedPolicyEffect = "forbid"
+	AppliedPolicyEffectPermit AppliedPolicyEffect = "permit"
+)
+
+// Valid indicates whether the value is a known member of the AppliedPolicyEffect enum.
+func (e AppliedPolicyEffect) Valid() bool {
+	switch e {
+	case AppliedPolicyEffectForbid:
+		return true
+	case AppliedPolicyEffectPermit:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for BulkAct.
 const (
 	BulkActExpire   BulkAct = "expire"
@@ -262,6 +280,27 @@ func (e RulesActivation) Valid() bool {
 	case RulesActivationAssign:
 		return true
 	case RulesActivationCodes:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for SimulationQueryPath.
+const (
+	SimulationQueryPathConsole SimulationQueryPath = "console"
+	SimulationQueryPathHttp    SimulationQueryPath = "http"
+	SimulationQueryPathRadius  SimulationQueryPath = "radius"
+)
+
+// Valid indicates whether the value is a known member of the SimulationQueryPath enum.
+func (e SimulationQueryPath) Valid() bool {
+	switch e {
+	case SimulationQueryPathConsole:
+		return true
+	case SimulationQueryPathHttp:
+		return true
+	case SimulationQueryPathRadius:
 		return true
 	default:
 		return false
@@ -543,6 +582,29 @@ type Annotation struct {
 	// Realm The realm.
 	Realm *string `json:"realm,omitempty"`
 }
+
+// AppliedPage Policies that can apply.
+type AppliedPage struct {
+	Items []AppliedPolicy `json:"items"`
+}
+
+// AppliedPolicy A policy that can apply.
+type AppliedPolicy struct {
+	// Actions Those that it is about; all, if it is not said.
+	Actions *[]string `json:"actions,omitempty"`
+	BuiltIn bool      `json:"built_in"`
+
+	// Conditional It has conditions.
+	Conditional bool                `json:"conditional"`
+	Effect      AppliedPolicyEffect `json:"effect"`
+	Id          string              `json:"id"`
+
+	// Template That it is a link of.
+	Template *string `json:"template,omitempty"`
+}
+
+// AppliedPolicyEffect defines model for AppliedPolicy.Effect.
+type AppliedPolicyEffect string
 
 // Assignment Whom to hand a token to.
 type Assignment struct {
@@ -1371,6 +1433,27 @@ type NewKey struct {
 	Sources *[]string `json:"sources,omitempty"`
 }
 
+// NewLink A link to store.
+type NewLink struct {
+	// Principal What fills the slot ?principal.
+	Principal *string `json:"principal,omitempty"`
+
+	// Resource What fills the slot ?resource.
+	Resource *string `json:"resource,omitempty"`
+	Template string  `json:"template"`
+
+	// Version The version that is changed; whatever there is, if it is not said.
+	Version *int64 `json:"version,omitempty"`
+}
+
+// NewLinks Links to store.
+type NewLinks struct {
+	Links []PolicyLink `json:"links"`
+
+	// Version The version that is changed; whatever there is, if it is not said.
+	Version *int64 `json:"version,omitempty"`
+}
+
 // NewPin A PIN.
 type NewPin struct {
 	// Change The user must change it before anything is accepted.
@@ -1381,6 +1464,18 @@ type NewPin struct {
 
 	// Realm The realm.
 	Realm *string `json:"realm,omitempty"`
+}
+
+// NewPolicyItem A policy or a template to store.
+type NewPolicyItem struct {
+	// Note For people.
+	Note *string `json:"note,omitempty"`
+
+	// Text In Cedar.
+	Text string `json:"text"`
+
+	// Version The version that is changed; whatever there is, if it is not said.
+	Version *int64 `json:"version,omitempty"`
 }
 
 // NewRealmRules Rules for a realm.
@@ -1491,6 +1586,132 @@ type PinRules struct {
 
 	// Sequences PINs such as 1234, 1111 and 1212 are allowed.
 	Sequences bool `json:"sequences"`
+}
+
+// PolicyEdit What to put in the place of what has the id, or to make, and what to delete.
+type PolicyEdit struct {
+	Delete          *[]string     `json:"delete,omitempty"`
+	DeleteLinks     *[]string     `json:"delete_links,omitempty"`
+	DeleteTemplates *[]string     `json:"delete_templates,omitempty"`
+	Put             *[]PolicyText `json:"put,omitempty"`
+	PutLinks        *[]PolicyLink `json:"put_links,omitempty"`
+	PutTemplates    *[]PolicyText `json:"put_templates,omitempty"`
+
+	// Version The version that is changed, zero for none; whatever there is, if it is not said.
+	Version *int64 `json:"version,omitempty"`
+}
+
+// PolicyFault One thing that is wrong.
+type PolicyFault struct {
+	Column     *int    `json:"column,omitempty"`
+	Expression *string `json:"expression,omitempty"`
+
+	// Id Of the policy, template or link.
+	Id   *string `json:"id,omitempty"`
+	Line *int    `json:"line,omitempty"`
+	Says string  `json:"says"`
+}
+
+// PolicyItem A policy or a template.
+type PolicyItem struct {
+	Id string `json:"id"`
+
+	// Note For people.
+	Note *string `json:"note,omitempty"`
+
+	// Text In Cedar.
+	Text string `json:"text"`
+
+	// Version The version of all policies.
+	Version int64 `json:"version"`
+}
+
+// PolicyLink A template with its slots filled, by entities as Cedar writes them.
+type PolicyLink struct {
+	Id string `json:"id"`
+
+	// Principal What fills the slot ?principal.
+	Principal *string `json:"principal,omitempty"`
+
+	// Resource What fills the slot ?resource.
+	Resource *string `json:"resource,omitempty"`
+	Template string  `json:"template"`
+}
+
+// PolicyProblem An error (RFC 9457), with what is wrong with policies.
+type PolicyProblem struct {
+	Detail   *string        `json:"detail,omitempty"`
+	Instance string         `json:"instance"`
+	Problems *[]PolicyFault `json:"problems,omitempty"`
+	Status   int            `json:"status"`
+	Title    string         `json:"title"`
+	Type     string         `json:"type"`
+}
+
+// PolicyRollback The version to go back to.
+type PolicyRollback struct {
+	// Version Zero for no policies but the built-in ones.
+	Version int64 `json:"version"`
+}
+
+// PolicySet All that the installation wrote.
+type PolicySet struct {
+	// Actor Who made the version.
+	Actor *string `json:"actor,omitempty"`
+
+	// From The version that it went back to.
+	From      *int64       `json:"from,omitempty"`
+	Links     []PolicyLink `json:"links"`
+	Policies  []PolicyText `json:"policies"`
+	Sha256    *string      `json:"sha256,omitempty"`
+	Templates []PolicyText `json:"templates"`
+	Time      *time.Time   `json:"time,omitempty"`
+
+	// Version Zero where nothing was written yet.
+	Version int64 `json:"version"`
+}
+
+// PolicySource Policies, templates and links.
+type PolicySource struct {
+	Links     *[]PolicyLink `json:"links,omitempty"`
+	Policies  *[]PolicyText `json:"policies,omitempty"`
+	Templates *[]PolicyText `json:"templates,omitempty"`
+}
+
+// PolicyText A policy or a template.
+type PolicyText struct {
+	// Id 1 to 128 of a to z, 0 to 9, dot, _ and -.
+	Id string `json:"id"`
+
+	// Note For people.
+	Note *string `json:"note,omitempty"`
+
+	// Text In Cedar.
+	Text string `json:"text"`
+}
+
+// PolicyVersion What a version is.
+type PolicyVersion struct {
+	// Actor Who made it.
+	Actor *string `json:"actor,omitempty"`
+
+	// From The version that it went back to.
+	From  *int64 `json:"from,omitempty"`
+	Links int    `json:"links"`
+
+	// Policies How many there are.
+	Policies int `json:"policies"`
+
+	// Sha256 As the audit names it.
+	Sha256    *string    `json:"sha256,omitempty"`
+	Templates int        `json:"templates"`
+	Time      *time.Time `json:"time,omitempty"`
+	Version   int64      `json:"version"`
+}
+
+// PolicyVersionPage The versions that are kept.
+type PolicyVersionPage struct {
+	Items []PolicyVersion `json:"items"`
 }
 
 // Problem An error (RFC 9457).
@@ -1656,6 +1877,68 @@ type Replacement struct {
 
 	// Reason Why, in words; for the audit.
 	Reason *string `json:"reason,omitempty"`
+}
+
+// Replay A draft to hold against the audit.
+type Replay struct {
+	// Draft Policies, templates and links.
+	Draft PolicySource `json:"draft"`
+
+	// Last How many audit records are read.
+	Last int `json:"last"`
+}
+
+// ReplayChange A decision that would be another one.
+type ReplayChange struct {
+	Action string `json:"action"`
+	Actor  string `json:"actor"`
+
+	// Now It would be allowed.
+	Now         bool      `json:"now"`
+	NowPolicies *[]string `json:"now_policies,omitempty"`
+	Realm       *string   `json:"realm,omitempty"`
+
+	// Reason Why not now.
+	Reason *string `json:"reason,omitempty"`
+
+	// Record The audit record.
+	Record int64     `json:"record"`
+	Serial *string   `json:"serial,omitempty"`
+	Time   time.Time `json:"time"`
+	User   *string   `json:"user,omitempty"`
+
+	// Was It was allowed.
+	Was         bool      `json:"was"`
+	WasPolicies *[]string `json:"was_policies,omitempty"`
+}
+
+// ReplayLeft Decisions that could not be asked again.
+type ReplayLeft struct {
+	Count int `json:"count"`
+
+	// Records The first hundred, newest first.
+	Records []int64 `json:"records"`
+	Why     string  `json:"why"`
+}
+
+// Replayed What a draft would have changed.
+type Replayed struct {
+	// Allowed Changed, and allowed now.
+	Allowed int `json:"allowed"`
+	Changed int `json:"changed"`
+
+	// Changes The first hundred, newest first.
+	Changes []ReplayChange `json:"changes"`
+
+	// Compared Decisions that could be asked again.
+	Compared int `json:"compared"`
+
+	// Denied Changed, and denied now.
+	Denied int          `json:"denied"`
+	Left   []ReplayLeft `json:"left"`
+
+	// Read Audit records.
+	Read int `json:"read"`
 }
 
 // Resync Two consecutive codes.
@@ -1867,6 +2150,85 @@ type SignedIn struct {
 
 	// Session The session itself, sent as `Authorization: Bearer SESSION`; only in the answer that began it.
 	Session *string `json:"session,omitempty"`
+}
+
+// Simulation Questions to policies.
+type Simulation struct {
+	// Draft Policies, templates and links.
+	Draft   *PolicySource     `json:"draft,omitempty"`
+	Queries []SimulationQuery `json:"queries"`
+}
+
+// SimulationPage Answers.
+type SimulationPage struct {
+	Items []SimulationResult `json:"items"`
+}
+
+// SimulationQuery May this principal do this to that? What is not said is as it is now.
+type SimulationQuery struct {
+	Action string     `json:"action"`
+	At     *time.Time `json:"at,omitempty"`
+
+	// Caller The address of the person.
+	Caller *string `json:"caller,omitempty"`
+
+	// Groups In the place of the user's.
+	Groups *[]string `json:"groups,omitempty"`
+
+	// In The one realm in which a person acts; all, if it is not said.
+	In *string `json:"in,omitempty"`
+
+	// MfaAge Seconds since the principal proved a token; it did not, if it is not said.
+	MfaAge *int64               `json:"mfa_age,omitempty"`
+	Nas    *string              `json:"nas,omitempty"`
+	Path   *SimulationQueryPath `json:"path,omitempty"`
+
+	// Principal key:ID, client:NAME or admin:REALM/USER; or not said, with `roles`.
+	Principal *string `json:"principal,omitempty"`
+	Realm     *string `json:"realm,omitempty"`
+
+	// Roles In the place of those that the principal has.
+	Roles  *[]string `json:"roles,omitempty"`
+	Serial *string   `json:"serial,omitempty"`
+
+	// Source The address that the request comes from.
+	Source *string `json:"source,omitempty"`
+
+	// Token What the token is assumed to be.
+	Token *SimulationToken `json:"token,omitempty"`
+	User  *string          `json:"user,omitempty"`
+}
+
+// SimulationQueryPath defines model for SimulationQuery.Path.
+type SimulationQueryPath string
+
+// SimulationResult What would be decided.
+type SimulationResult struct {
+	Action string `json:"action"`
+	Allow  bool   `json:"allow"`
+
+	// Faults Policies that could not be evaluated.
+	Faults *[]string `json:"faults,omitempty"`
+
+	// NeedsMfa It is only a younger proof of a token that lacks.
+	NeedsMfa bool `json:"needs_mfa"`
+
+	// Policies Those that decided.
+	Policies  []string `json:"policies"`
+	Principal string   `json:"principal"`
+
+	// Reason Why not.
+	Reason   *string `json:"reason,omitempty"`
+	Resource string  `json:"resource"`
+}
+
+// SimulationToken What the token is assumed to be.
+type SimulationToken struct {
+	Aaguid     *string `json:"aaguid,omitempty"`
+	Attested   *bool   `json:"attested,omitempty"`
+	Model      *string `json:"model,omitempty"`
+	Type       string  `json:"type"`
+	UnusedDays *int64  `json:"unused_days,omitempty"`
 }
 
 // Sink Where the audit is told to, and how far it is.
@@ -2401,6 +2763,17 @@ type VerifyResult struct {
 	Statement *string `json:"statement,omitempty"`
 }
 
+// VersionedLink A link.
+type VersionedLink struct {
+	Id        string  `json:"id"`
+	Principal *string `json:"principal,omitempty"`
+	Resource  *string `json:"resource,omitempty"`
+	Template  string  `json:"template"`
+
+	// Version The version of all policies.
+	Version int64 `json:"version"`
+}
+
 // Cursor defines model for Cursor.
 type Cursor = string
 
@@ -2421,6 +2794,9 @@ type Serial = string
 
 // UserName defines model for UserName.
 type UserName = string
+
+// BadPolicies An error (RFC 9457), with what is wrong with policies.
+type BadPolicies = PolicyProblem
 
 // BadRequest An error (RFC 9457).
 type BadRequest = Problem
@@ -2651,6 +3027,33 @@ type AddKeyParams struct {
 type ChangePinParams struct {
 	// Realm The realm; the key's own or `default` if none is named.
 	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+}
+
+// ApplyingPoliciesParams defines parameters for ApplyingPolicies.
+type ApplyingPoliciesParams struct {
+	// Principal key:ID, client:NAME, admin:REALM/USER or role:NAME; anybody, if it is not said.
+	Principal *string `form:"principal,omitempty" json:"principal,omitempty"`
+
+	// Resource installation, realm:REALM, user:REALM/USER or token:REALM/SERIAL; anything, if it is not said.
+	Resource *string `form:"resource,omitempty" json:"resource,omitempty"`
+}
+
+// DeleteLinkParams defines parameters for DeleteLink.
+type DeleteLinkParams struct {
+	// Version The version that is changed; whatever there is, if it is not said.
+	Version *int64 `form:"version,omitempty" json:"version,omitempty"`
+}
+
+// DeleteTemplateParams defines parameters for DeleteTemplate.
+type DeleteTemplateParams struct {
+	// Version The version that is changed; whatever there is, if it is not said.
+	Version *int64 `form:"version,omitempty" json:"version,omitempty"`
+}
+
+// DeletePolicyParams defines parameters for DeletePolicy.
+type DeletePolicyParams struct {
+	// Version The version that is changed; whatever there is, if it is not said.
+	Version *int64 `form:"version,omitempty" json:"version,omitempty"`
 }
 
 // ReportCredentialsParams defines parameters for ReportCredentials.
@@ -3052,6 +3455,33 @@ type RotateKeyJSONRequestBody = KeyRotation
 // ChangePinJSONRequestBody defines body for ChangePin for application/json ContentType.
 type ChangePinJSONRequestBody = PinChange
 
+// EditPoliciesJSONRequestBody defines body for EditPolicies for application/json ContentType.
+type EditPoliciesJSONRequestBody = PolicyEdit
+
+// CheckPoliciesJSONRequestBody defines body for CheckPolicies for application/json ContentType.
+type CheckPoliciesJSONRequestBody = PolicySource
+
+// PutLinksJSONRequestBody defines body for PutLinks for application/json ContentType.
+type PutLinksJSONRequestBody = NewLinks
+
+// PutLinkJSONRequestBody defines body for PutLink for application/json ContentType.
+type PutLinkJSONRequestBody = NewLink
+
+// ReplayPoliciesJSONRequestBody defines body for ReplayPolicies for application/json ContentType.
+type ReplayPoliciesJSONRequestBody = Replay
+
+// RollBackPoliciesJSONRequestBody defines body for RollBackPolicies for application/json ContentType.
+type RollBackPoliciesJSONRequestBody = PolicyRollback
+
+// SimulatePoliciesJSONRequestBody defines body for SimulatePolicies for application/json ContentType.
+type SimulatePoliciesJSONRequestBody = Simulation
+
+// PutTemplateJSONRequestBody defines body for PutTemplate for application/json ContentType.
+type PutTemplateJSONRequestBody = NewPolicyItem
+
+// PutPolicyJSONRequestBody defines body for PutPolicy for application/json ContentType.
+type PutPolicyJSONRequestBody = NewPolicyItem
+
 // SetRealmRulesJSONRequestBody defines body for SetRealmRules for application/json ContentType.
 type SetRealmRulesJSONRequestBody = NewRealmRules
 
@@ -3255,6 +3685,63 @@ type ServerInterface interface {
 	// ChangePin Let a user change their PIN
 	// (POST /v1/pin)
 	ChangePin(ctx echo.Context, params ChangePinParams) error
+	// ShowPolicies Show all policies
+	// (GET /v1/policies)
+	ShowPolicies(ctx echo.Context) error
+	// EditPolicies Change policies, templates and links
+	// (PUT /v1/policies)
+	EditPolicies(ctx echo.Context) error
+	// ApplyingPolicies Which policies apply
+	// (GET /v1/policies/applying)
+	ApplyingPolicies(ctx echo.Context, params ApplyingPoliciesParams) error
+	// CheckPolicies Check policies
+	// (POST /v1/policies/check)
+	CheckPolicies(ctx echo.Context) error
+	// PutLinks Make or replace many links
+	// (POST /v1/policies/links)
+	PutLinks(ctx echo.Context) error
+	// DeleteLink Delete a link
+	// (DELETE /v1/policies/links/{id})
+	DeleteLink(ctx echo.Context, id string, params DeleteLinkParams) error
+	// ShowLink Show a link
+	// (GET /v1/policies/links/{id})
+	ShowLink(ctx echo.Context, id string) error
+	// PutLink Make or replace a link
+	// (PUT /v1/policies/links/{id})
+	PutLink(ctx echo.Context, id string) error
+	// ReplayPolicies Replay the audit against a draft
+	// (POST /v1/policies/replay)
+	ReplayPolicies(ctx echo.Context) error
+	// RollBackPolicies Go back to a version
+	// (POST /v1/policies/rollback)
+	RollBackPolicies(ctx echo.Context) error
+	// ShowPolicySchema Show the schema
+	// (GET /v1/policies/schema)
+	ShowPolicySchema(ctx echo.Context) error
+	// SimulatePolicies Ask policies
+	// (POST /v1/policies/simulate)
+	SimulatePolicies(ctx echo.Context) error
+	// DeleteTemplate Delete a template
+	// (DELETE /v1/policies/templates/{id})
+	DeleteTemplate(ctx echo.Context, id string, params DeleteTemplateParams) error
+	// ShowTemplate Show a template
+	// (GET /v1/policies/templates/{id})
+	ShowTemplate(ctx echo.Context, id string) error
+	// PutTemplate Make or replace a template
+	// (PUT /v1/policies/templates/{id})
+	PutTemplate(ctx echo.Context, id string) error
+	// ListPolicyVersions List the versions
+	// (GET /v1/policies/versions)
+	ListPolicyVersions(ctx echo.Context) error
+	// DeletePolicy Delete a policy
+	// (DELETE /v1/policies/{id})
+	DeletePolicy(ctx echo.Context, id string, params DeletePolicyParams) error
+	// ShowPolicy Show a policy
+	// (GET /v1/policies/{id})
+	ShowPolicy(ctx echo.Context, id string) error
+	// PutPolicy Make or replace a policy
+	// (PUT /v1/policies/{id})
+	PutPolicy(ctx echo.Context, id string) error
 	// ListRealms List the realms
 	// (GET /v1/realms)
 	ListRealms(ctx echo.Context) error
@@ -4089,6 +4576,283 @@ func (w *ServerInterfaceWrapper) ChangePin(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ChangePin(ctx, params)
+	return err
+}
+
+// ShowPolicies converts echo context to params.
+func (w *ServerInterfaceWrapper) ShowPolicies(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ShowPolicies(ctx)
+	return err
+}
+
+// EditPolicies converts echo context to params.
+func (w *ServerInterfaceWrapper) EditPolicies(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.EditPolicies(ctx)
+	return err
+}
+
+// ApplyingPolicies converts echo context to params.
+func (w *ServerInterfaceWrapper) ApplyingPolicies(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ApplyingPoliciesParams
+	// ------------- Optional query parameter "principal" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "principal", ctx.QueryParams(), &params.Principal, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter principal: %s", err))
+	}
+
+	// ------------- Optional query parameter "resource" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "resource", ctx.QueryParams(), &params.Resource, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter resource: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ApplyingPolicies(ctx, params)
+	return err
+}
+
+// CheckPolicies converts echo context to params.
+func (w *ServerInterfaceWrapper) CheckPolicies(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CheckPolicies(ctx)
+	return err
+}
+
+// PutLinks converts echo context to params.
+func (w *ServerInterfaceWrapper) PutLinks(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PutLinks(ctx)
+	return err
+}
+
+// DeleteLink converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteLink(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteLinkParams
+	// ------------- Optional query parameter "version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "version", ctx.QueryParams(), &params.Version, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter version: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteLink(ctx, id, params)
+	return err
+}
+
+// ShowLink converts echo context to params.
+func (w *ServerInterfaceWrapper) ShowLink(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ShowLink(ctx, id)
+	return err
+}
+
+// PutLink converts echo context to params.
+func (w *ServerInterfaceWrapper) PutLink(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PutLink(ctx, id)
+	return err
+}
+
+// ReplayPolicies converts echo context to params.
+func (w *ServerInterfaceWrapper) ReplayPolicies(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ReplayPolicies(ctx)
+	return err
+}
+
+// RollBackPolicies converts echo context to params.
+func (w *ServerInterfaceWrapper) RollBackPolicies(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.RollBackPolicies(ctx)
+	return err
+}
+
+// ShowPolicySchema converts echo context to params.
+func (w *ServerInterfaceWrapper) ShowPolicySchema(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ShowPolicySchema(ctx)
+	return err
+}
+
+// SimulatePolicies converts echo context to params.
+func (w *ServerInterfaceWrapper) SimulatePolicies(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.SimulatePolicies(ctx)
+	return err
+}
+
+// DeleteTemplate converts echo context to params.
+func (w *ServerInterfaceWrapper) DeleteTemplate(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeleteTemplateParams
+	// ------------- Optional query parameter "version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "version", ctx.QueryParams(), &params.Version, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter version: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeleteTemplate(ctx, id, params)
+	return err
+}
+
+// ShowTemplate converts echo context to params.
+func (w *ServerInterfaceWrapper) ShowTemplate(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ShowTemplate(ctx, id)
+	return err
+}
+
+// PutTemplate converts echo context to params.
+func (w *ServerInterfaceWrapper) PutTemplate(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PutTemplate(ctx, id)
+	return err
+}
+
+// ListPolicyVersions converts echo context to params.
+func (w *ServerInterfaceWrapper) ListPolicyVersions(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ListPolicyVersions(ctx)
+	return err
+}
+
+// DeletePolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) DeletePolicy(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params DeletePolicyParams
+	// ------------- Optional query parameter "version" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "version", ctx.QueryParams(), &params.Version, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter version: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.DeletePolicy(ctx, id, params)
+	return err
+}
+
+// ShowPolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) ShowPolicy(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ShowPolicy(ctx, id)
+	return err
+}
+
+// PutPolicy converts echo context to params.
+func (w *ServerInterfaceWrapper) PutPolicy(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "id" -------------
+	var id string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PutPolicy(ctx, id)
 	return err
 }
 
@@ -5759,5 +6523,24 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/healthz", wrapper.Healthz, options.OperationMiddlewares["healthz"]...)
 	router.GET(options.BaseURL+"/readyz", wrapper.Readyz, options.OperationMiddlewares["readyz"]...)
 	router.GET(options.BaseURL+"/metrics", wrapper.Metrics, options.OperationMiddlewares["metrics"]...)
+	router.GET(options.BaseURL+"/v1/policies", wrapper.ShowPolicies, options.OperationMiddlewares["showPolicies"]...)
+	router.PUT(options.BaseURL+"/v1/policies", wrapper.EditPolicies, options.OperationMiddlewares["editPolicies"]...)
+	router.GET(options.BaseURL+"/v1/policies/versions", wrapper.ListPolicyVersions, options.OperationMiddlewares["listPolicyVersions"]...)
+	router.POST(options.BaseURL+"/v1/policies/rollback", wrapper.RollBackPolicies, options.OperationMiddlewares["rollBackPolicies"]...)
+	router.POST(options.BaseURL+"/v1/policies/check", wrapper.CheckPolicies, options.OperationMiddlewares["checkPolicies"]...)
+	router.POST(options.BaseURL+"/v1/policies/simulate", wrapper.SimulatePolicies, options.OperationMiddlewares["simulatePolicies"]...)
+	router.POST(options.BaseURL+"/v1/policies/replay", wrapper.ReplayPolicies, options.OperationMiddlewares["replayPolicies"]...)
+	router.GET(options.BaseURL+"/v1/policies/applying", wrapper.ApplyingPolicies, options.OperationMiddlewares["applyingPolicies"]...)
+	router.GET(options.BaseURL+"/v1/policies/schema", wrapper.ShowPolicySchema, options.OperationMiddlewares["showPolicySchema"]...)
+	router.DELETE(options.BaseURL+"/v1/policies/templates/:id", wrapper.DeleteTemplate, options.OperationMiddlewares["deleteTemplate"]...)
+	router.GET(options.BaseURL+"/v1/policies/templates/:id", wrapper.ShowTemplate, options.OperationMiddlewares["showTemplate"]...)
+	router.PUT(options.BaseURL+"/v1/policies/templates/:id", wrapper.PutTemplate, options.OperationMiddlewares["putTemplate"]...)
+	router.DELETE(options.BaseURL+"/v1/policies/:id", wrapper.DeletePolicy, options.OperationMiddlewares["deletePolicy"]...)
+	router.GET(options.BaseURL+"/v1/policies/:id", wrapper.ShowPolicy, options.OperationMiddlewares["showPolicy"]...)
+	router.PUT(options.BaseURL+"/v1/policies/:id", wrapper.PutPolicy, options.OperationMiddlewares["putPolicy"]...)
+	router.POST(options.BaseURL+"/v1/policies/links", wrapper.PutLinks, options.OperationMiddlewares["putLinks"]...)
+	router.DELETE(options.BaseURL+"/v1/policies/links/:id", wrapper.DeleteLink, options.OperationMiddlewares["deleteLink"]...)
+	router.GET(options.BaseURL+"/v1/policies/links/:id", wrapper.ShowLink, options.OperationMiddlewares["showLink"]...)
+	router.PUT(options.BaseURL+"/v1/policies/links/:id", wrapper.PutLink, options.OperationMiddlewares["putLink"]...)
 
 }

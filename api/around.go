@@ -96,6 +96,10 @@ var queries = map[routeKey]reflect.Type{
 	{"GET", "/v1/fido/models"}:                reflect.TypeFor[ListModelsParams](),
 	{"GET", "/v1/fido/allowed"}:               reflect.TypeFor[AllowedParams](),
 	{"GET", "/.well-known/webauthn"}:          reflect.TypeFor[RelatedOriginsParams](),
+	{"GET", "/v1/policies/applying"}:          reflect.TypeFor[ApplyingPoliciesParams](),
+	{"DELETE", "/v1/policies/:id"}:            reflect.TypeFor[DeletePolicyParams](),
+	{"DELETE", "/v1/policies/templates/:id"}:  reflect.TypeFor[DeleteTemplateParams](),
+	{"DELETE", "/v1/policies/links/:id"}:      reflect.TypeFor[DeleteLinkParams](),
 }
 
 // slow are the operations that take as long as they take: those with a large body
@@ -103,7 +107,7 @@ var queries = map[routeKey]reflect.Type{
 var slow = []routeKey{
 	{"POST", "/v1/imports"}, {"GET", "/v1/imports/:id"}, {"POST", "/v1/imports/:id/undo"}, {"GET", "/v1/audit/verify"},
 	{"POST", "/v1/fido/metadata"}, {"POST", "/v1/tokens/bulk"}, {"GET", "/v1/reports/credentials"}, {"GET", "/v1/reports/summary"},
-	{"POST", "/v1/users/import"}, {"GET", "/v1/users/export"},
+	{"POST", "/v1/users/import"}, {"GET", "/v1/users/export"}, {"POST", "/v1/policies/replay"},
 }
 
 // secret are those whose body holds what stays a secret.

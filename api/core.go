@@ -9,6 +9,7 @@ import (
 	"watchword/seeds"
 	"watchword/tokens"
 	"watchword/tokens/audit"
+	"watchword/tokens/policy"
 	"watchword/webauthn"
 )
 
@@ -34,6 +35,8 @@ type Core interface {
 	Profiles
 	PINs
 	Realms
+	Policies
+	Bench
 	Passcodes
 	Care
 	Histories
@@ -141,6 +144,23 @@ type Realms interface {
 	Rules(ctx context.Context, p tokens.Principal, realm string) (tokens.RealmRules, error)
 	SetRules(ctx context.Context, p tokens.Principal, realm string, expect int64, r tokens.Rules) (tokens.RealmRules, error)
 	DropRules(ctx context.Context, p tokens.Principal, realm string) (tokens.RealmRules, error)
+}
+
+// Policies say who may do what.
+type Policies interface {
+	Policies(ctx context.Context, p tokens.Principal) (tokens.PolicySet, error)
+	PutPolicies(ctx context.Context, p tokens.Principal, expect int64, edit tokens.PolicyEdit) (tokens.PolicySet, error)
+	PolicyVersions(ctx context.Context, p tokens.Principal, n int) ([]tokens.PolicyVersion, error)
+	RollBackPolicies(ctx context.Context, p tokens.Principal, version int64) (tokens.PolicySet, error)
+	CheckPolicies(ctx context.Context, p tokens.Principal, src policy.Source) error
+}
+
+// Bench is where policies are tried out.
+type Bench interface {
+	Simulate(ctx context.Context, p tokens.Principal, list []tokens.SimQuery, draft *policy.Source) ([]tokens.SimResult, error)
+	Replay(ctx context.Context, p tokens.Principal, draft policy.Source, last int) (tokens.ReplayReport, error)
+	ApplyingPolicies(ctx context.Context, p tokens.Principal, principal, resource string) ([]policy.Applied, error)
+	PolicySchema(ctx context.Context, p tokens.Principal) (string, error)
 }
 
 // Passcodes are written down. Their codes are answered once, and the caller wipes

@@ -208,7 +208,7 @@ func (r *replay) one(ctx context.Context, rec *audit.Record) error {
 		}
 	}
 	asked := Principal{Source: rec.Source}
-	q.Context = asked.context(rec.Time.In(r.s.cfg.Now().Location()))
+	q.Context = r.s.context(asked, rec.Time)
 	for _, f := range rec.Detail {
 		if f.Name == "transport" && f.Value != "" {
 			q.Context.Path = f.Value

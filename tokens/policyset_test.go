@@ -383,3 +383,140 @@ func TestAHundredVersionsAreKept(t *testing.T) {
 		}
 	}
 }
+
+func TestPoliciesAreTriedOutBeforeTheyCount(t *testing.T) {
+	h := newHouse(t)
+	d := totp("T1")
+	h.give("alice", d)
+	h.must(h.SetGroups(ctx, h.admin, "", "alice", []string{"board"}))
+	desk := h.key("", "helpdesk")
+	draft := &policy.Source{Policies: []policy.Item{item("board", ofGroup)}}
+	ask := []tokens.SimQuery{
+		{Principal: "key:" + desk.ID, Action: "token.lost", Serial: "T1"},
+		{Principal: "key:" + desk.ID, Action: "token.lost", Serial: "T1", Groups: []string{"staff"}},
+		{Roles: []policy.Role{policy.Helpdesk}, In: "corp", Action: "token.lost", Realm: "default", Serial: "T1"},
+		{Principal: "client:localhost", Action: "verify", User: "alice"},
+		{Principal: "admin:default/alice", Roles: []policy.Role{policy.Superuser}, Action: "token.revoke", Serial: "T1"},
+	}
+	want := []struct {
+		live, draft bool
+		by          string
+	}{{true, false, "board"}, {true, true, "builtin.helpdesk"}, {false, false, ""}, {true, true, "builtin.verifier"}, {false, false, "builtin.mfa"}}
+	for _, src := range []*policy.Source{nil, draft} {
+		got, err := h.Simulate(ctx, h.admin, ask, src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, w := range want {
+			allow := w.live
+			if src != nil {
+				allow = w.draft
+			}
+			if got[i].Allow != allow || src != nil && strings.Join(got[i].Policies, ",") != w.by {
+				t.Errorf("question %d, draft %v: %+v", i+1, src != nil, got[i].Decision)
+			}
+		}
+		if !got[4].MFA {
+			t.Errorf("what a fresh proof would lift: %+v", got[4].Decision)
+		}
+	}
+	for what, bad := range map[string]tokens.SimQuery{
+		"nobody": {Action: "verify"}, "no kind": {Principal: "root", Action: "verify"}, "a bad role": {Roles: []policy.Role{"A b"}, Action: "verify"},
+	} {
+		if _, err := h.Simulate(ctx, h.admin, []tokens.SimQuery{bad}, nil); !errors.Is(err, tokens.ErrInvalid) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := h.Simulate(ctx, h.admin, make([]tokens.SimQuery, 31), nil); !errors.Is(err, tokens.ErrInvalid) {
+		t.Errorf("31 at once: %v", err)
+	}
+	if _, err := h.Simulate(ctx, h.admin, []tokens.SimQuery{{Principal: "key:0000000000000000", Action: "verify"}}, nil); !errors.Is(err, tokens.ErrNotFound) {
+		t.Errorf("a key that there is not: %v", err)
+	}
+}
+
+func TestADraftIsHeldAgainstWhatWasDecided(t *testing.T) {
+	h := newHouse(t)
+	d := totp("T1")
+	h.give("alice", d)
+	h.must(h.SetGroups(ctx, h.admin, "", "alice", []string{"board"}))
+	desk, gone := h.key("", "helpdesk"), h.key("", "helpdesk")
+	h.must(h.Suspend(ctx, desk, "", "T1", "away"))
+	suspended := h.last()
+	h.must(h.Resume(ctx, gone, "", "T1", "back"))
+	if _, err := h.Clients(ctx, desk); !errors.Is(err, tokens.ErrForbidden) {
+		t.Fatal(err)
+	}
+	denied := h.last()
+	if err := h.DeleteKey(ctx, h.admin, gone.ID); err != nil {
+		t.Fatal(err)
+	}
+	h.try("alice", d.code(h, 0))
+	draft := policy.Source{Policies: []policy.Item{
+		item("board", ofGroup),
+		item("clients", `permit (principal in Watchword::Role::"helpdesk", action == Watchword::Action::"client.list", resource);`),
+	}}
+	r, err := h.Replay(ctx, h.admin, draft, 1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Changed != 2 || r.Allowed != 1 || r.Denied != 1 || len(r.Changes) != 2 {
+		t.Fatalf("%+v", r)
+	}
+	if c := r.Changes[0]; c.Record != denied.ID || c.Was || !c.Now || c.Action != "client.list" || fmt.Sprint(c.NowPolicies) != "[clients]" {
+		t.Errorf("%+v", c)
+	}
+	if c := r.Changes[1]; c.Record != suspended.ID || !c.Was || c.Now || c.User != "alice" || c.Serial != "T1" || c.Actor != desk.Actor() ||
+		fmt.Sprint(c.WasPolicies, c.NowPolicies) != "[builtin.helpdesk] [board]" {
+		t.Errorf("%+v", c)
+	}
+	if len(r.Left) != 1 || r.Left[0].Why != "who asked is not there any more" || r.Left[0].Count != 1 {
+		t.Errorf("left out: %+v", r.Left)
+	}
+	if same, err := h.Replay(ctx, h.admin, policy.Source{}, 1000); err != nil || same.Changed != 0 || same.Compared < r.Compared {
+		t.Errorf("the same policies: %+v, %v", same, err)
+	}
+	if few, err := h.Replay(ctx, h.admin, draft, 3); err != nil || few.Read != 3 {
+		t.Errorf("%+v, %v", few, err)
+	}
+	for _, n := range []int{0, -1, 100_001} {
+		if _, err := h.Replay(ctx, h.admin, draft, n); !errors.Is(err, tokens.ErrInvalid) {
+			t.Errorf("the last %d: %v", n, err)
+		}
+	}
+}
+
+func TestWhichPoliciesApply(t *testing.T) {
+	h := newHouse(t)
+	h.give("alice", totp("T1"))
+	h.must(h.SetGroups(ctx, h.admin, "", "alice", []string{"board"}))
+	h.put(puts(item("board", ofGroup), item("night", nightShift)))
+	ids := func(principal, resource string) string {
+		t.Helper()
+		list, err := h.ApplyingPolicies(ctx, h.admin, principal, resource)
+		if err != nil {
+			t.Fatalf("%s, %s: %v", principal, resource, err)
+		}
+		var ids []string
+		for _, a := range list {
+			if !a.BuiltIn {
+				ids = append(ids, a.ID)
+			}
+		}
+		return strings.Join(ids, " ")
+	}
+	for _, c := range [][3]string{
+		{"", "", "board night"}, {"role:helpdesk", "", "board"}, {"role:night-shift", "", "night"}, {"role:auditor", "", ""},
+		{"", "user:default/alice", "board night"}, {"", "token:T1", "board night"}, {"", "user:default/bob", "night"},
+		{"role:helpdesk", "token:default/T1", "board"}, {"role:helpdesk", "user:bob", ""}, {"client:localhost", "", ""}, {"", "installation", "night"}, {"", "realm:corp", "night"},
+	} {
+		if got := ids(c[0], c[1]); got != c[2] {
+			t.Errorf("to %q and %q apply %q, want %q", c[0], c[1], got, c[2])
+		}
+	}
+	for _, c := range [][2]string{{"root", ""}, {"", "group:x"}, {"role:No", ""}, {"", "user:"}} {
+		if _, err := h.ApplyingPolicies(ctx, h.admin, c[0], c[1]); !errors.Is(err, tokens.ErrInvalid) {
+			t.Errorf("%q: %v", c, err)
+		}
+	}
+}

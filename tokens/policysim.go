@@ -127,7 +127,7 @@ func (s *Service) simulated(ctx context.Context, in *SimQuery) (*policy.Query, e
 			return nil, err
 		}
 	}
-	now := s.cfg.Now()
+	now := s.cfg.Now().In(s.cfg.Location)
 	view, err := s.db.Load(ctx, about(&e))
 	if err != nil {
 		return nil, unavailable(err)
@@ -150,7 +150,7 @@ func (s *Service) simulated(ctx context.Context, in *SimQuery) (*policy.Query, e
 	}
 	c := policy.Context{Now: now, Source: in.Source, Path: in.Path, NAS: in.NAS, Caller: in.Caller}
 	if !in.At.IsZero() {
-		c.Now = in.At.In(now.Location())
+		c.Now = in.At.In(s.cfg.Location)
 	}
 	if c.Path == "" {
 		if c.Path = pathHTTP; q.Principal.Kind == policy.KindClient {
@@ -300,4 +300,13 @@ func (s *Service) resourceNamed(ctx context.Context, what string) (*policy.Resou
 	r, user := resource(&e, view.Subjects, s.cfg.Now())
 	r.Groups, err = s.groupsFor(ctx, &r, user)
 	return &r, err
+}
+
+// PolicySchema answers what policies can speak of, as a Cedar schema.
+func (s *Service) PolicySchema(ctx context.Context, p Principal) (string, error) {
+	e := audit.Event{Realm: p.Realm, Detail: []audit.Field{{Name: "for", Value: "schema"}}}
+	if err := s.authorise(ctx, p, policy.PolicyShow, &e); err != nil {
+		return "", err
+	}
+	return policy.Schema(), s.record(ctx, p, policy.PolicyShow, e)
 }

@@ -274,7 +274,7 @@ var withoutRealm = []string{
 	"EndSession", "CheckSession", "Me", "SignOut", "StepUp", "StepUpKey", "SignInKey", // see session_test.go
 	"Uninvite", "Batches", "ShowBatch", "Undo", "Clients", "Keys", "VerifyAudit", "CheckStatement", "StatementKeys", "RotateStatementKey", "Realms",
 	"Sinks", "Sink", "PutSink", "DeleteSink", "TestSink",
-	"Policies", "PutPolicies", "PolicyVersions", "RollBackPolicies", "CheckPolicies", "Simulate", "Replay", "ApplyingPolicies",
+	"Policies", "PutPolicies", "PolicyVersions", "RollBackPolicies", "CheckPolicies", "Simulate", "Replay", "ApplyingPolicies", "PolicySchema",
 }
 
 func TestEveryUseCaseIsTried(t *testing.T) {
