@@ -128,7 +128,11 @@ func TestALineThatWasCutOffIsRemoved(t *testing.T) {
 		c := &courier.Courier{Dir: t.TempDir()}
 		k := tokens.Sink{Name: "siem", Kind: tokens.SinkFile, Format: tokens.SinkJSON, MaxBytes: 1 << 20}
 		records := chain(6)
-		send(t, open(t, c, k, tokens.SinkSecrets{}), records[:3])
+		first := open(t, c, k, tokens.SinkSecrets{})
+		send(t, first, records[:3])
+		if err := first.Close(); err != nil {
+			t.Fatal(err)
+		}
 		path := filepath.Join(c.Dir, "siem", "audit.jsonl")
 		f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
 		if err != nil {
@@ -172,6 +176,39 @@ func TestAFileIsRotated(t *testing.T) {
 	send(t, open(t, c, k, tokens.SinkSecrets{}), records)
 	if names, err := filepath.Glob(filepath.Join(c.Dir, "short", "*")); err != nil || len(names) != 3 {
 		t.Errorf("%d files are kept, not the current one and two: %v", len(names), err)
+	}
+}
+
+func TestAFileHasOneWriter(t *testing.T) {
+	c := &courier.Courier{Dir: t.TempDir()}
+	k := tokens.Sink{Name: "siem", Kind: tokens.SinkFile, Format: tokens.SinkJSON, MaxBytes: 1 << 20}
+	one, two := open(t, c, k, tokens.SinkSecrets{}), open(t, c, k, tokens.SinkSecrets{})
+	records := chain(4)
+	send(t, one, records[:2])
+	// One is in the middle of a line.
+	f, err := os.OpenFile(filepath.Join(c.Dir, "siem", "audit.jsonl"), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString(`{"cha`); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := two.Send(t.Context(), records[2:]); n != 0 || err == nil || !strings.Contains(err.Error(), "another server") {
+		t.Errorf("a second writer: %d, %v", n, err)
+	}
+	if err := two.Test(t.Context()); err != nil {
+		t.Errorf("testing it: %v", err)
+	}
+	b, err := os.ReadFile(f.Name())
+	if err != nil || !bytes.HasSuffix(b, []byte(`{"cha`)) {
+		t.Errorf("the other's line was cut off: %v", err)
+	}
+	if err := errors.Join(f.Close(), one.Close()); err != nil {
+		t.Fatal(err)
+	}
+	send(t, two, records[2:])
+	if n := follow(t, lines(t, filepath.Join(c.Dir, "siem"))); n != 4 {
+		t.Errorf("the file ends at record %d", n)
 	}
 }
 

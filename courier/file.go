@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"watchword/tokens"
 	"watchword/tokens/audit"
 )
@@ -130,6 +132,14 @@ func (w *file) open() error {
 	if err != nil {
 		return plainly("open", err)
 	}
+	// One server at a time tells a sink, but a disk that hangs may hold one up beyond
+	// its time: what it is writing is not to be taken for a line that was cut off.
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = errors.New("another server is writing to it")
+		}
+		return errors.Join(plainly("lock", err), f.Close())
+	}
 	size, err := whole(f)
 	if err == nil {
 		err = syncDir(w.dir) // that the file is there
@@ -221,8 +231,21 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Test implements tokens.Delivery: can the file be written?
-func (w *file) Test(context.Context) error { return w.open() }
+// Test implements tokens.Delivery: can the file be opened for writing? It leaves
+// what is in it alone, for another may be writing to it just now.
+func (w *file) Test(context.Context) error {
+	if err := os.MkdirAll(w.dir, 0o750); err != nil {
+		return plainly("make the directory of", err)
+	}
+	f, err := os.OpenFile(filepath.Join(w.dir, currentFile), os.O_WRONLY|os.O_CREATE|os.O_APPEND, fileMode)
+	if err != nil {
+		return plainly("open", err)
+	}
+	if err := f.Close(); err != nil {
+		return plainly("close", err)
+	}
+	return nil
+}
 
 // Close implements tokens.Delivery.
 func (w *file) Close() error {
