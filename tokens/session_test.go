@@ -713,3 +713,80 @@ func TestALifeOfASession(t *testing.T) {
 		})
 	})
 }
+
+func TestWhatIsProtectedTakesAFreshProof(t *testing.T) {
+	h := newHouse(t)
+	d := h.person("alice", "superuser")
+	h.person("bob")
+	v := h.opens("alice", d)
+	r := tokens.RoleRequest{User: "bob", Role: "helpdesk"}
+	h.must(h.GrantRole(ctx, h.by(v), r))
+	h.clock.forward(5 * time.Minute)
+	if err := h.RevokeRole(ctx, h.by(v), r); !errors.Is(err, tokens.ErrMFARequired) || !errors.Is(err, tokens.ErrForbidden) {
+		t.Errorf("five minutes after the code: %v", err)
+	}
+	if last := h.last(); last.Action != "role.revoke" || last.Outcome != "denied" || last.Actor != "admin:default/alice" {
+		t.Errorf("audited as %+v", last)
+	}
+	h.must(h.Suspend(ctx, h.by(v), "", "T-bob", "")) // which is not protected
+	if got, err := h.StepUp(ctx, h.by(v), "4711"+d.code(h, 0), "http"); err != nil || got == nil {
+		t.Fatalf("renewing: %+v, %v", got, err)
+	}
+	h.must(nil, h.RevokeRole(ctx, h.by(v), r))
+}
+
+func TestAHelpdesksSessionCannotRaiseItsRights(t *testing.T) {
+	h := newHouse(t)
+	d := h.person("desk", "helpdesk@default")
+	h.person("boss", "superuser")
+	h.user("eve")
+	h.must(h.AddUser(ctx, h.admin, "corp", "carol"))
+	h.ship("", totp("S1"))
+	v := h.opens("desk", d)
+	p := h.by(v)
+	if _, err := h.SetPIN(ctx, p, "", "eve", "4711", false); err != nil {
+		t.Errorf("its daily work: %v", err)
+	}
+	for what, do := range map[string]func() error{
+		"a role for itself": func() error { return second(h.GrantRole(ctx, p, tokens.RoleRequest{User: "desk", Role: "superuser"})) },
+		"its role elsewhere": func() error {
+			return second(h.GrantRole(ctx, p, tokens.RoleRequest{User: "desk", Role: "helpdesk", In: "*"}))
+		},
+		"a role for others": func() error { return second(h.GrantRole(ctx, p, tokens.RoleRequest{User: "eve", Role: "helpdesk"})) },
+		"another's role": func() error {
+			return h.RevokeRole(ctx, p, tokens.RoleRequest{User: "boss", Role: "superuser", In: "*"})
+		},
+		"an API key": func() error { return third(h.AddKey(ctx, p, tokens.NewKey{Name: "k", Scope: "admin"})) },
+		"a key of its own": func() error {
+			return third(h.AddKey(ctx, p, tokens.NewKey{Name: "k", Scope: "helpdesk", Realm: "default"}))
+		},
+		"a rotated key":        func() error { return third(h.RotateKey(ctx, p, h.admin.ID, time.Hour)) },
+		"the boss's PIN":       func() error { return second(h.SetPIN(ctx, p, "", "boss", "0815", false)) },
+		"a token for the boss": func() error { return second(h.Assign(ctx, p, "", "S1", "boss")) },
+		"its own PIN":          func() error { return second(h.SetPIN(ctx, p, "", "desk", "0815", false)) },
+		"another realm's user": func() error { _, _, err := h.ShowUser(ctx, p, "corp", "carol"); return err },
+		"a wider realm":        func() error { q := p; q.Realm = ""; _, _, err := h.ShowUser(ctx, q, "corp", "carol"); return err },
+		"more roles": func() error {
+			q := p
+			q.Roles = []policy.Role{policy.Superuser}
+			return second(h.GrantRole(ctx, q, tokens.RoleRequest{User: "desk", Role: "superuser"}))
+		},
+		"a later proof": func() error {
+			q := p
+			q.MFA = q.MFA.Add(time.Hour)
+			_, _, err := h.ShowUser(ctx, q, "", "eve")
+			return err
+		},
+		"somebody else": func() error {
+			q := p
+			q.ID, q.User = "default/boss", "boss"
+			_, _, err := h.ShowUser(ctx, q, "", "eve")
+			return err
+		},
+	} {
+		if err := do(); !errors.Is(err, tokens.ErrForbidden) && !errors.Is(err, tokens.ErrUnknownKey) {
+			t.Errorf("a helpdesk gets %s: %v", what, err)
+		}
+	}
+	h.intact()
+}
