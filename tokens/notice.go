@@ -111,7 +111,15 @@ func noticeType(r *audit.Record) string {
 	case policy.ImportPublish:
 		return NoticeImported
 	case policy.FIDOImport:
-		return NoticeFIDOStatus
+		if detail(r, "unchanged") == "" {
+			return NoticeFIDOStatus
+		}
+		return ""
+	case policy.FIDOShow:
+		if r.Actor == string(KindSystem) && detail(r, "of") == "status report" { // that concerns a key
+			return NoticeFIDOStatus
+		}
+		return ""
 	case policy.RoleGrant, policy.RoleRevoke:
 		return NoticeRoleChanged
 	case policy.KeyAdd, policy.KeyDelete, policy.KeyRotate:

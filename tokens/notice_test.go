@@ -11,7 +11,7 @@ import (
 
 func TestWhatComesOfARecordIsNoticed(t *testing.T) {
 	event := func(action, outcome, reason string, detail ...string) audit.Record {
-		r := audit.Record{Chain: 3, Seq: 9, Event: audit.Event{Time: time.Unix(1_700_000_000, 0), Action: action, Outcome: outcome, Reason: reason, User: "alice"}}
+		r := audit.Record{Chain: 3, Seq: 9, Event: audit.Event{Time: time.Unix(1_700_000_000, 0), Action: action, Outcome: outcome, Reason: reason, User: "alice", Actor: "system"}}
 		for i := 0; i < len(detail); i += 2 {
 			r.Detail = append(r.Detail, audit.Field{Name: detail[i], Value: detail[i+1]})
 		}
@@ -40,6 +40,9 @@ func TestWhatComesOfARecordIsNoticed(t *testing.T) {
 		{event("policy.simulate", "ok", ""), ""},
 		{event("realm.rules.put", "ok", ""), tokens.NoticePolicyChanged},
 		{event("fido.mds.import", "ok", ""), tokens.NoticeFIDOStatus},
+		{event("fido.mds.import", "ok", "", "unchanged", "true"), ""},
+		{event("fido.show", "ok", "", "of", "metadata"), ""},
+		{event("fido.show", "ok", "", "of", "status report"), tokens.NoticeFIDOStatus},
 		{event("role.grant", "ok", ""), tokens.NoticeRoleChanged},
 		{event("role.revoke", "ok", ""), tokens.NoticeRoleChanged},
 		{event("role.list", "ok", ""), ""},
