@@ -22,7 +22,10 @@ func (d *draft) check(tree *ast.Policy) []Problem {
 	}
 	t := newTyper(tree)
 	for i, c := range tree.Conditions {
-		for _, says := range t.errors(c) {
+		for n, says := range t.errors(c) {
+			if n == maxMessages {
+				break
+			}
 			node, nth := t.culprit(i, says)
 			list = d.report(list, node, nth, says)
 		}
@@ -131,8 +134,9 @@ func (d *draft) find(node ast.IsNode, nth int) (line, column int) {
 func (d *draft) scope(tree *ast.Policy) (list []Problem) {
 	bare := *tree
 	bare.Conditions = nil
-	err := words().validator.Policy("", &bare)
-	for _, says := range split(err) {
+	all := split(words().validator.Policy("", &bare))
+	slices.Sort(all)
+	for _, says := range all {
 		p := Problem{ID: d.id, Line: 1, Column: 1, Says: says}
 		if i := slices.IndexFunc(d.words, func(w word) bool { return w.text == "permit" || w.text == "forbid" }); i >= 0 {
 			p.Line, p.Column = d.words[i].line, d.words[i].column

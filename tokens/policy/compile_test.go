@@ -82,7 +82,7 @@ when { context.hour > 3 &&
 		{`permit (principal, action, resource) when { context.nas like "x*" && context has nas && context.nas like "x*" };`, 1, 45, `context.nas`, "unable to guarantee safety of access to optional attribute `nas` in context"},
 		{`permit (principal, action, resource) when { if context has nas then context.nas == 3 else false };`, 1, 69, `context.nas == 3`, `the types Long and String are not compatible`},
 		{`permit (principal, action, resource) when { (context.hour + "a") == 3 };`, 1, 46, `context.hour + "a"`, `unexpected type: expected Long but saw String`},
-		{`permit (principal, action, resource) when { context.weekday in ["mon"] };`, 1, 45, `context.weekday in ["mon"]`, `unexpected type: expected an entity but saw String; unexpected type: expected a set of entities, or an entity but saw Set<String>`},
+		{`permit (principal, action, resource) when { context.weekday in ["mon"] };`, 1, 45, `context.weekday in ["mon"]`, `unexpected type: expected a set of entities, or an entity but saw Set<String>; unexpected type: expected an entity but saw String`},
 		{`permit (principal, action, resource) when { ["mon", 3].contains(context.weekday) };`, 1, 45, `["mon", 3]`, `the types Long and String are not compatible`},
 		{`permit (principal, action, resource) when { ip(context.path).isLoopback() };`, 1, 45, `ip(context.path)`, `extension constructors may not be called with non-literal expressions`},
 		{`permit (principal == ?principal, action, resource);`, 1, 22, `?principal`, `slots are for templates`},
@@ -287,6 +287,42 @@ func TestALinkThatIsWrongIsRefused(t *testing.T) {
 		p := refused(t, Source{Templates: items, Links: []Link{c.l}})
 		if len(p) != 1 || p[0].ID != "l" || !strings.Contains(p[0].Says, c.says) {
 			t.Errorf("%+v:\n  %+v, want %s", c.l, p, c.says)
+		}
+	}
+}
+
+// However wrong a policy is, and however twisted, it takes seconds at most to say so.
+func TestATwistedPolicyIsRefusedSoon(t *testing.T) {
+	many := func(n int, each func(i int) string, between string) string {
+		list := make([]string, n)
+		for i := range list {
+			list[i] = each(i)
+		}
+		return strings.Join(list, between)
+	}
+	for name, text := range map[string]string{
+		"wrong all over":    many(400, func(i int) string { return fmt.Sprintf("context.a%d", i) }, " && "),
+		"a wrong tail":      many(300, func(i int) string { return "context.hour > 3" }, " || ") + " || context.a",
+		"times and numbers": many(100, func(i int) string { return fmt.Sprintf("context.now < %d", i) }, " && "),
+		"negated":           strings.Repeat("!", 1900) + "context.a",
+		"many ifs":          strings.Repeat("if context.hour == 3 then true else ", 150) + "context.a",
+		"long chain":        "context" + strings.Repeat(".a", 900),
+		"unknown actions":   many(200, func(i int) string { return "action == Watchword::Action::\"verify\"" }, " || ") + " || context.a",
+	} {
+		begin := time.Now()
+		p := refused(t, Source{Policies: []Item{{ID: "p", Text: "permit (principal, action, resource) when { " + text + " };"}}})
+		if took := time.Since(begin); took > time.Minute || p[0].Line != 1 {
+			t.Errorf("%s: after %v: %+v", name, took, p[0])
+		} else {
+			t.Logf("%s: %v, %d problems, the first at %d", name, took, len(p), p[0].Column)
+		}
+	}
+	for name, text := range map[string]string{
+		"too many words": many(1000, func(i int) string { return "true" }, " && "),
+		"too deep":       strings.Repeat("[", 100),
+	} {
+		if p := refused(t, Source{Policies: []Item{{ID: "p", Text: "permit (principal, action, resource) when { " + text + " };"}}}); len(p) != 1 || p[0].Column < 50 {
+			t.Errorf("%s: %+v", name, p)
 		}
 	}
 }

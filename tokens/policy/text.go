@@ -31,8 +31,9 @@ type word struct {
 
 // The bounds of one policy, far from what people write.
 const (
-	maxText = 16 << 10 // bytes
-	maxDeep = 64       // brackets in brackets
+	maxText  = 16 << 10 // bytes
+	maxWords = 2_000
+	maxDeep  = 64 // brackets in brackets
 )
 
 // scan cuts a text into words. What cannot be cut, Cedar's scanner refuses too, and
@@ -168,6 +169,10 @@ func newDraft(id, text string) (*draft, *Problem) {
 	list, p := scan(text)
 	if p != nil {
 		return fail(p)
+	}
+	if len(list) > maxWords {
+		w := list[maxWords]
+		return fail(&Problem{Line: w.line, Column: w.column, Says: fmt.Sprintf("the policy has more than %d words: make it several", maxWords)})
 	}
 	d := &draft{id: id, text: text, words: list}
 	for _, w := range list {

@@ -13,10 +13,18 @@ import (
 type typer struct {
 	tree *ast.Policy
 	bare ast.Policy // without conditions, and with fewer actions if that makes no difference
+	each int        // questions that there are for it: the checker looks at each
+	left int        // how much it may look for culprits yet
 }
 
+// Of a policy that is wrong from end to end, not every place is looked for.
+const (
+	maxLooks    = 3_000_000 // nodes that the checker looks at, each question counted
+	maxMessages = 20
+)
+
 func newTyper(tree *ast.Policy) *typer {
-	t := &typer{tree: tree, bare: *tree}
+	t := &typer{tree: tree, bare: *tree, left: maxLooks, each: len(kinds) * len(types) * len(words().ordered)}
 	t.bare.Conditions = nil
 	for _, c := range tree.Conditions {
 		if mentions(c.Body, "action") {
@@ -34,6 +42,7 @@ func newTyper(tree *ast.Policy) *typer {
 		}
 	}
 	t.bare.Action = ast.ScopeTypeInSet{Entities: some}
+	t.each = len(kinds) * len(types) * len(some)
 	return t
 }
 
@@ -50,11 +59,21 @@ func mentions(n ast.IsNode, variable cedar.String) (found bool) {
 func (t *typer) errors(c ast.ConditionType) []string {
 	p := t.bare
 	p.Conditions = []ast.ConditionType{c}
-	return split(words().validator.Policy("", &p))
+	list := split(words().validator.Policy("", &p))
+	slices.Sort(list) // the checker goes through maps
+	return list
 }
 
-func (t *typer) wrong(n ast.Node, says string) bool {
-	return slices.Contains(t.errors(ast.ConditionType{Condition: ast.ConditionWhen, Body: n.AsIsNode()}), says)
+// wrong says whether an expression, where p is looked at, makes the checker say that.
+func (t *typer) wrong(p part, n ast.Node, says string) bool {
+	if p.under != nil {
+		n = ast.NewNode(p.under).And(n)
+	}
+	ast.Inspect(n, func(ast.IsNode) bool {
+		t.left -= t.each
+		return t.left > 0
+	})
+	return t.left > 0 && slices.Contains(t.errors(ast.ConditionType{Condition: ast.ConditionWhen, Body: n.AsIsNode()}), says)
 }
 
 // A part is a part of an expression, with what must hold where it is looked at.
@@ -63,25 +82,66 @@ type part struct {
 	under ast.IsNode // nil: nothing
 }
 
-// culprit is the smallest part of condition i that the message is about, and how
-// many before it in the policy read the same.
+// culprit is the smallest part of condition i that the message is about, or where
+// that takes too long a greater one, and how many before it in the policy read the
+// same.
 func (t *typer) culprit(i int, says string) (ast.IsNode, int) {
 	at := part{node: t.tree.Conditions[i].Body}
 down:
 	for {
-		for _, p := range parts(at) {
+		below := parts(at)
+		if chain := chained(at); len(chain) > 2 {
+			// The first operand that the message comes with. All before it are right.
+			n, found := slices.BinarySearchFunc(chain, 0, func(p part, _ int) int {
+				if t.wrong(p, ast.NewNode(p.node), says) {
+					return 0
+				}
+				return -1
+			})
+			if !found {
+				return at.node, t.before(i, at)
+			}
+			if at = chain[n]; n == 0 {
+				continue
+			}
+			below = parts(at)[1:]
+		}
+		for _, p := range below {
 			asked := ast.NewNode(p.node)
 			asked = asked.Equal(asked) // true or false, whatever its type
-			if p.under != nil {
-				asked = ast.NewNode(p.under).And(asked)
-			}
-			if t.wrong(asked, says) {
+			if t.wrong(p, asked, says) {
 				at = p
 				continue down
 			}
 		}
 		return at.node, t.before(i, at)
 	}
+}
+
+// chained are the beginnings of a chain of && or ||, the shortest first: its first
+// operand, the first two, and so on to all of it.
+func chained(p part) []part {
+	list := []part{p}
+	for {
+		var left ast.IsNode
+		switch n := p.node.(type) {
+		case ast.NodeTypeAnd:
+			if _, ok := list[0].node.(ast.NodeTypeAnd); ok {
+				left = n.Left
+			}
+		case ast.NodeTypeOr:
+			if _, ok := list[0].node.(ast.NodeTypeOr); ok {
+				left = n.Left
+			}
+		}
+		if left == nil {
+			break
+		}
+		p = part{left, p.under}
+		list = append(list, p)
+	}
+	slices.Reverse(list)
+	return list
 }
 
 // before counts the expressions in the policy, up to the one that is found, that read
@@ -91,7 +151,7 @@ func (t *typer) before(i int, found part) (n int) {
 	steps := 0
 	var walk func(p part) bool
 	walk = func(p part) bool {
-		if steps++; steps > 1000 {
+		if steps++; steps > 200 {
 			return true
 		}
 		if expression(p.node) == text {
