@@ -89,6 +89,7 @@ func serve(ctx context.Context, c *Config, strange []string) (err error) {
 	if err := syscall.Setrlimit(syscall.RLIMIT_CORE, &syscall.Rlimit{}); err != nil {
 		return fmt.Errorf("switch core dumps off: %w", err)
 	}
+	tune(c)
 	a := &appliance{config: c, log: newLog(&c.Log)}
 	slog.SetDefault(a.log)
 	for _, name := range strange {
