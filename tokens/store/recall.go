@@ -19,7 +19,7 @@ import (
 // must have the outcome held against the stored version by Commit.
 type recollection struct {
 	mu         sync.Mutex
-	users      map[name]*tokens.Subject // never changed once here: replaced
+	users      map[name]*tokens.Subject // nobody else has one of these
 	names      map[int64]name           // of users
 	weight     int                      // of users: see weigh
 	strangers  map[name]struct{}        // names that are no user's
@@ -168,9 +168,7 @@ func (r *recollection) follow(p *plan) {
 			r.drop(w.UserID)
 			continue
 		}
-		next := copied(was)
-		next.Standing = w.Next
-		r.users[n] = next
+		was.Standing = w.Next
 	}
 	for i := range p.owned {
 		w := &p.owned[i]
@@ -178,9 +176,11 @@ func (r *recollection) follow(p *plan) {
 		if !known {
 			continue
 		}
-		list := r.users[n].Tokens // its standing moved as well, so that this is a copy
-		k := slices.IndexFunc(list, func(t tokens.Token) bool { return t.ID == w.TokenID })
-		if k < 0 {
+		list, k := r.users[n].Tokens, 0
+		for k < len(list) && list[k].ID != w.TokenID {
+			k++
+		}
+		if k == len(list) {
 			r.drop(w.UserID)
 			continue
 		}
