@@ -14,9 +14,10 @@ type Core interface {
 	// one. It is called for every datagram and never blocks.
 	ClientFor(addr netip.Addr) (*tokens.RADIUSClient, bool)
 
-	// Verify decides an attempt and returns when the decision is durable. A
-	// reject is the zero Result and no error.
-	Verify(ctx context.Context, p tokens.Principal, a tokens.Attempt) (tokens.Result, error)
+	// Ask decides an attempt and calls done, once, when the decision is durable. A
+	// reject is the zero Result and no error. It does not wait for that itself, and
+	// done keeps nobody waiting. When ctx ends nobody listens any more.
+	Ask(ctx context.Context, p tokens.Principal, a tokens.Attempt, done func(tokens.Result, error))
 
 	// Ready says what keeps the core from verifying; nothing: it can.
 	Ready() []tokens.Problem

@@ -47,7 +47,15 @@ func (f *fakeCore) ClientFor(addr netip.Addr) (*tokens.RADIUSClient, bool) {
 	return best, best != nil
 }
 
-func (f *fakeCore) Verify(ctx context.Context, p tokens.Principal, a tokens.Attempt) (tokens.Result, error) {
+func (f *fakeCore) Ask(ctx context.Context, p tokens.Principal, a tokens.Attempt, done func(tokens.Result, error)) {
+	if f.silent {
+		done(f.decide(ctx, p, a))
+		return
+	}
+	go func() { done(f.decide(ctx, p, a)) }()
+}
+
+func (f *fakeCore) decide(ctx context.Context, p tokens.Principal, a tokens.Attempt) (tokens.Result, error) {
 	if !f.silent {
 		f.mu.Lock()
 		f.attempts = append(f.attempts, a)

@@ -24,33 +24,90 @@ func (g *gate) enter() bool {
 
 func (g *gate) leave() { g.in.Add(-1) }
 
-// deadlines hands out contexts that end within a given time. One is shared by
-// all requests that begin in the same second, which costs less than one each.
+// deadlines bounds how long requests are in work. One deadline is shared by all
+// that begin in the same second, which costs less than one each.
 type deadlines struct {
 	base    context.Context
 	timeout time.Duration
-	current atomic.Pointer[sharedDeadline]
+	giveUp  func(*request, error) // what becomes of who waits at the end, and why
+	current atomic.Pointer[deadline]
 }
 
-type sharedDeadline struct {
+// deadline is the end that some requests have in common.
+type deadline struct {
 	ctx   context.Context
 	until time.Time // when another one begins
+
+	mu      sync.Mutex
+	over    bool
+	waiting *request // the first of those whose answers are waited for
 }
 
-// at answers a context for a request that begins now: it ends between timeout
-// and timeout plus one second from now.
-func (d *deadlines) at(now time.Time) context.Context {
+// at answers the deadline of a request that begins now: it ends between timeout and
+// timeout plus one second from now.
+func (d *deadlines) at(now time.Time) *deadline {
 	for {
 		old := d.current.Load()
 		if old != nil && now.Before(old.until) {
-			return old.ctx
+			return old
 		}
 		ctx, cancel := context.WithTimeout(d.base, d.timeout+time.Second)
-		if d.current.CompareAndSwap(old, &sharedDeadline{ctx, now.Add(time.Second)}) {
+		next := &deadline{ctx: ctx, until: now.Add(time.Second)}
+		if d.current.CompareAndSwap(old, next) {
 			time.AfterFunc(d.timeout+time.Second, cancel)
-			return ctx
+			context.AfterFunc(ctx, func() { next.end(d.giveUp) })
+			return next
 		}
 		cancel()
+	}
+}
+
+// enter notes that r's answer is waited for, unless it is too late for one.
+func (d *deadline) enter(r *request) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.over {
+		return false
+	}
+	r.before, r.after = nil, d.waiting
+	if r.after != nil {
+		r.after.before = r
+	}
+	d.waiting = r
+	return true
+}
+
+// leave ends the waiting for r's answer, and answers false if that was given up.
+func (d *deadline) leave(r *request) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.over {
+		return false
+	}
+	if r.before != nil {
+		r.before.after = r.after
+	} else {
+		d.waiting = r.after
+	}
+	if r.after != nil {
+		r.after.before = r.before
+	}
+	r.before, r.after = nil, nil
+	return true
+}
+
+// end gives up all that still wait.
+func (d *deadline) end(giveUp func(*request, error)) {
+	d.mu.Lock()
+	d.over = true
+	r := d.waiting
+	d.waiting = nil
+	d.mu.Unlock()
+	for r != nil {
+		next := r.after
+		r.before, r.after = nil, nil
+		giveUp(r, d.ctx.Err())
+		r = next
 	}
 }
 

@@ -48,9 +48,46 @@ func TestDeadlinesAreSharedWithinASecond(t *testing.T) {
 	if a == c {
 		t.Error("a context lasts longer than a second's requests")
 	}
-	end, ok := a.Deadline()
+	end, ok := a.ctx.Deadline()
 	if left := end.Sub(now); !ok || left < 10*time.Second || left > 12*time.Second {
 		t.Errorf("it ends after %v", left)
+	}
+}
+
+func TestADeadlineGivesUpThoseThatStillWait(t *testing.T) {
+	base, cancel := context.WithCancel(context.Background())
+	gone := make(chan *request, 9)
+	d := deadlines{base: base, timeout: time.Hour, giveUp: func(r *request, err error) {
+		if err != context.Canceled {
+			t.Errorf("given up because of %v", err)
+		}
+		gone <- r
+	}}
+	all := make([]*request, 5)
+	end := d.at(time.Now())
+	for i := range all {
+		all[i] = &request{}
+		if !end.enter(all[i]) {
+			t.Fatal("it is too late already")
+		}
+	}
+	for _, i := range []int{4, 2, 0} { // the newest, one between and the oldest
+		if !end.leave(all[i]) {
+			t.Errorf("request %d was given up", i)
+		}
+	}
+	cancel()
+	if a, b := <-gone, <-gone; a != all[3] || b != all[1] {
+		t.Error("others were given up than those that waited")
+	}
+	if end.leave(all[1]) || end.leave(all[3]) {
+		t.Error("who was given up is still waited for")
+	}
+	if end.enter(all[0]) {
+		t.Error("a request waits beyond the end")
+	}
+	if len(gone) != 0 {
+		t.Errorf("%d more were given up", len(gone))
 	}
 }
 

@@ -43,35 +43,39 @@ var (
 	errNoise   = errors.New("the password is not valid UTF-8: most likely the shared secret differs between gateway and Watchword")
 )
 
-// decide answers an Access-Request. It is where errors become outcomes: only
-// an Accept without any error is one, and whatever is not understood is silence.
-// A request without a code that could be read is put to the core as well, which
-// audits and refuses it, and counts it against nobody.
-func (s *Server) decide(ctx context.Context, r *request) outcome {
-	attempt, by, unread := r.attempt()
-	if unread != nil {
-		s.refused(r, unread)
-		attempt.Code, attempt.Proof = "", nil
+// attempt fills in what the core is asked about an Access-Request. Where no code
+// could be read r.unread says why: it is put to the core as well, which audits and
+// refuses it, and counts it against nobody.
+func (s *Server) attempt(r *request) {
+	r.asked, r.by, r.unread = r.attempt()
+	if r.unread != nil {
+		s.refused(r, r.unread)
+		r.asked.Code, r.asked.Proof = "", nil
 	}
-	attempt.Transport, attempt.Origin = transport, r.origin()
-	result, err := s.core.Verify(ctx, r.client.Principal().From(r.source), attempt)
+	r.asked.Transport, r.asked.Origin = transport, r.origin()
+}
+
+// outcome is where errors become outcomes: only an Accept without any error is one,
+// and whatever is not understood is silence.
+func (s *Server) outcome(r *request, result tokens.Result, err error) outcome {
 	switch {
-	case err == nil && unread == nil && result.Accept:
-		by.answers(r, &attempt, true)
+	case err == nil && r.unread == nil && result.Accept:
 		return accepted
 	case err == nil, errors.Is(err, tokens.ErrInvalid), errors.Is(err, tokens.ErrForbidden):
-		if unread == nil {
-			by.answers(r, &attempt, false)
-		}
 		return rejected // no oracle: all are alike
 	case errors.Is(err, tokens.ErrOverloaded):
 		return shed
 	}
+	s.fault(r, err)
+	return unanswered
+}
+
+// fault logs why a request is not answered.
+func (s *Server) fault(r *request, err error) {
 	if speak, unsaid := s.faults.may(r.client.Name, time.Now()); speak {
-		s.log.LogAttrs(ctx, slog.LevelError, "RADIUS request not answered: the core cannot decide; the gateway will try again or use another server",
+		s.log.LogAttrs(context.Background(), slog.LevelError, "RADIUS request not answered: the core cannot decide; the gateway will try again or use another server",
 			slog.String("client", r.client.Name), slog.Any("error", err), slog.Int64("since_last", unsaid))
 	}
-	return unanswered
 }
 
 // attempt turns the request into a question to the core by its method. With an
@@ -98,9 +102,9 @@ func (r *request) attempt() (a tokens.Attempt, by *method, err error) {
 }
 
 // answers lets the method add to the reply.
-func (m *method) answers(r *request, a *tokens.Attempt, accepted bool) {
-	if m != nil && m.answer != nil {
-		m.answer(r, a, accepted)
+func (r *request) answers(accepted bool) {
+	if r.unread == nil && r.by != nil && r.by.answer != nil {
+		r.by.answer(r, &r.asked, accepted)
 	}
 }
 

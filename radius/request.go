@@ -28,6 +28,12 @@ type request struct {
 	digest   *digester
 	extra    []byte // attributes of the reply, beside those that each has
 	out      []byte // the reply
+
+	asked         tokens.Attempt
+	by            *method  // by which it was read
+	unread        error    // why there is no code in asked
+	outcome       outcome  // once it is decided
+	before, after *request // that wait as well, in the hands of their deadline
 }
 
 func newRequest() *request { return &request{digest: newDigester()} }
@@ -64,11 +70,7 @@ func (s *Server) receive(r *request, n int) (taken bool) {
 	standing, reply := s.cache.begin(r, room, now)
 	if standing == isNew {
 		s.work.Add(1)
-		select {
-		case s.idle <- r:
-		default:
-			go s.worker(r)
-		}
+		s.ask(r)
 		return true
 	}
 	if room {
@@ -128,38 +130,54 @@ func (r *request) inspect(n int) cause {
 	return 0
 }
 
-// maxIdle is how many workers wait for further requests.
-const maxIdle = 512
+// ask puts a request that was taken to the core. What the core answers goes to
+// whoever answers requests: it comes for a batch at once, and neither a goroutine for
+// each is woken for it nor is the core kept.
+func (s *Server) ask(r *request) {
+	s.attempt(r)
+	d := s.deadlines.at(r.received)
+	if !d.enter(r) {
+		s.giveUp(r, d.ctx.Err())
+		return
+	}
+	// If it is given up meanwhile r stays as it is.
+	s.core.Ask(d.ctx, r.client.Principal().From(r.source), r.asked, func(result tokens.Result, err error) {
+		if d.leave(r) {
+			r.outcome = s.outcome(r, result, err)
+			s.decided <- r
+		}
+	})
+}
 
-// worker answers a request, and further ones: its stack has grown by then to what
-// an answer needs, which costs as much as parsing a packet.
-func (s *Server) worker(r *request) {
-	for {
+// giveUp ends the work on a request that the core has not answered in time. What
+// the core says of it later is not heard; so r is not used again.
+func (s *Server) giveUp(r *request, why error) {
+	s.fault(r, why)
+	r.tally.access[unanswered].Inc()
+	s.cache.abandon(r)
+	s.gate.leave()
+	s.work.Done()
+}
+
+// answers answers what the core has decided, until no more comes.
+func (s *Server) answers() {
+	for r := range s.decided {
 		s.answer(r)
-		if s.idlers.Add(1) > maxIdle {
-			s.idlers.Add(-1)
-			return
-		}
-		var more bool
-		r, more = <-s.idle
-		s.idlers.Add(-1)
-		if !more {
-			return
-		}
 	}
 }
 
-// answer decides a request that was taken and sends the reply.
+// answer sends the reply to a request that was decided.
 func (s *Server) answer(r *request) {
 	defer s.work.Done()
 	defer s.gate.leave()
 	r.extra = r.extra[:0]
-	outcome := s.decide(s.deadlines.at(r.received), r)
-	r.tally.access[outcome].Inc()
-	switch outcome {
+	r.tally.access[r.outcome].Inc()
+	switch r.outcome {
 	case accepted:
+		r.answers(true)
 		s.conclude(r, codeAccessAccept)
 	case rejected:
+		r.answers(false)
 		s.conclude(r, codeAccessReject)
 	default:
 		s.cache.abandon(r)
@@ -178,6 +196,7 @@ func (s *Server) conclude(r *request, code byte) {
 
 func (s *Server) recycle(r *request) {
 	r.client, r.tally, r.packet = nil, nil, packet{}
+	r.asked, r.by, r.unread = tokens.Attempt{}, nil, nil
 	s.requests.Put(r)
 }
 

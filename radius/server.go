@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -97,8 +96,7 @@ type Server struct {
 	unsent    quiet[netip.Addr]
 	unread    quiet[netip.AddrPort]
 	requests  sync.Pool
-	idle      chan *request  // to workers that wait; closed when no more come
-	idlers    atomic.Int64   // workers that wait
+	decided   chan *request  // to be answered, with room for all that may be in work; closed when no more come
 	work      sync.WaitGroup // requests taken and not done
 	cancel    context.CancelFunc
 
@@ -130,11 +128,11 @@ func New(core Core, config Config) (*Server, error) {
 		unsent:   quiet[netip.Addr]{period: quietPeriod, max: quietUnknowns},
 		unread:   quiet[netip.AddrPort]{period: quietPeriod, max: quietUnknowns},
 		requests: sync.Pool{New: func() any { return newRequest() }},
-		idle:     make(chan *request),
+		decided:  make(chan *request, config.MaxInWork),
 		stop:     make(chan struct{}),
 		done:     make(chan struct{}),
 	}
-	s.deadlines.timeout = config.Timeout
+	s.deadlines.timeout, s.deadlines.giveUp = config.Timeout, s.giveUp
 	s.deadlines.base, s.cancel = context.WithCancel(context.Background())
 	s.metrics = newMetrics(&s.gate, s.cache)
 	s.drops = newDrops(s.log, s.metrics)
@@ -200,6 +198,9 @@ func (s *Server) Serve(ctx context.Context) error {
 	sockets := s.sockets
 	s.mu.Unlock()
 
+	for range s.config.Readers {
+		go s.answers()
+	}
 	failed := make(chan error, len(sockets)*s.config.Readers)
 	var readers sync.WaitGroup
 	for _, k := range sockets {
@@ -221,7 +222,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	readers.Wait()
 	s.work.Wait()
-	close(s.idle)
+	close(s.decided)
 	s.cancel()
 	s.closeSockets()
 	close(s.done)

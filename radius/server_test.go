@@ -206,6 +206,35 @@ func TestSlowCoreIsGivenUp(t *testing.T) {
 	n.silence()
 }
 
+func TestAnAnswerThatComesTooLateIsNotHeard(t *testing.T) {
+	core := oneClient()
+	late, said := make(chan struct{}), make(chan struct{})
+	core.verify = func(_ context.Context, a tokens.Attempt) (tokens.Result, error) {
+		if a.User == "alice" {
+			<-late
+			defer close(said)
+		}
+		return tokens.Result{Accept: true}, nil
+	}
+	h := serve(t, core, Config{Timeout: 50 * time.Millisecond})
+	n, other := gateway(t, "", h.address()), gateway(t, "", h.address())
+	n.send(accessRequest(t, "alice", goodCode, secret))
+	eventually(t, "the request is given up", func() bool {
+		return h.metric(t, "watchword_radius_requests_total", "outcome=fault") == 1 && h.metric(t, "watchword_radius_in_work") == 0
+	})
+	close(late)
+	<-said
+	for range 3 { // what one request leaves behind is used for others
+		if p := other.exchange(accessRequest(t, "bob", goodCode, secret), secret); p.Code != layeh.CodeAccessAccept {
+			t.Errorf("%v", p.Code)
+		}
+	}
+	n.silence()
+	if got := h.metric(t, "watchword_radius_requests_total", "outcome=accept"); got != 3 {
+		t.Errorf("%v requests were accepted, want 3", got)
+	}
+}
+
 func TestSeveralAddressesAndFamilies(t *testing.T) {
 	core := oneClient()
 	core.clients = append(core.clients,

@@ -353,9 +353,9 @@ func (e *engine) commit(ctx context.Context, d *decided, made func()) (again []*
 		case v.reason == ReasonPINSame:
 			x.fail(errPINSame)
 		case v.accept:
-			x.answer <- answer{result: Result{Accept: true, Serial: v.token.Serial}, key: d.list[i].result, proof: d.list[i].proof}
+			x.tell(answer{result: Result{Accept: true, Serial: v.token.Serial}, key: d.list[i].result, proof: d.list[i].proof})
 		default:
-			x.answer <- answer{}
+			x.tell(answer{})
 		}
 	}
 	return again

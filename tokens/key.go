@@ -112,7 +112,7 @@ func (s *Service) VerifyKey(ctx context.Context, p Principal, a KeyAttempt) (Key
 	if a.Spend.Expires.Before(a.Expires) {
 		a.Spend.Expires = a.Expires
 	}
-	x := &pending{principal: p, client: p.client(), key: &a, transport: a.Transport, policy: e.Policy, answer: make(chan answer, 1)}
+	x := &pending{principal: p, client: p.client(), key: &a, transport: a.Transport, policy: e.Policy}
 	x.origin(a.Origin)
 	x.ref.Realm = realm
 	if a.User == "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"watchword/tokens/audit"
@@ -63,9 +64,37 @@ func (s *Service) Verify(ctx context.Context, p Principal, a Attempt) (Result, e
 	return got.result, err
 }
 
+// Ask is Verify for who has no goroutine to wait: it calls done once, with what
+// Verify answers, and as a rule not before it has returned itself. The core's
+// goroutines call it, which done must not keep. An end of ctx is not waited for
+// here: the answer comes all the same.
+func (s *Service) Ask(ctx context.Context, p Principal, a Attempt, done func(Result, error)) {
+	e := audit.Event{}
+	var err error
+	ready := p.Kind == KindClient && a.User != "" && (a.Code != "" || a.Proof != nil)
+	if ready {
+		e.Realm, err = p.realm(a.Realm)
+		ready = err == nil
+	}
+	if ready {
+		d, err := s.decide(ctx, p, policy.Verify, &e, nil) // reads nothing: e names nobody
+		e.Policy = determining(&d)
+		ready = err == nil && d.Allow && s.guarded(p, policy.Verify, nil) == ""
+	}
+	if !ready {
+		go func() { done(s.Verify(ctx, p, a)) }() // others take longer, and a refusal is audited first
+		return
+	}
+	x := s.attempt(p, e.Realm, a)
+	x.policy, x.done = e.Policy, done
+	if err := s.engine.submit(x); err != nil {
+		x.fail(err)
+	}
+}
+
 // attempt is an attempt with a code for the engine.
 func (s *Service) attempt(p Principal, realm string, a Attempt) *pending {
-	x := &pending{principal: p, client: p.client(), code: a.Code, transport: a.Transport, answer: make(chan answer, 1)}
+	x := &pending{principal: p, client: p.client(), code: a.Code, transport: a.Transport}
 	if a.Proof != nil {
 		x.code, x.proof, x.method = "", a.Proof, a.Method
 	}
@@ -83,6 +112,7 @@ func (s *Service) attempt(p Principal, realm string, a Attempt) *pending {
 
 // await gives an attempt to the engine and waits for its answer.
 func (s *Service) await(ctx context.Context, x *pending) (answer, error) {
+	x.answer = make(chan answer, 1)
 	if err := s.engine.submit(x); err != nil {
 		return answer{}, err
 	}
@@ -136,12 +166,14 @@ type pending struct {
 	signing    *signing    // the session that it is for; mostly nil
 	spent      bool        // the database says that the key's challenge was answered before
 	transport  string
-	policy     string     // what let it in, as in audit.Event
-	nas        string     // see Origin
-	caller     netip.Addr // see Origin
-	impossible bool       // the name can be no user's
-	tries      int        // how often it met a conflict
-	answer     chan answer
+	policy     string              // what let it in, as in audit.Event
+	nas        string              // see Origin
+	caller     netip.Addr          // see Origin
+	impossible bool                // the name can be no user's
+	tries      int                 // how often it met a conflict
+	answer     chan answer         // of who waits
+	done       func(Result, error) // of who does not
+	told       atomic.Bool
 }
 
 type answer struct {
@@ -151,7 +183,18 @@ type answer struct {
 	err    error
 }
 
-func (x *pending) fail(err error) { x.answer <- answer{err: err} }
+func (x *pending) fail(err error) { x.tell(answer{err: err}) }
+
+// tell gives whoever asked the answer. There is one.
+func (x *pending) tell(got answer) {
+	switch {
+	case x.told.Swap(true):
+	case x.done != nil:
+		x.done(got.result, got.err)
+	default:
+		x.answer <- got
+	}
+}
 
 // event fills in the audit's record of the attempt.
 func (x *pending) event(e *audit.Event, now time.Time, v *verdict) {

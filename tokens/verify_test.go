@@ -30,6 +30,62 @@ func TestACodeIsAcceptedOnce(t *testing.T) {
 	h.intact()
 }
 
+// Who does not wait hears what who waits would, once.
+func TestWhoDoesNotWaitIsAnsweredOnce(t *testing.T) {
+	h := newHouse(t)
+	d := totp("T1")
+	h.give("alice", d)
+	type told struct {
+		result tokens.Result
+		err    error
+	}
+	ask := func(p tokens.Principal, a tokens.Attempt) told {
+		t.Helper()
+		answers := make(chan told, 2)
+		h.Ask(ctx, p, a, func(r tokens.Result, err error) { answers <- told{r, err} })
+		got := <-answers
+		// Nothing that was asked before is under way once this is answered.
+		if _, err := h.Verify(ctx, h.vpn, tokens.Attempt{User: "alice", Code: "x"}); err != nil {
+			t.Error(err)
+		}
+		if len(answers) > 0 {
+			t.Errorf("a second answer: %+v", <-answers)
+		}
+		return got
+	}
+	code := d.code(h, 0)
+	if got := ask(h.vpn, tokens.Attempt{User: "alice", Code: code}); got.err != nil || !got.result.Accept || got.result.Serial != "T1" {
+		t.Errorf("the right code: %+v", got)
+	}
+	if got := ask(h.vpn, tokens.Attempt{User: "alice", Code: code}); got.err != nil || got.result != (tokens.Result{}) {
+		t.Errorf("the same again: %+v", got)
+	}
+	for what, c := range map[string]struct {
+		p    tokens.Principal
+		a    tokens.Attempt
+		want error
+	}{
+		"no code":          {h.vpn, tokens.Attempt{User: "alice"}, tokens.ErrInvalid},
+		"no user":          {h.vpn, tokens.Attempt{Code: code}, tokens.ErrInvalid},
+		"another realm":    {h.vpn, tokens.Attempt{Realm: "nowhere", User: "alice", Code: code}, tokens.ErrForbidden},
+		"who may not":      {h.key("", "read"), tokens.Attempt{User: "alice", Code: code}, tokens.ErrForbidden},
+		"who is no longer": {tokens.Principal{Kind: tokens.KindClient, ID: "gone", Scope: "verify"}, tokens.Attempt{User: "alice", Code: code}, tokens.ErrUnknownKey},
+	} {
+		_, want := h.Verify(ctx, c.p, c.a)
+		if got := ask(c.p, c.a); fmt.Sprint(got.err) != fmt.Sprint(want) || !errors.Is(got.err, c.want) || got.result.Accept {
+			t.Errorf("%s: %+v, want %v", what, got, want)
+		}
+	}
+	if err := h.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	stopped := make(chan error, 1)
+	h.Ask(ctx, h.vpn, tokens.Attempt{User: "alice", Code: d.code(h, 1)}, func(_ tokens.Result, err error) { stopped <- err })
+	if err := <-stopped; !errors.Is(err, tokens.ErrUnavailable) {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
 func TestTOTPOfAnyPeriodDigestAndLength(t *testing.T) {
 	h := newHouse(t)
 	n := 0
