@@ -63,6 +63,8 @@ func FuzzPacket(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer s.Shutdown(context.Background())
+		go s.answers() // as Serve does
+		defer close(s.decided)
 		out := &outbox{}
 		s.deliver(newRequest(), datagram, out)
 		if len(out.sent) == 0 {
