@@ -217,7 +217,9 @@ func (n *node) call(key, method, path string, in any, out any) (status int, err 
 	if err != nil {
 		return 0, err
 	}
-	r.Header.Set("Authorization", "Bearer "+key)
+	if key != "" {
+		r.Header.Set("Authorization", "Bearer "+key)
+	}
 	r.Header.Set("Content-Type", kind)
 	a, err := n.web.Do(r)
 	if err != nil {
