@@ -106,13 +106,19 @@ func (db *DB) After(ctx context.Context, chain, seq int64, limit int) ([]audit.R
 	if err != nil || len(page) == 0 {
 		return nil, err
 	}
-	// SQLite shows what the disk may not have yet. PostgreSQL does not.
-	if db, ok := db.engine.(*sqliteDB); ok {
-		if err := db.settled(ctx); err != nil {
-			return nil, failed("waiting for the disk", err)
-		}
+	// Both show what the disk may not have yet.
+	if err := db.engine.settled(ctx); err != nil {
+		return nil, failed("waiting for the disk", err)
 	}
 	return page, nil
+}
+
+// settled answers when all that a reader has seen before is durable.
+func (db *postgresDB) settled(ctx context.Context) error {
+	return db.write(ctx, true, func(s *session) error {
+		_, err := s.exec(flush)
+		return err
+	})
 }
 
 // settled answers when all that a reader has seen before is durable.

@@ -73,6 +73,8 @@ type engine interface {
 	write(ctx context.Context, bulk bool, f func(*session) error) error
 	// read runs f on one snapshot, or on a connection where f does one query.
 	read(ctx context.Context, f func(*session) error) error
+	// settled answers when all that a reader has seen before is durable.
+	settled(ctx context.Context) error
 	setup() setupEngine
 	close() error
 }
