@@ -21,7 +21,7 @@ func TestBodiesAreDecodedStrictly(t *testing.T) {
 		{"with a realm and white space", " {\n \"realm\" : \"corp\" ,\t\"user\":\"alice\", \"code\":\"1\" } \r\n", ""},
 		{"escaped name of a field", `{"\u0075ser":"alice","code":"1"}`, ""},
 		{"braces and quotes inside a string", `{"user":"{\"code\":\\","code":"},{"}`, ""},
-		{"unknown field", `{"user":"alice","code":"1","otp":"2"}`, `unknown field "otp"; there are: code, realm, statement, user`},
+		{"unknown field", `{"user":"alice","code":"1","otp":"2"}`, `unknown field "otp"; there are: application, caller, code, realm, statement, user`},
 		{"field in upper case", `{"USER":"alice","code":"1"}`, `unknown field "USER"`},
 		{"field twice", `{"user":"alice","code":"1","user":"bob"}`, `the field "user" stands there twice`},
 		{"field twice, once escaped", `{"user":"alice","code":"1","\u0075ser":"bob"}`, `the field "user" stands there twice`},

@@ -196,7 +196,9 @@ func TestAProxyStateThatNothingSignsIsDropped(t *testing.T) {
 	if reply := n.exchange(signed(t, p, secret), secret); reply.Code != layeh.CodeAccessAccept {
 		t.Errorf("signed: %v", reply.Code)
 	}
+	core = laxClient()
 	core.clients[0].UnsignedProxyState = true
+	n = gateway(t, "", serve(t, core, Config{}).address())
 	p = unsigned(t, "alice", goodCode, secret)
 	p.Add(rfc2865.ProxyState_Type, []byte("x"))
 	if reply := n.exchange(encoded(t, p), secret); reply.Code != layeh.CodeAccessAccept {

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/crypto/md4"
+	"golang.org/x/crypto/md4" //lint:ignore SA1019 MS-CHAP is made of it
 )
 
 // microsoft is a Vendor-Specific attribute of Microsoft's (RFC 2548).

@@ -12,7 +12,7 @@ import (
 	"runtime"
 	"strings"
 
-	"golang.org/x/crypto/md4"
+	"golang.org/x/crypto/md4" //lint:ignore SA1019 MS-CHAP is made of it
 )
 
 // chap is an MD5 over the code, with the request's authenticator as the challenge (RFC
