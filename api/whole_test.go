@@ -34,6 +34,7 @@ type whole struct {
 	router   routers.Router
 	key      string // of the caller
 	keystore *pkcs11.Keystore
+	database string // the file
 }
 
 // Save takes the first administrator's key.
@@ -42,10 +43,11 @@ func (w *whole) Save(adminKey, _ string) error {
 	return nil
 }
 
-func newWhole(t *testing.T) *whole {
+func newWhole(t *testing.T, change ...func(*tokens.Config)) *whole {
 	t.Helper()
 	ctx := context.Background()
-	db, err := store.Open(ctx, "sqlite:"+filepath.Join(t.TempDir(), "watchword.db"), store.Options{})
+	file := filepath.Join(t.TempDir(), "watchword.db")
+	db, err := store.Open(ctx, "sqlite:"+file, store.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,8 +57,12 @@ func newWhole(t *testing.T) *whole {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { keys.Close() })
-	w := &whole{t: t, keystore: keys}
-	core, err := tokens.Open(ctx, tokens.Config{Database: db, Custody: keys, Exclusive: true}, keys, w)
+	w := &whole{t: t, keystore: keys, database: file}
+	config := tokens.Config{Database: db, Custody: keys, Exclusive: true}
+	for _, f := range change {
+		f(&config)
+	}
+	core, err := tokens.Open(ctx, config, keys, w)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,9 +23,9 @@ import (
 const origin = "https://login.example.com"
 
 // newWholeFIDO is newWhole with a relying party.
-func newWholeFIDO(t *testing.T) *whole {
+func newWholeFIDO(t *testing.T, change ...func(*tokens.Config)) *whole {
 	t.Helper()
-	w := newWhole(t)
+	w := newWhole(t, change...)
 	core := w.server.cfg.Core.(*tokens.Service)
 	fido, err := webauthn.New(context.Background(), webauthn.Config{
 		Core: core, Parties: []webauthn.Party{{ID: "example.com", Name: "Example", Origins: []string{origin, "https://app.example.com"}}},

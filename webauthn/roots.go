@@ -158,6 +158,10 @@ type RootInfo struct {
 // refused with ErrInvalid, as is anything that is none.
 func (s *Service) SetRoots(ctx context.Context, p tokens.Principal, text []byte) error {
 	detail := []audit.Field{{Name: "document", Value: rootsDocument}}
+	// They are of all realms, and so are those that there are not.
+	if err := s.core.May(ctx, p, actRules, ""); err != nil {
+		return err
+	}
 	now := s.cfg.Now()
 	certs, err := parseRoots(text)
 	if err == nil && len(certs) == 0 && strings.TrimSpace(string(text)) != "" {
