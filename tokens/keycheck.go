@@ -204,16 +204,21 @@ func (b *keyBatch) prove(ctx context.Context, s *Service) {
 			ask(t, &k.handle, handleMessage(t.user.ID), t.key.Handle)
 		}
 	}
-	if len(messages) == 0 {
+	if len(b.work) == 0 {
 		return
 	}
+	if len(messages) == 0 { // nobody is let in while the HSM is away, whatever is remembered
+		messages = append(messages, []byte(ping))
+	}
 	macs, err := s.custody.MAC(ctx, hsm.KeyBinding, messages...)
-	for i, x := range proofs {
-		if err != nil {
+	if err != nil {
+		for _, t := range b.work {
 			// The signature's check may still be under way, and have an error, too.
-			x.of.unproven = translate(err)
-			continue
+			t.unproven = translate(err)
 		}
+		return
+	}
+	for i, x := range proofs {
 		if *x.is = hmac.Equal(macs[i], x.mac); *x.is {
 			s.rowProofs.add(x.known)
 		}

@@ -43,6 +43,17 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 			}
 			return err
 		},
+		"Ask": func(p tokens.Principal) error {
+			c, _ := code()
+			answer := make(chan error, 1)
+			h.Ask(ctx, p, tokens.Attempt{Realm: "corp", User: "carol", Code: c}, func(r tokens.Result, err error) {
+				if err == nil && !r.Accept {
+					err = errors.New("rejected")
+				}
+				answer <- err
+			})
+			return <-answer
+		},
 		"ChangePIN": func(p tokens.Principal) error {
 			c, _ := code() // carol has no PIN, so that it is rejected
 			_, err := h.ChangePIN(ctx, p, tokens.Attempt{Realm: "corp", User: "carol", Code: c}, "0815")
@@ -394,7 +405,7 @@ func TestOneRealmsKeyNeitherSeesNorTouchesAnother(t *testing.T) {
 
 func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
 	actions := map[string]policy.Action{
-		"Verify": policy.Verify, "ChangePIN": policy.UserPINChange, "ImportUsers": policy.UserImport, "ExportUsers": policy.UserExport, "ExportUsersCSV": policy.UserExport,
+		"Verify": policy.Verify, "Ask": policy.Verify, "ChangePIN": policy.UserPINChange, "ImportUsers": policy.UserImport, "ExportUsers": policy.UserExport, "ExportUsersCSV": policy.UserExport,
 		"AddUser": policy.UserAdd, "CreateUser": policy.UserAdd, "EditUser": policy.UserEdit, "ShowUser": policy.UserShow, "Users": policy.UserList, "SetUserState": policy.UserDisable,
 		"UnlockUser": policy.UserUnlock, "UnlockOwner": policy.UserUnlock, "SetPIN": policy.UserPIN, "Assign": policy.TokenAssign,
 		"Unassign": policy.TokenUnassign, "Suspend": policy.TokenSuspend, "Resume": policy.TokenResume, "MarkLost": policy.TokenLost,
@@ -415,7 +426,7 @@ func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
 		for name, action := range actions {
 			h, c := corpHouse(t)
 			err := useCases(h, c)[name](h.key("", string(scope)))
-			if want := policy.Decide(policy.Request{Scope: scope, Action: action}).Allow; want != (err == nil) || !want && !errors.Is(err, tokens.ErrForbidden) {
+			if want := policy.Builtin().Decide(&policy.Query{Principal: policy.Principal{Kind: policy.KindKey, ID: "k", Roles: scope.Roles()}, Action: action}).Allow; want != (err == nil) || !want && !errors.Is(err, tokens.ErrForbidden) {
 				t.Errorf("%s with scope %s: %v; allowed: %v", name, scope, err, want)
 			}
 		}

@@ -242,12 +242,15 @@ func (s *Service) housekeep(ctx context.Context) {
 	}
 }
 
+// ping is a message whose MAC is asked for to see whether the HSM answers.
+const ping = "watchword-ping"
+
 // refresh asks the HSM and the database, while nobody else does, whether they
 // answer, what the clock says and whether the registry changed.
 func (s *Service) refresh(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	if _, err := s.custody.MAC(ctx, hsm.KeyBinding, []byte("watchword-ping")); err != nil && s.custody.Ready() == nil {
+	if _, err := s.custody.MAC(ctx, hsm.KeyBinding, []byte(ping)); err != nil && s.custody.Ready() == nil {
 		s.log.Warn("the HSM did not answer in time", "error", err)
 	}
 	before := s.cfg.Now()

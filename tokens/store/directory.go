@@ -288,8 +288,8 @@ func (db *DB) Tokens(ctx context.Context, q tokens.TokenQuery) (page []tokens.To
 			}
 			these := filter{slices.Clone(f.conditions), slices.Clone(f.args)}
 			these.where(s.among("t.id", ids))
-			found, err := s.tokens(these, `ORDER BY t.id LIMIT ?`, int64(n+1-len(page)))
-			if err != nil {
+			var found []tokens.Token
+			if found, err = s.tokens(these, `ORDER BY t.id LIMIT ?`, int64(n+1-len(page))); err != nil {
 				return err
 			}
 			if page = append(page, found...); len(page) > n {

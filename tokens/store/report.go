@@ -38,8 +38,8 @@ func unowned(s *session, q tokens.CredentialQuery) ([]tokens.CredentialRow, erro
 		}
 		these := filter{slices.Clone(f.conditions), slices.Clone(f.args)}
 		these.where(s.among("t.id", ids))
-		list, err := s.tokens(these, "ORDER BY t.id LIMIT ?", int64(n-len(found)))
-		if err != nil {
+		var list []tokens.Token
+		if list, err = s.tokens(these, "ORDER BY t.id LIMIT ?", int64(n-len(found))); err != nil {
 			return nil, err
 		}
 		for i := range list {
