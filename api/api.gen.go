@@ -472,6 +472,24 @@ func (e Verdict) Valid() bool {
 	}
 }
 
+// Defines values for ExportAuditParamsFormat.
+const (
+	ExportAuditParamsFormatCsv   ExportAuditParamsFormat = "csv"
+	ExportAuditParamsFormatJsonl ExportAuditParamsFormat = "jsonl"
+)
+
+// Valid indicates whether the value is a known member of the ExportAuditParamsFormat enum.
+func (e ExportAuditParamsFormat) Valid() bool {
+	switch e {
+	case ExportAuditParamsFormatCsv:
+		return true
+	case ExportAuditParamsFormatJsonl:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ImportSeedsParamsType.
 const (
 	ImportSeedsParamsTypeHotp ImportSeedsParamsType = "hotp"
@@ -621,10 +639,85 @@ type AttestationRoots struct {
 	Pem string `json:"pem"`
 }
 
+// AuditCheckpoint A signed checkpoint.
+type AuditCheckpoint struct {
+	// Chain The chain that its record is in.
+	Chain int64  `json:"chain"`
+	Hash  string `json:"hash"`
+
+	// Heads Where each chain ended.
+	Heads []AuditHead `json:"heads"`
+
+	// Key The public key, PKIX, base64.
+	Key string `json:"key"`
+	Seq int64  `json:"seq"`
+
+	// Signature ECDSA P-256 over the digest of the heads: r and s, base64.
+	Signature string    `json:"signature"`
+	Time      time.Time `json:"time"`
+}
+
+// AuditComparison Whether the audit is whole, and what was kept elsewhere still in it.
+type AuditComparison struct {
+	Chains      int `json:"chains"`
+	Checkpoints int `json:"checkpoints"`
+
+	// Compared Records that were kept elsewhere.
+	Compared int64 `json:"compared"`
+	Cuts     int   `json:"cuts"`
+	Intact   bool  `json:"intact"`
+
+	// Problems What is wrong, one sentence each.
+	Problems []string `json:"problems"`
+	Records  int64    `json:"records"`
+
+	// Removed Of these, removed behind a signed cut.
+	Removed   int64 `json:"removed"`
+	Unremoved int64 `json:"unremoved"`
+}
+
+// AuditCut What was removed, or would be.
+type AuditCut struct {
+	// Chain The chain that the signed cut is in.
+	Chain  *int64 `json:"chain,omitempty"`
+	DryRun bool   `json:"dry_run"`
+
+	// Heads The last one to go of each chain.
+	Heads []AuditHead `json:"heads"`
+
+	// Oldest When the oldest one that stays was written.
+	Oldest *time.Time `json:"oldest,omitempty"`
+
+	// Records Records that are older, and go.
+	Records int64 `json:"records"`
+
+	// Removed Records that went, those of a removal that had been broken off among them.
+	Removed int64  `json:"removed"`
+	Seq     *int64 `json:"seq,omitempty"`
+}
+
+// AuditCutRequest What to remove.
+type AuditCutRequest struct {
+	// Before Records from before this time go.
+	Before time.Time `json:"before"`
+
+	// DryRun Look, and remove nothing.
+	DryRun *bool `json:"dry_run,omitempty"`
+}
+
 // AuditField One further fact.
 type AuditField struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
+}
+
+// AuditHead A record's place and hash.
+type AuditHead struct {
+	Chain int64 `json:"chain"`
+
+	// Hash SHA-256, hexadecimal.
+	Hash string `json:"hash"`
+	Seq  int64  `json:"seq"`
 }
 
 // AuditItem One thing that happened, or was refused, in its place in a chain.
@@ -670,13 +763,19 @@ type AuditPage struct {
 
 // AuditReport Whether the audit is whole.
 type AuditReport struct {
-	Chains      int  `json:"chains"`
-	Checkpoints int  `json:"checkpoints"`
-	Intact      bool `json:"intact"`
+	Chains      int `json:"chains"`
+	Checkpoints int `json:"checkpoints"`
+
+	// Cuts Signed ones, behind which old records were removed.
+	Cuts   int  `json:"cuts"`
+	Intact bool `json:"intact"`
 
 	// Problems What is wrong, one sentence each.
 	Problems []string `json:"problems"`
 	Records  int64    `json:"records"`
+
+	// Unremoved Records that a cut names, and that are still to be removed.
+	Unremoved int64 `json:"unremoved"`
 }
 
 // Bulk One act, and on which tokens.
@@ -2866,12 +2965,62 @@ type ListAuditParams struct {
 	// Outcome Only this outcome.
 	Outcome *string `form:"outcome,omitempty" json:"outcome,omitempty"`
 
+	// Actor Only what was asked by this one, named as items name it: `admin:REALM/USER`, `key:ID`,
+	// `client:NAME`, `system`. Verifications are among it only if `action` says so.
+	Actor *string `form:"actor,omitempty" json:"actor,omitempty"`
+
+	// Policy Only what this policy decided, alone or with others.
+	Policy *string `form:"policy,omitempty" json:"policy,omitempty"`
+
+	// Since Only from this time on.
+	Since *time.Time `form:"since,omitempty" json:"since,omitempty"`
+
+	// Until Only before this time.
+	Until *time.Time `form:"until,omitempty" json:"until,omitempty"`
+
 	// Cursor The `next` of the page before.
 	Cursor *Cursor `form:"cursor,omitempty" json:"cursor,omitempty"`
 
 	// Limit How many items to answer at most.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
 }
+
+// ExportAuditParams defines parameters for ExportAudit.
+type ExportAuditParams struct {
+	// Format As JSON lines, or as CSV with a header row.
+	Format *ExportAuditParamsFormat `form:"format,omitempty" json:"format,omitempty"`
+
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+
+	// User Only what concerns this user.
+	User *string `form:"user,omitempty" json:"user,omitempty"`
+
+	// Serial Only what concerns this token.
+	Serial *string `form:"serial,omitempty" json:"serial,omitempty"`
+
+	// Action Only this action, such as `verify` or `token.assign`.
+	Action *string `form:"action,omitempty" json:"action,omitempty"`
+
+	// Outcome Only this outcome.
+	Outcome *string `form:"outcome,omitempty" json:"outcome,omitempty"`
+
+	// Actor Only what was asked by this one, named as items name it: `admin:REALM/USER`, `key:ID`,
+	// `client:NAME`, `system`. Verifications are among it only if `action` says so.
+	Actor *string `form:"actor,omitempty" json:"actor,omitempty"`
+
+	// Policy Only what this policy decided, alone or with others.
+	Policy *string `form:"policy,omitempty" json:"policy,omitempty"`
+
+	// Since Only from this time on.
+	Since *time.Time `form:"since,omitempty" json:"since,omitempty"`
+
+	// Until Only before this time.
+	Until *time.Time `form:"until,omitempty" json:"until,omitempty"`
+}
+
+// ExportAuditParamsFormat defines parameters for ExportAudit.
+type ExportAuditParamsFormat string
 
 // ListClientsParams defines parameters for ListClients.
 type ListClientsParams struct {
@@ -3431,6 +3580,9 @@ type BeginRegistrationParams struct {
 	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
 }
 
+// CutAuditJSONRequestBody defines body for CutAudit for application/json ContentType.
+type CutAuditJSONRequestBody = AuditCutRequest
+
 // AddClientJSONRequestBody defines body for AddClient for application/json ContentType.
 type AddClientJSONRequestBody = NewClient
 
@@ -3613,9 +3765,21 @@ type ServerInterface interface {
 	// ListAudit List the audit
 	// (GET /v1/audit)
 	ListAudit(ctx echo.Context, params ListAuditParams) error
+	// CheckpointAudit Sign where all chains end
+	// (POST /v1/audit/checkpoint)
+	CheckpointAudit(ctx echo.Context) error
+	// CutAudit Remove old records behind a signed cut
+	// (POST /v1/audit/cut)
+	CutAudit(ctx echo.Context) error
+	// ExportAudit Export the audit
+	// (GET /v1/audit/export)
+	ExportAudit(ctx echo.Context, params ExportAuditParams) error
 	// VerifyAudit Check that the audit is whole
 	// (GET /v1/audit/verify)
 	VerifyAudit(ctx echo.Context) error
+	// CompareAudit Hold the audit against what was kept elsewhere
+	// (POST /v1/audit/verify)
+	CompareAudit(ctx echo.Context) error
 	// ListClients List the RADIUS clients
 	// (GET /v1/clients)
 	ListClients(ctx echo.Context, params ListClientsParams) error
@@ -4051,6 +4215,34 @@ func (w *ServerInterfaceWrapper) ListAudit(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter outcome: %s", err))
 	}
 
+	// ------------- Optional query parameter "actor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "actor", ctx.QueryParams(), &params.Actor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter actor: %s", err))
+	}
+
+	// ------------- Optional query parameter "policy" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "policy", ctx.QueryParams(), &params.Policy, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter policy: %s", err))
+	}
+
+	// ------------- Optional query parameter "since" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "since", ctx.QueryParams(), &params.Since, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter since: %s", err))
+	}
+
+	// ------------- Optional query parameter "until" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "until", ctx.QueryParams(), &params.Until, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter until: %s", err))
+	}
+
 	// ------------- Optional query parameter "cursor" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", ctx.QueryParams(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
@@ -4070,12 +4262,120 @@ func (w *ServerInterfaceWrapper) ListAudit(ctx echo.Context) error {
 	return err
 }
 
+// CheckpointAudit converts echo context to params.
+func (w *ServerInterfaceWrapper) CheckpointAudit(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CheckpointAudit(ctx)
+	return err
+}
+
+// CutAudit converts echo context to params.
+func (w *ServerInterfaceWrapper) CutAudit(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CutAudit(ctx)
+	return err
+}
+
+// ExportAudit converts echo context to params.
+func (w *ServerInterfaceWrapper) ExportAudit(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ExportAuditParams
+	// ------------- Optional query parameter "format" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "format", ctx.QueryParams(), &params.Format, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter format: %s", err))
+	}
+
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// ------------- Optional query parameter "user" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user", ctx.QueryParams(), &params.User, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter user: %s", err))
+	}
+
+	// ------------- Optional query parameter "serial" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "serial", ctx.QueryParams(), &params.Serial, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter serial: %s", err))
+	}
+
+	// ------------- Optional query parameter "action" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "action", ctx.QueryParams(), &params.Action, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter action: %s", err))
+	}
+
+	// ------------- Optional query parameter "outcome" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "outcome", ctx.QueryParams(), &params.Outcome, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter outcome: %s", err))
+	}
+
+	// ------------- Optional query parameter "actor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "actor", ctx.QueryParams(), &params.Actor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter actor: %s", err))
+	}
+
+	// ------------- Optional query parameter "policy" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "policy", ctx.QueryParams(), &params.Policy, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter policy: %s", err))
+	}
+
+	// ------------- Optional query parameter "since" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "since", ctx.QueryParams(), &params.Since, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter since: %s", err))
+	}
+
+	// ------------- Optional query parameter "until" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "until", ctx.QueryParams(), &params.Until, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter until: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.ExportAudit(ctx, params)
+	return err
+}
+
 // VerifyAudit converts echo context to params.
 func (w *ServerInterfaceWrapper) VerifyAudit(ctx echo.Context) error {
 	var err error
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.VerifyAudit(ctx)
+	return err
+}
+
+// CompareAudit converts echo context to params.
+func (w *ServerInterfaceWrapper) CompareAudit(ctx echo.Context) error {
+	var err error
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.CompareAudit(ctx)
 	return err
 }
 
@@ -6517,6 +6817,10 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/reports/summary", wrapper.ReportSummary, options.OperationMiddlewares["reportSummary"]...)
 	router.GET(options.BaseURL+"/v1/audit", wrapper.ListAudit, options.OperationMiddlewares["listAudit"]...)
 	router.GET(options.BaseURL+"/v1/audit/verify", wrapper.VerifyAudit, options.OperationMiddlewares["verifyAudit"]...)
+	router.POST(options.BaseURL+"/v1/audit/verify", wrapper.CompareAudit, options.OperationMiddlewares["compareAudit"]...)
+	router.GET(options.BaseURL+"/v1/audit/export", wrapper.ExportAudit, options.OperationMiddlewares["exportAudit"]...)
+	router.POST(options.BaseURL+"/v1/audit/checkpoint", wrapper.CheckpointAudit, options.OperationMiddlewares["checkpointAudit"]...)
+	router.POST(options.BaseURL+"/v1/audit/cut", wrapper.CutAudit, options.OperationMiddlewares["cutAudit"]...)
 	router.GET(options.BaseURL+"/.well-known/jwks.json", wrapper.Jwks, options.OperationMiddlewares["jwks"]...)
 	router.GET(options.BaseURL+"/.well-known/webauthn", wrapper.RelatedOrigins, options.OperationMiddlewares["relatedOrigins"]...)
 	router.GET(options.BaseURL+"/openapi.yaml", wrapper.Contract, options.OperationMiddlewares["contract"]...)

@@ -70,6 +70,7 @@ var queries = map[routeKey]reflect.Type{
 	{"GET", "/v1/imports"}:                    reflect.TypeFor[ListImportsParams](),
 	{"POST", "/v1/imports"}:                   reflect.TypeFor[ImportSeedsParams](),
 	{"GET", "/v1/audit"}:                      reflect.TypeFor[ListAuditParams](),
+	{"GET", "/v1/audit/export"}:               reflect.TypeFor[ExportAuditParams](),
 	{"POST", "/v1/webauthn/register/begin"}:   reflect.TypeFor[BeginRegistrationParams](),
 	{"POST", "/v1/webauthn/login/begin"}:      reflect.TypeFor[BeginLoginParams](),
 	{"GET", "/v1/users/:name/invitations"}:    reflect.TypeFor[ListInvitationsParams](),
@@ -106,6 +107,7 @@ var queries = map[routeKey]reflect.Type{
 // or an answer without end, and those that go through a million rows.
 var slow = []routeKey{
 	{"POST", "/v1/imports"}, {"GET", "/v1/imports/:id"}, {"POST", "/v1/imports/:id/undo"}, {"GET", "/v1/audit/verify"},
+	{"POST", "/v1/audit/verify"}, {"GET", "/v1/audit/export"}, {"POST", "/v1/audit/cut"},
 	{"POST", "/v1/fido/metadata"}, {"POST", "/v1/tokens/bulk"}, {"GET", "/v1/reports/credentials"}, {"GET", "/v1/reports/summary"},
 	{"POST", "/v1/users/import"}, {"GET", "/v1/users/export"}, {"POST", "/v1/policies/replay"},
 }

@@ -17,7 +17,8 @@ func (s *Server) ListAudit(c echo.Context, params ListAuditParams) error {
 	}
 	rows, next, err := s.cfg.Core.Records(c.Request().Context(), who(c), tokens.RecordQuery{
 		Realm: value(params.Realm), User: value(params.User), Serial: value(params.Serial),
-		Action: value(params.Action), Outcome: value(params.Outcome), Before: p.mark, Limit: p.limit,
+		Action: value(params.Action), Outcome: value(params.Outcome), Actor: value(params.Actor), Policy: value(params.Policy),
+		Since: value(params.Since), Until: value(params.Until), Before: p.mark, Limit: p.limit,
 	})
 	return reply(c, AuditPage{Items: views(rows, auditView), Next: cursorOf(next)}, err)
 }
@@ -30,7 +31,7 @@ func (s *Server) VerifyAudit(c echo.Context) error {
 		r.Problems = []string{}
 	}
 	return reply(c, AuditReport{
-		Intact: r.Intact, Records: r.Records, Chains: r.Chains, Checkpoints: r.Checkpoints, Problems: r.Problems,
+		Intact: r.Intact, Records: r.Records, Chains: r.Chains, Checkpoints: r.Checkpoints, Cuts: r.Cuts, Unremoved: r.Unremoved, Problems: r.Problems,
 	}, err)
 }
 

@@ -28,6 +28,7 @@ type Core interface {
 	Lifecycle
 	Clients
 	Journal
+	Archive
 	Sinks
 	Imports
 	Invitations
@@ -207,6 +208,16 @@ type Clients interface {
 type Journal interface {
 	Records(ctx context.Context, p tokens.Principal, q tokens.RecordQuery) (page []audit.Record, next int64, err error)
 	VerifyAudit(ctx context.Context, p tokens.Principal) (tokens.AuditReport, error)
+}
+
+// Archive is the audit as it leaves the house, or comes back.
+type Archive interface {
+	// ExportAudit calls f with each record as it is read, and stops at its first error.
+	ExportAudit(ctx context.Context, p tokens.Principal, q tokens.RecordQuery, f func(*audit.Record) error) error
+	// CompareAudit calls next until it answers nil, or an error.
+	CompareAudit(ctx context.Context, p tokens.Principal, next func() (*audit.Record, error)) (tokens.AgainstReport, error)
+	CheckpointAudit(ctx context.Context, p tokens.Principal) (tokens.SignedHeads, error)
+	CutAudit(ctx context.Context, p tokens.Principal, before time.Time, dryRun bool) (tokens.CutReport, error)
 }
 
 // Sinks are where the audit is told to.

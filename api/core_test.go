@@ -230,6 +230,42 @@ func (s *scripted) VerifyAudit(_ context.Context, p tokens.Principal) (tokens.Au
 	return tokens.AuditReport{Intact: true, Records: 7, Chains: 1, Checkpoints: 2}, s.asked(p, "", "", nil)
 }
 
+func (s *scripted) ExportAudit(_ context.Context, p tokens.Principal, q tokens.RecordQuery, f func(*audit.Record) error) error {
+	if err := s.asked(p, q.Realm, q.User, q); err != nil {
+		return err
+	}
+	r := record(7)
+	r.User = "=alice"
+	return f(&r)
+}
+
+func (s *scripted) CompareAudit(_ context.Context, p tokens.Principal, next func() (*audit.Record, error)) (tokens.AgainstReport, error) {
+	report := tokens.AgainstReport{AuditReport: tokens.AuditReport{Intact: true, Records: 7, Chains: 1, Checkpoints: 2}}
+	for {
+		r, err := next()
+		if err != nil {
+			return report, err
+		}
+		if r == nil {
+			return report, s.asked(p, "", "", report.Compared)
+		}
+		report.Compared++
+	}
+}
+
+func (s *scripted) CheckpointAudit(_ context.Context, p tokens.Principal) (tokens.SignedHeads, error) {
+	return tokens.SignedHeads{Record: record(9), Heads: []audit.Head{{Chain: 3, Seq: 8}}, Signature: make([]byte, 64), Key: []byte{1}}, s.asked(p, "", "", nil)
+}
+
+func (s *scripted) CutAudit(_ context.Context, p tokens.Principal, before time.Time, dryRun bool) (tokens.CutReport, error) {
+	r := record(9)
+	report := tokens.CutReport{DryRun: dryRun, Records: 5, Heads: []audit.Head{{Chain: 3, Seq: 5}}, Oldest: testTime, Removed: 5, Cut: &r}
+	if dryRun {
+		report.Removed, report.Cut = 0, nil
+	}
+	return report, s.asked(p, "", "", before)
+}
+
 func (s *scripted) Batches(_ context.Context, p tokens.Principal, q tokens.BatchQuery) ([]tokens.Batch, error) {
 	var list []tokens.Batch
 	for i := range s.count(q.Limit) {

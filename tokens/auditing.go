@@ -27,22 +27,11 @@ const (
 // Records lists the audit, newest first. next is q.Before of the next page, zero
 // where there is none; a page may be short, or empty, though there is another.
 func (s *Service) Records(ctx context.Context, p Principal, q RecordQuery) (page []audit.Record, next int64, err error) {
-	realm, err := p.listed(q.Realm)
-	if err != nil {
+	if err := q.valid(p); err != nil {
 		return nil, 0, err
 	}
-	if q.User != "" {
-		if q.User, err = FoldName(q.User); err != nil {
-			return nil, 0, err
-		}
-	}
-	for _, check := range []func(...string) error{askable, searchable} {
-		if err := check(q.Serial, q.Action, q.Outcome); err != nil {
-			return nil, 0, err
-		}
-	}
-	q.Realm, q.Limit = realm, limit(q.Limit)
-	e := audit.Event{Realm: realm}
+	q.Limit = limit(q.Limit)
+	e := audit.Event{Realm: q.Realm}
 	if err := s.authorise(ctx, p, policy.AuditList, &e); err != nil {
 		return nil, 0, err
 	}
@@ -61,7 +50,10 @@ func (s *Service) startEvent(others []audit.Head) (audit.Event, error) {
 	if err != nil {
 		return e, fmt.Errorf("the audit key: %w", err)
 	}
-	fields, err := s.sign(context.Background(), others)
+	// The chain's own place before its first record is signed with them: so no other
+	// chain can begin with this signature.
+	heads := append(others[:len(others):len(others)], audit.Head{Chain: s.ledger.end().Chain})
+	fields, _, err := s.signHeads(context.Background(), audit.CheckpointDigest(heads), heads)
 	e.Detail = append(fields, audit.Field{Name: fieldKey, Value: base64.StdEncoding.EncodeToString(der)})
 	return e, err
 }
@@ -95,7 +87,7 @@ func (s *Service) checkpoint(ctx context.Context, action policy.Action) error {
 	if idle && action == policy.Checkpoint {
 		return nil // nothing happened but the last checkpoint
 	}
-	fields, err := s.sign(ctx, moved)
+	fields, _, err := s.signHeads(ctx, audit.CheckpointDigest(moved), moved)
 	if err != nil {
 		return err
 	}
@@ -103,26 +95,20 @@ func (s *Service) checkpoint(ctx context.Context, action policy.Action) error {
 	if err := s.ledger.commit(ctx, &Change{}, []audit.Event{e}); err != nil {
 		return err
 	}
-	if s.named.last == nil {
-		s.named.last = map[int64]int64{}
-	}
-	for _, h := range moved {
-		s.named.last[h.Chain] = h.Seq
-	}
+	s.named.add(moved)
 	return nil
 }
 
-// sign makes the fields of a record that names heads.
-func (s *Service) sign(ctx context.Context, heads []audit.Head) ([]audit.Field, error) {
-	digest := audit.CheckpointDigest(heads)
+// signHeads makes the fields of a record that names heads, and signs their digest.
+func (s *Service) signHeads(ctx context.Context, digest [32]byte, heads []audit.Head) ([]audit.Field, []byte, error) {
 	signature, err := s.custody.Sign(ctx, digest[:])
 	if err != nil {
-		return nil, fmt.Errorf("sign the audit's heads: %w", translate(err))
+		return nil, nil, fmt.Errorf("sign the audit's heads: %w", translate(err))
 	}
 	return []audit.Field{
 		{Name: fieldHeads, Value: formatHeads(heads)},
 		{Name: fieldSignature, Value: base64.StdEncoding.EncodeToString(signature)},
-	}, nil
+	}, signature, nil
 }
 
 func formatHeads(heads []audit.Head) string {
@@ -164,7 +150,9 @@ type AuditReport struct {
 	Records     int64    `json:"records"`
 	Chains      int      `json:"chains"`
 	Checkpoints int      `json:"checkpoints"`
-	Problems    []string `json:"problems"` // the first hundred
+	Cuts        int      `json:"cuts"`      // signed ones, behind which old records were removed
+	Unremoved   int64    `json:"unremoved"` // records that a cut names, and that are still to be removed
+	Problems    []string `json:"problems"`  // the first hundred
 }
 
 const maxProblems = 100
@@ -176,49 +164,28 @@ func (r *AuditReport) problem(format string, args ...any) {
 	}
 }
 
-// VerifyAudit recomputes every chain, checks that each head that a record names
-// is there, and each signature with the HSM's audit key. Moving factors that fell,
-// and passcodes that were used again, show that a token's row was set back. What was changed at the
-// end of another server's chain since it was last named cannot be noticed here:
-// keep checkpoints elsewhere too.
+// fields are what the audit says of a verification.
+func (r *AuditReport) fields() []audit.Field {
+	return []audit.Field{{Name: "intact", Value: fmt.Sprint(r.Intact)}, {Name: "records", Value: itoa(r.Records)}}
+}
+
+// VerifyAudit recomputes every chain, from its beginning or from a signed cut on, checks
+// that each head that a record names is there, and each signature with the HSM's audit
+// key. Moving factors that fell, and passcodes that were used again, show that a token's
+// row was set back, as long as the records of both are there. What was changed at the end
+// of another server's chain since it was last named cannot be noticed here: hold the audit
+// against what is kept elsewhere, with CompareAudit.
 func (s *Service) VerifyAudit(ctx context.Context, p Principal) (AuditReport, error) {
 	e := audit.Event{Realm: p.Realm}
 	if err := s.authorise(ctx, p, policy.AuditVerify, &e); err != nil {
 		return AuditReport{}, err
 	}
 	report := AuditReport{Intact: true, Problems: []string{}}
-	own := s.ledger.end()
-	chains, err := s.db.Chains(ctx)
-	if err != nil {
-		return report, unavailable(err)
+	v := s.verification(&report)
+	if err := v.all(ctx); err != nil {
+		return report, err
 	}
-	// What was appended while we read is left for the next time: an open chain
-	// is read up to where it was when we came to it.
-	v := verification{s: s, report: &report, want: map[int64]map[int64]place{}, signed: map[[32]byte]struct{}{}, used: map[[3]string]struct{}{}}
-	v.expect(own, "this server wrote")
-	read := map[int64]bool{}
-	for len(chains) > 0 {
-		for _, chain := range chains {
-			if err := v.chain(ctx, chain); err != nil {
-				return report, unavailable(err)
-			}
-			read[chain] = true
-		}
-		// A chain that was taken from the list is still named.
-		chains = nil
-		for chain := range v.want {
-			if !read[chain] {
-				report.problem("chain %d is not listed", chain)
-				chains = append(chains, chain)
-			}
-		}
-	}
-	for chain, places := range v.want {
-		if err := v.named(ctx, chain, places); err != nil {
-			return report, unavailable(err)
-		}
-	}
-	e.Detail = []audit.Field{{Name: "intact", Value: fmt.Sprint(report.Intact)}, {Name: "records", Value: itoa(report.Records)}}
+	e.Detail = report.fields()
 	return report, s.record(ctx, p, policy.AuditVerify, e)
 }
 
@@ -226,9 +193,55 @@ func (s *Service) VerifyAudit(ctx context.Context, p Principal) (AuditReport, er
 type verification struct {
 	s      *Service
 	report *AuditReport
+	own    audit.Head                // where our chain ended when it began
 	want   map[int64]map[int64]place // chain -> seq -> the record that must be there
 	signed map[[32]byte]struct{}     // the first half of each signature, which no two share
 	used   map[[3]string]struct{}    // realm, serial and number of each passcode that was accepted
+	cuts   cuts
+	bound  bool // a chain was met whose start signs its own place: those after it do
+}
+
+func (s *Service) verification(report *AuditReport) *verification {
+	return &verification{
+		s: s, report: report, own: s.ledger.end(),
+		want: map[int64]map[int64]place{}, signed: map[[32]byte]struct{}{}, used: map[[3]string]struct{}{},
+	}
+}
+
+// all looks at all chains. What is appended while it reads is left for the next time:
+// an open chain is read up to where it was when it came to it.
+func (v *verification) all(ctx context.Context) error {
+	chains, err := v.s.db.Chains(ctx)
+	if err != nil {
+		return unavailable(err)
+	}
+	if err := v.readCuts(ctx); err != nil {
+		return err
+	}
+	v.expect(v.own, "this server wrote")
+	read := map[int64]bool{}
+	for len(chains) > 0 {
+		for _, chain := range chains {
+			if err := v.chain(ctx, chain); err != nil {
+				return unavailable(err)
+			}
+			read[chain] = true
+		}
+		// A chain that was taken from the list is still named.
+		chains = nil
+		for chain := range v.want {
+			if !read[chain] {
+				v.report.problem("chain %d is not listed", chain)
+				chains = append(chains, chain)
+			}
+		}
+	}
+	for chain, places := range v.want {
+		if err := v.named(ctx, chain, places); err != nil {
+			return unavailable(err)
+		}
+	}
+	return nil
 }
 
 // place is a record that somebody knows.
@@ -241,6 +254,9 @@ type place struct {
 // the same record: each start signs the heads that it finds, also those of a
 // chain that was rewritten before.
 func (v *verification) expect(h audit.Head, by string) {
+	if h.Seq == 0 {
+		return // the place before the first record
+	}
 	if v.want[h.Chain] == nil {
 		v.want[h.Chain] = map[int64]place{}
 	}
@@ -260,7 +276,19 @@ func (v *verification) chain(ctx context.Context, chain int64) error {
 	accepted := map[[2]string]int64{} // realm and serial -> the last moving factor
 	err := v.s.db.Walk(ctx, chain, func(r *audit.Record) error {
 		report.Records++
+		cut := v.cuts.heads[chain]
+		if r.Seq > head.Seq+1 && r.Seq > cut.Seq+1 {
+			var err error
+			if cut, err = v.cut(ctx, chain, r.Seq-1); err != nil {
+				return err
+			}
+		}
+		if head.Seq < cut.Seq && r.Seq > cut.Seq {
+			head, known = cut, true // what was before is not there any more
+		}
 		switch {
+		case r.Seq > head.Seq+1 && r.Seq <= cut.Seq:
+			known = false
 		case r.Seq > head.Seq+1:
 			report.problem("chain %d: records %d to %d are missing", chain, head.Seq+1, r.Seq-1)
 			known = false
@@ -273,6 +301,15 @@ func (v *verification) chain(ctx context.Context, chain int64) error {
 		}
 		if known && audit.Sum(head.Hash, chain, r.Seq, &r.Event) != r.Hash {
 			report.problem("chain %d: record %d was altered, or the one before it", chain, r.Seq)
+		}
+		if r.Seq <= cut.Seq {
+			report.Unremoved++
+			switch {
+			case v.cuts.done[chain] >= r.Seq:
+				report.problem("chain %d: record %d stands where a signed cut removed it: it was put there", chain, r.Seq)
+			case r.Seq == cut.Seq && r.Hash != cut.Hash:
+				report.problem("chain %d: record %d is not the one that a signed cut named", chain, r.Seq)
+			}
 		}
 		known = true
 		head.Seq, head.Hash = r.Seq, r.Hash
@@ -334,30 +371,21 @@ func numbered(r *audit.Record) (string, bool) {
 // heads checks the signature of a record that names heads, and notes the heads
 // to be looked for.
 func (v *verification) heads(r *audit.Record) {
-	switch policy.Action(r.Action) {
-	case policy.ServerStart, policy.ServerStop, policy.Checkpoint:
-	default:
-		return
-	}
-	var list, signature string
-	for _, f := range r.Detail {
-		switch f.Name {
-		case fieldHeads:
-			list = f.Value
-		case fieldSignature:
-			signature = f.Value
+	if isCut(r) {
+		v.report.Cuts++
+		if _, err := v.s.provenCut(r); err != nil {
+			v.report.problem("chain %d: record %d: %v", r.Chain, r.Seq, err)
 		}
-	}
-	v.report.Checkpoints++
-	heads, err := parseHeads(list)
-	if err != nil {
-		v.report.problem("chain %d: record %d: %v", r.Chain, r.Seq, err)
 		return
 	}
-	sig, err := base64.StdEncoding.DecodeString(signature)
-	if err != nil || !v.s.verifySignature(audit.CheckpointDigest(heads), sig) {
-		v.report.problem("chain %d: record %d: the signature over the chain heads is wrong", r.Chain, r.Seq)
-	} else {
+	heads, sig, ok := v.signedHeads(r, "")
+	if !ok {
+		return
+	}
+	if r.Action == string(policy.ServerStart) {
+		v.begins(r, heads)
+	}
+	if sig != nil {
 		// A chain that was made up must begin with a signature, and whoever makes
 		// one up has only those that are there.
 		half := [32]byte(sig)
@@ -371,6 +399,47 @@ func (v *verification) heads(r *audit.Record) {
 	}
 }
 
+// signedHeads are the heads that a record names, and their signature, nil if that is
+// wrong. ok: the record is one that names heads, and they can be read.
+func (v *verification) signedHeads(r *audit.Record, where string) (heads []audit.Head, signature []byte, ok bool) {
+	switch policy.Action(r.Action) {
+	case policy.ServerStart, policy.ServerStop:
+	case policy.Checkpoint:
+		if r.Outcome != "ok" {
+			return nil, nil, false
+		}
+	default:
+		return nil, nil, false
+	}
+	v.report.Checkpoints++
+	heads, err := parseHeads(detail(r, fieldHeads))
+	if err != nil {
+		v.report.problem("%schain %d: record %d: %v", where, r.Chain, r.Seq, err)
+		return nil, nil, false
+	}
+	signature, err = base64.StdEncoding.DecodeString(detail(r, fieldSignature))
+	if err != nil || !v.s.verifySignature(audit.CheckpointDigest(heads), signature) {
+		v.report.problem("%schain %d: record %d: the signature over the chain heads is wrong", where, r.Chain, r.Seq)
+		signature = nil
+	}
+	return heads, signature, true
+}
+
+// begins sees that the start of a chain is its own.
+func (v *verification) begins(r *audit.Record, heads []audit.Head) {
+	own := false
+	for _, h := range heads {
+		if h.Seq == 0 && h.Chain != r.Chain {
+			v.report.problem("chain %d: record %d is the start of chain %d", r.Chain, r.Seq, h.Chain)
+		}
+		own = own || h == audit.Head{Chain: r.Chain}
+	}
+	if v.bound && !own {
+		v.report.problem("chain %d: record %d does not sign that it begins this chain, as those of chains before it do: it was taken from another", r.Chain, r.Seq)
+	}
+	v.bound = v.bound || own
+}
+
 func (s *Service) verifySignature(digest [32]byte, signature []byte) bool {
 	key, ok := s.custody.PublicKey().(*ecdsa.PublicKey)
 	if !ok || len(signature) != 64 {
@@ -381,6 +450,15 @@ func (s *Service) verifySignature(digest [32]byte, signature []byte) bool {
 
 // named looks for the records of one chain that somebody knows.
 func (v *verification) named(ctx context.Context, chain int64, places map[int64]place) error {
+	cut := v.cuts.heads[chain]
+	for seq, p := range places {
+		if seq == cut.Seq && p.hash != cut.Hash {
+			v.report.problem("chain %d: record %d, which %s, was not the one that a signed cut removed", chain, seq, p.by)
+		}
+		if seq <= cut.Seq {
+			delete(places, seq)
+		}
+	}
 	err := v.s.db.Walk(ctx, chain, func(r *audit.Record) error {
 		if p, ok := places[r.Seq]; ok {
 			if p.hash != r.Hash {

@@ -123,6 +123,9 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 			_, _, err := h.Records(ctx, p, tokens.RecordQuery{Realm: "corp"})
 			return err
 		},
+		"ExportAudit": func(p tokens.Principal) error {
+			return h.ExportAudit(ctx, p, tokens.RecordQuery{Realm: "corp"}, func(*audit.Record) error { return nil })
+		},
 		"BeginImport": func(p tokens.Principal) error {
 			_, err := h.BeginImport(ctx, p, tokens.NewImport{Realm: "corp", Name: "x"})
 			return err
@@ -283,7 +286,7 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 // The use cases that name no realm: what they answer is looked at below.
 var withoutRealm = []string{
 	"EndSession", "CheckSession", "Me", "SignOut", "StepUp", "StepUpKey", "SignInKey", // see session_test.go
-	"Uninvite", "Batches", "ShowBatch", "Undo", "Clients", "Keys", "VerifyAudit", "CheckStatement", "StatementKeys", "RotateStatementKey", "Realms",
+	"Uninvite", "Batches", "ShowBatch", "Undo", "Clients", "Keys", "VerifyAudit", "CompareAudit", "CheckpointAudit", "CutAudit", "CheckStatement", "StatementKeys", "RotateStatementKey", "Realms",
 	"Sinks", "Sink", "PutSink", "DeleteSink", "TestSink",
 	"Policies", "PutPolicies", "PolicyVersions", "RollBackPolicies", "CheckPolicies", "Simulate", "Replay", "ApplyingPolicies", "PolicySchema",
 }

@@ -41,6 +41,7 @@ type Config struct {
 	Queue      int              // attempts waiting at most, beyond it ErrOverloaded; zero: 8192
 	ClockSkew  time.Duration    // the most that our clock and the database's may differ; zero: 5 s
 	Checkpoint time.Duration    // between signed checkpoints of the audit; zero: 1 min
+	AuditKeep  time.Duration    // how long audit records stay at least; zero: 30 days
 	Deliver    Deliverer        // the ways to sinks; nil: the audit is told to nobody
 	SinkLease  time.Duration    // how long a server that is gone keeps a sink from others; zero: 30 s
 	SinkPause  time.Duration    // between two looks at what is to tell, and before what failed is tried again; zero: 1 s
@@ -158,6 +159,9 @@ func (c Config) withDefaults() Config {
 	if c.Checkpoint == 0 {
 		c.Checkpoint = time.Minute
 	}
+	if c.AuditKeep == 0 {
+		c.AuditKeep = 30 * 24 * time.Hour
+	}
 	if c.SinkLease == 0 {
 		c.SinkLease = 30 * time.Second
 	}
@@ -233,6 +237,9 @@ func (s *Service) housekeep(ctx context.Context) {
 			}
 			if err := s.forget(ctx, now); err != nil {
 				s.log.Warn("what was spent and has expired could not be removed yet", "error", err)
+			}
+			if _, err := s.finishCuts(ctx, systemPrincipal()); err != nil {
+				s.log.Warn("old audit records could not all be removed yet", "error", err)
 			}
 			if err := s.dropSessions(ctx, now); err != nil {
 				s.log.Warn("sessions that expired long ago could not be removed yet", "error", err)

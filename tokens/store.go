@@ -355,8 +355,29 @@ type Journal interface {
 type RecordQuery struct {
 	Realm, User, Serial string // exact, User folded
 	Action, Outcome     string
-	Before              int64 // next of the page before; zero for the first page
-	Limit               int   // 1 to 1000
+	Actor               string    // exact: who asked. Verifications are among them only where Action says so
+	Policy              string    // one of the policies that decided, by id
+	Since, Until        time.Time // from then on; before then. The clocks of the servers are taken to be within ClockDisorder
+	Before              int64     // next of the page before; zero for the first page
+	Limit               int       // 1 to 1000
+}
+
+// ClockDisorder is the most that an audit record may be older than one with a lower ID,
+// so that both are found by time: nodes have clocks of their own.
+const ClockDisorder = 10 * time.Minute
+
+// Archive reads the audit from its beginning.
+type Archive interface {
+	// Onward reads records in order of ID, those after an ID, as far as they are durable.
+	// next is after of the next page, zero where there is none: a page may be short, or
+	// empty, though there is another. Of records that are committed just now it may
+	// leave some out.
+	Onward(ctx context.Context, q RecordQuery, after int64) (page []audit.Record, next int64, err error)
+	// Cut looks at up to limit records, those with the lowest IDs above after and up to
+	// last, and removes, in one transaction, the ones at or before the place that heads
+	// names in their chain. It answers how many, and the last ID that it looked at: zero
+	// if there was none. The chains' heads stay.
+	Cut(ctx context.Context, heads []audit.Head, after, last int64, limit int) (removed int, end int64, err error)
 }
 
 // Sessions reads the sessions of people who signed in.
@@ -415,6 +436,7 @@ type Database interface {
 	Stager
 	Batcher
 	Journal
+	Archive
 	Courier
 	Cabinet
 	Sessions

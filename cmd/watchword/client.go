@@ -70,7 +70,8 @@ type call struct {
 	kind   string    // its content type
 	slow   bool      // takes as long as it takes
 
-	keyless bool // is sent without a key
+	keyless bool                                // is sent without a key
+	shown   func(io.Reader) (io.Reader, func()) // of an answer that is saved: how far it is; nil: not shown
 }
 
 // pathTo joins segments, of which others may have written some.

@@ -208,6 +208,10 @@ func openSeeds(path string) (file *os.File, name string, size int64, err error) 
 
 // withProgress shows on a terminal how much was read. done may be called twice.
 func withProgress(r io.Reader, size int64) (io.Reader, func()) {
+	return progressOf("importing", r, size)
+}
+
+func progressOf(what string, r io.Reader, size int64) (io.Reader, func()) {
 	if !onTerminal(os.Stderr) {
 		return struct{ io.Reader }{r}, func() {}
 	}
@@ -216,7 +220,7 @@ func withProgress(r io.Reader, size int64) (io.Reader, func()) {
 		end++ // it is not done when the file is sent, but when the server has answered
 	}
 	p := &progress{r: r, bar: progressbar.NewOptions64(end,
-		progressbar.OptionSetWriter(os.Stderr), progressbar.OptionShowBytes(true), progressbar.OptionSetDescription("importing"),
+		progressbar.OptionSetWriter(os.Stderr), progressbar.OptionShowBytes(true), progressbar.OptionSetDescription(what),
 		progressbar.OptionSetWidth(30), progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish(),
 	)}
 	return p, func() { _ = p.bar.Finish() }

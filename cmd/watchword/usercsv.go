@@ -148,7 +148,13 @@ func (c *client) save(cmd *cobra.Command, r call, out string) error {
 		}
 		return nil
 	}
-	if _, err := io.Copy(file, stream); err != nil {
+	from, done := io.Reader(stream), func() {}
+	if r.shown != nil {
+		from, done = r.shown(stream)
+	}
+	_, err = io.Copy(file, from)
+	done()
+	if err != nil {
 		file.Close()
 		os.Remove(out) // half of it looks like all of it
 		return brokeOff(r, err)

@@ -49,6 +49,14 @@ type Record struct {
 	Hash [sha256.Size]byte // Sum of the record before it, and this one
 }
 
+// Policies are the ids of the policies that decided; none where none was asked.
+func (r *Record) Policies() []string {
+	if n := len(r.Detail); n > 0 && r.Detail[n-1].Name == FieldPolicy {
+		return strings.Split(r.Detail[n-1].Value, ",")
+	}
+	return nil
+}
+
 // Head is the end of a chain: a record's place and hash.
 type Head struct {
 	Chain int64
@@ -122,6 +130,14 @@ func cleanString(s string) string {
 		return s
 	}
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "\uFFFD")
+}
+
+// CutDigest is what a cut signs: SHA-256 over the last record of each chain that was
+// ever removed, ordered by chain, and the ID of the last one of all.
+func CutDigest(heads []Head, last int64) [sha256.Size]byte {
+	sum := CheckpointDigest(heads)
+	b := append([]byte("watchword-cut-1\x00"), sum[:]...)
+	return sha256.Sum256(binary.BigEndian.AppendUint64(b, uint64(last)))
 }
 
 // CheckpointDigest is what a checkpoint signs: SHA-256 over all heads, ordered

@@ -106,11 +106,16 @@ func (db *DB) After(ctx context.Context, chain, seq int64, limit int) ([]audit.R
 	if err != nil || len(page) == 0 {
 		return nil, err
 	}
-	// Both show what the disk may not have yet.
+	return page, db.onDisk(ctx)
+}
+
+// onDisk answers when all that was read before is durable: both databases show what
+// the disk may not have yet.
+func (db *DB) onDisk(ctx context.Context) error {
 	if err := db.engine.settled(ctx); err != nil {
-		return nil, failed("waiting for the disk", err)
+		return failed("waiting for the disk", err)
 	}
-	return page, nil
+	return nil
 }
 
 // settled answers when all that a reader has seen before is durable.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"slices"
 
-	"watchword/tokens"
 	"watchword/tokens/audit"
 )
 
@@ -12,7 +11,7 @@ import (
 // the users of that name (one in each realm), together with the records of
 // when there was no such user. It reads one more than a page has, and answers the
 // last one that it looked at, if it has looked at enough and there are others.
-func threaded(s *session, q tokens.RecordQuery) (found []audit.Record, last int64, err error) {
+func threaded(s *session, q *sought) (found []audit.Record, last int64, err error) {
 	users, err := s.named("users", "key", q.Realm, q.User)
 	if err != nil {
 		return nil, 0, err
@@ -58,14 +57,26 @@ func threaded(s *session, q tokens.RecordQuery) (found []audit.Record, last int6
 		if err != nil {
 			return nil, 0, err
 		}
+		if r == nil {
+			// A signed cut removes from the first record on.
+			var first int64
+			if err := s.one(`SELECT coalesce(min(id), 0) FROM audit`, nil, &first); err != nil {
+				return nil, 0, err
+			}
+			if ends[end] < first {
+				ends[end] = 0
+				continue
+			}
+		}
 		if r == nil || !r.linked {
 			return nil, 0, errors.New("a user's audit records are not all there")
 		}
 		ends[end] = r.prev
-		if q.Before != 0 && r.ID >= q.Before {
+		if r.ID < q.low {
+			ends[end] = 0
 			continue
 		}
-		if matches(&q, &r.Record) {
+		if r.ID < q.high && q.Selects(&r.Record) {
 			found = append(found, r.Record)
 		}
 		if seen++; seen == allFollowed && len(found) <= int(limited(q.Limit)) {
@@ -98,22 +109,20 @@ func follow(s *session, id int64) (*threadedRecord, error) {
 }
 
 // unthreaded lists the records of a name from when it was no user's.
-func unthreaded(s *session, q tokens.RecordQuery) ([]audit.Record, error) {
+func unthreaded(s *session, q *sought) ([]audit.Record, error) {
 	var f filter
 	f.where("user_key = ? AND user_key <> '' AND prev IS NULL", q.User)
-	if q.Before != 0 {
-		f.where("id < ?", q.Before)
-	}
+	f.where("id >= ? AND id < ?", q.low, q.high)
 	f.equal("realm", q.Realm)
 	f.equal("serial", q.Serial)
 	f.equal("action", q.Action)
 	f.equal("outcome", q.Outcome)
+	f.equal("+actor", q.Actor)
+	if q.Actor != "" && q.Action == "" {
+		f.where("+action <> 'verify'")
+	}
+	s.unindexed(&f, q)
 	rows, err := s.query(`SELECT `+recordColumns+` FROM audit`+f.String()+` ORDER BY id DESC LIMIT ?`,
 		append(slices.Clip(f.args), limited(q.Limit)+1)...)
 	return list(rows, err, recordWidth, (*fields).record)
-}
-
-func matches(q *tokens.RecordQuery, r *audit.Record) bool {
-	return (q.Serial == "" || r.Serial == q.Serial) && (q.Action == "" || r.Action == q.Action) &&
-		(q.Outcome == "" || r.Outcome == q.Outcome)
 }

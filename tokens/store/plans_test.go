@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"watchword/tokens"
 	"watchword/tokens/audit"
@@ -72,7 +73,7 @@ func inhabited(t *testing.T, url string) (db *DB, raw *sql.DB) {
 		`INSERT INTO token_tags (token_id, tag) SELECT i, CASE WHEN i % 1000 = 0 THEN 'rare' ELSE 'often' END FROM ` + series(planTokens),
 		`INSERT INTO memberships (user_id, group_name) SELECT i, CASE WHEN i % 500 = 0 THEN 'board' ELSE 'staff' END FROM ` + series(planUsers),
 		`INSERT INTO audit (id, chain, seq, time, action, outcome, realm, user_key, serial, actor, client, source, reason, detail, hash` + thread[0] + `) ` + over + `
-			SELECT i, 1, i, i, CASE WHEN i % 1000 = 0 THEN 'token.resync' ELSE 'verify' END, CASE WHEN i % 5000 = 0 THEN 'denied' ELSE 'accept' END, 'default',
+			SELECT i, 1, i, i * 1000000, CASE WHEN i % 1000 = 0 THEN 'token.resync' ELSE 'verify' END, CASE WHEN i % 5000 = 0 THEN 'denied' ELSE 'accept' END, 'default',
 			CASE WHEN i % 5 = 0 THEN 'user1' WHEN i % 1000 = 1 THEN 'nobody' ELSE '' END, 'TOK' || (10000000 + i % 100 * 7), 'a', 'c', 's', 'r', '', ` + blob + thread[1] + ` FROM ` + series(planRecords),
 	}
 	if sqlite {
@@ -176,12 +177,21 @@ func questions() []question {
 				ask(allSeen+1, q, func(ctx context.Context, db *DB) error { _, _, err := db.Tokens(ctx, q); return err })
 			})
 		}
-		subsets(6, func(has func(int) bool) {
+		at := func(many, rare int64) time.Time {
+			if few {
+				many = rare
+			}
+			return time.Unix(many, 0)
+		}
+		subsets(9, func(has func(int) bool) {
 			q := tokens.RecordQuery{
 				Realm: pick(has(0), "default"), User: pick(has(1), of("user1", "nobody")), Serial: pick(has(2), of("TOK10000000", "none")),
 				Action: pick(has(3), of("verify", "token.resync")), Outcome: pick(has(4), of("accept", "denied")), Before: pick(has(5), int64(24_995)), Limit: 10,
+				Actor: pick(has(6), of("a", "none")), Policy: pick(has(7), of("builtin.verifier", "none")),
+				Since: pick(has(7), at(2_000, 22_000)), Until: pick(has(8), at(24_000, 23_000)),
 			}
 			ask(allRead+1, q, func(ctx context.Context, db *DB) error { _, _, err := db.Records(ctx, q); return err })
+			ask(allRead+1, q, func(ctx context.Context, db *DB) error { _, _, err := db.Onward(ctx, q, 100); return err })
 		})
 		subsets(3, func(has func(int) bool) {
 			q := tokens.CredentialQuery{Realm: pick(has(0), of("default", "branch")), Unowned: has(1), After: pick(has(2), int64(200)), Limit: 150}
@@ -324,16 +334,19 @@ var ends = []end{
 		"LIMIT: nothing is left out on the way"},
 	{regexp.MustCompile(`^SELECT u\.id FROM users u WHERE .*(\bu\.key <= \?|\(u\.realm, u\.key\) <= \(\?, \?\)).* ORDER BY u\.realm, u\.key LIMIT \?$`),
 		"the last user that a page looks at"},
-	{regexp.MustCompile(`^SELECT .* FROM audit( WHERE id < \?)? ORDER BY id DESC LIMIT (1 OFFSET )?\?$`),
+	{regexp.MustCompile(`^SELECT .* FROM audit( WHERE id (<|>=) \?)?( AND id >= \?)? ORDER BY id DESC LIMIT (1 OFFSET )?\?$`),
 		"LIMIT: nothing is left out on the way"},
-	{regexp.MustCompile(`^SELECT .* FROM audit WHERE (serial <> '' AND action <> 'verify' AND serial = \?|action <> 'verify' AND action = \?)( AND id < \?)? ORDER BY id DESC LIMIT (1 OFFSET )?\?$`),
+	{regexp.MustCompile(`^SELECT .* FROM audit WHERE (serial <> '' AND action <> 'verify' AND serial = \?|action <> 'verify' AND (action|actor) = \?)( AND id < \?)?( AND id >= \?)? ORDER BY id DESC LIMIT (1 OFFSET )?\?$`),
 		"LIMIT: nothing is left out on the way"},
 	{regexp.MustCompile(`^SELECT .* FROM audit WHERE .*\bid >= \?.* ORDER BY id DESC LIMIT \?$`),
 		"the last record that a page looks at"},
-	{regexp.MustCompile(`^SELECT .* FROM audit WHERE (serial <> '' AND action <> 'verify' AND serial = \?|action <> 'verify' AND action = \?)( AND id < \?)? AND \+.* ORDER BY id DESC LIMIT \?$`),
+	{regexp.MustCompile(`^SELECT .* FROM audit WHERE (serial <> '' AND action <> 'verify' AND serial = \?|action <> 'verify' AND (action|actor) = \?)( AND id < \?)? AND (\+|time|instr).* ORDER BY id DESC LIMIT \?$`),
 		"there are fewer than a page looks at: else the last one would be named"},
 	{regexp.MustCompile(`^SELECT .* FROM audit WHERE user_key = \? AND user_key <> '' AND prev IS NULL `),
 		"the records of a name from when it was no user's, which are few: attempts of strangers are throttled, and not written one by one"},
+	{regexp.MustCompile(`^SELECT .* FROM audit WHERE id >= \? AND id < \?.* ORDER BY id LIMIT (1 OFFSET )?\?$`), "the last record that a page looks at, or LIMIT"},
+	{regexp.MustCompile(`^SELECT id, time FROM audit WHERE id >= \? ORDER BY id LIMIT 1$`), "LIMIT"},
+	{regexp.MustCompile(`^SELECT coalesce\(\(SELECT min\(id\) FROM audit\), 0\), `), "the first and the last"},
 	{regexp.MustCompile(`^SELECT .* FROM audit WHERE chain = \? AND seq > \? ORDER BY seq LIMIT \?$`), "LIMIT: nothing is left out on the way"},
 	{regexp.MustCompile(`^SELECT id FROM tokens WHERE (batch = \? AND |state = \? AND type = \? AND )?id > \? ORDER BY id LIMIT \?$`), "LIMIT: nothing is left out on the way"},
 	{regexp.MustCompile(`^SELECT id FROM tokens WHERE realm = \?( AND serial >= \? AND serial < \?)? ORDER BY serial LIMIT \?$`), "LIMIT: nothing is left out on the way"},

@@ -304,18 +304,47 @@ func (m *Memory) Records(_ context.Context, q tokens.RecordQuery) ([]audit.Recor
 	var list []audit.Record
 	for i := len(m.records) - 1; i >= 0; i-- {
 		r := m.records[i]
-		switch {
-		case q.Realm != "" && r.Realm != q.Realm:
-		case q.User != "" && r.User != q.User:
-		case q.Serial != "" && r.Serial != q.Serial:
-		case q.Action != "" && r.Action != q.Action:
-		case q.Outcome != "" && r.Outcome != q.Outcome:
-		case q.Before != 0 && r.ID >= q.Before:
-		default:
+		if q.Selects(&r) && (q.Before == 0 || r.ID < q.Before) {
 			list = append(list, cloneRecord(r))
 		}
 	}
 	return following(list, q.Limit, func(r *audit.Record) int64 { return r.ID })
+}
+
+// Onward implements tokens.Archive.
+func (m *Memory) Onward(_ context.Context, q tokens.RecordQuery, after int64) ([]audit.Record, int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var list []audit.Record
+	for _, r := range m.records {
+		if q.Selects(&r) && r.ID > after && (q.Before == 0 || r.ID < q.Before) {
+			list = append(list, cloneRecord(r))
+		}
+	}
+	return following(list, q.Limit, func(r *audit.Record) int64 { return r.ID })
+}
+
+// Cut implements tokens.Archive.
+func (m *Memory) Cut(_ context.Context, heads []audit.Head, after, last int64, limit int) (removed int, end int64, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var kept []audit.Record
+	looked := 0
+	for _, r := range m.records {
+		if r.ID <= after || r.ID > last || looked == limit {
+			kept = append(kept, r)
+			continue
+		}
+		looked++
+		end = r.ID
+		if slices.ContainsFunc(heads, func(h audit.Head) bool { return h.Chain == r.Chain && r.Seq <= h.Seq }) {
+			removed++
+			continue
+		}
+		kept = append(kept, r)
+	}
+	m.records = kept
+	return removed, end, nil
 }
 
 // Walk implements tokens.Journal.

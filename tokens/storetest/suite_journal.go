@@ -79,6 +79,77 @@ var journalTests = []test{
 			k.Errorf("Walk: %d records, %v", n, err)
 		}
 	}},
+	{"RecordsByActorPolicyAndTime", func(k *kit) {
+		from := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+		for i := range 120 {
+			e := event([]string{"alice", "bob", ""}[i%3], "A1")
+			e.Time = from.Add(time.Duration(i) * time.Hour)
+			if i%10 == 7 {
+				e.Time = e.Time.Add(-tokens.ClockDisorder + time.Microsecond) // of a node whose clock is behind
+			}
+			e.Actor = []string{"key:a", "key:b"}[i/3%2]
+			if i%4 == 0 {
+				e.Action = "token.assign"
+			}
+			e.Detail = []audit.Field{{Name: "note", Value: `p1,","value":"p_1,`}}
+			e.Policy = []string{"", "p1", "p-1,p1,q", "p11", "xp1", "p_1"}[i%6]
+			k.must(tokens.Change{}, e)
+		}
+		var all []audit.Record
+		if err := k.Walk(k.ctx, k.head.Chain, func(r *audit.Record) error { all = append(all, *r); return nil }); err != nil {
+			k.Fatal(err)
+		}
+		for mask := range 1 << 7 {
+			pick := func(i int, s string) string {
+				if mask&(1<<i) == 0 {
+					return ""
+				}
+				return s
+			}
+			q := tokens.RecordQuery{Actor: pick(0, "key:a"), User: pick(2, "alice"), Action: pick(3, "verify"), Serial: pick(6, "A1"), Limit: 7}
+			if mask&(1<<1) != 0 {
+				q.Policy = []string{"p1", "p_1", "q", "value"}[mask%4]
+			}
+			if mask&(1<<4) != 0 {
+				q.Since = from.Add(27 * time.Hour)
+			}
+			if mask&(1<<5) != 0 {
+				q.Until = from.Add(67*time.Hour - tokens.ClockDisorder + time.Microsecond)
+			}
+			var want, got []int64
+			for _, r := range slices.Backward(all) {
+				if q.Selects(&r) {
+					want = append(want, r.Seq)
+				}
+			}
+			for asked := q; ; {
+				page, next, err := k.Records(k.ctx, asked)
+				if err != nil {
+					k.Fatal(err)
+				}
+				for _, r := range page {
+					got = append(got, r.Seq)
+				}
+				if asked.Before = next; next == 0 {
+					break
+				}
+			}
+			k.same(fmt.Sprintf("records of %+v", q), got, want)
+			got = got[:0]
+			for after, more := int64(0), true; more; more = after != 0 {
+				page, next, err := k.Onward(k.ctx, q, after)
+				if err != nil {
+					k.Fatal(err)
+				}
+				for _, r := range page {
+					got = append(got, r.Seq)
+				}
+				after = next
+			}
+			slices.Reverse(want)
+			k.same(fmt.Sprintf("records from the first on of %+v", q), got, want)
+		}
+	}},
 	{"RecordsNewestFirst", func(k *kit) {
 		for i := range 4 {
 			bob := event("bob", "B1")
