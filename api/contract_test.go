@@ -25,6 +25,7 @@ import (
 
 func init() {
 	openapi3filter.RegisterBodyDecoder("image/svg+xml", openapi3filter.FileBodyDecoder) // as a text
+	openapi3filter.RegisterBodyDecoder("application/x-ndjson", openapi3filter.FileBodyDecoder)
 }
 
 func loadContract(t *testing.T) (*openapi3.T, routers.Router) {

@@ -141,6 +141,8 @@ type editor struct {
 	made      []audit.Record // a chain that was made up
 	heads     func([]audit.Head) []audit.Head
 	chains    func([]int64) []int64
+	onward    func([]audit.Record) []audit.Record
+	uncut     error // what comes of removing records
 	clock     func() time.Time
 	loads     atomic.Int64
 	lists     atomic.Int64 // readings of the registry
@@ -155,6 +157,26 @@ func (d *editor) MintChain(ctx context.Context) (int64, []audit.Head, error) {
 		heads = d.heads(heads)
 	}
 	return id, heads, err
+}
+
+func (d *editor) Onward(ctx context.Context, q tokens.RecordQuery, after int64) ([]audit.Record, int64, error) {
+	list, next, err := d.Memory.Onward(ctx, q, after)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.onward != nil {
+		list = d.onward(list)
+	}
+	return list, next, err
+}
+
+func (d *editor) Cut(ctx context.Context, heads []audit.Head, after, last int64, limit int) (int, int64, error) {
+	d.mu.Lock()
+	err := d.uncut
+	d.mu.Unlock()
+	if err != nil {
+		return 0, 0, err
+	}
+	return d.Memory.Cut(ctx, heads, after, last, limit)
 }
 
 func (d *editor) Chains(ctx context.Context) ([]int64, error) {
