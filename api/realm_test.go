@@ -46,8 +46,8 @@ func bodiesOf(t *testing.T, op *openapi3.Operation) map[string]string {
 	return bodies
 }
 
-// counted is how many records the audit has.
-var counted = regexp.MustCompile(`"records":\d+`)
+// howMany is how many records the audit has.
+var howMany = regexp.MustCompile(`"records":\d+`)
 
 // Whoever has the key of one realm learns nothing of another: not by its users'
 // names or its tokens' serials in a path, nor by those in a body. Every operation
@@ -83,7 +83,7 @@ func TestNamesOfAnotherRealmAnswerLikeUnknownOnes(t *testing.T) {
 			answer := httptest.NewRecorder()
 			w.server.Handler().ServeHTTP(answer, r)
 			text := answer.Result().Status + "\n" + strings.ReplaceAll(instance.ReplaceAllString(answer.Body.String(), ""), name, "{}")
-			text = counted.ReplaceAllString(text, "") // what was asked before is in the audit
+			text = howMany.ReplaceAllString(text, "") // what was asked before is in the audit
 			for _, field := range slices.Sorted(maps.Keys(answer.Header())) {
 				text += "\n" + field + ": " + strings.Join(answer.Header()[field], ",")
 			}
