@@ -43,6 +43,11 @@ func (s *Service) allow(ctx context.Context, p Principal, action policy.Action, 
 	if why := s.guarded(p, action, found); why != "" {
 		return s.deny(ctx, p, action, *e, denial(why))
 	}
+	if s.unproven(p, action, found) {
+		d := denial("the user has a role: what the user signs in with takes a token that was proved a moment ago")
+		d.MFA = true
+		return s.deny(ctx, p, action, *e, d)
+	}
 	if p.Kind == KindInvitation {
 		return s.invites(ctx, p, action, *e)
 	}
@@ -64,6 +69,12 @@ func (s *Service) decide(ctx context.Context, p Principal, action policy.Action,
 	if q.Resource, user = resource(e, found, now); set.Groups() {
 		if q.Resource.Groups, err = s.groupsFor(ctx, &q.Resource, user); err != nil {
 			return policy.Decision{}, err
+		}
+	}
+	if p.plain() {
+		// What policies permit to people is for those who signed in here, with two things.
+		if d := policy.Builtin().Decide(&q); !d.Allow {
+			return d, nil
 		}
 	}
 	return set.Decide(&q), nil
@@ -138,12 +149,18 @@ func (s *Service) context(p Principal, now time.Time) policy.Context {
 	case p.Kind == KindInvitation || p.anybody():
 		c.Path = pathConsole
 	}
-	if !p.MFA.IsZero() {
-		// Another node may have noted it, whose clock is ahead of ours.
-		c.MFA, c.MFAAge = true, max(now.Sub(p.MFA), 0)
+	// Another node may have noted it, whose clock is ahead of ours. But when a clock is
+	// set back, what was proved before is not young again.
+	if age := now.Sub(p.MFA); !p.MFA.IsZero() && age >= -clocksApart {
+		c.MFA, c.MFAAge = true, max(age, 0)
 	}
 	return c
 }
+
+const (
+	clocksApart = 30 * time.Second // more than two nodes' clocks are that verify codes
+	youngProof  = 5 * time.Minute  // builtin.mfa says the same
+)
 
 // address is the network address that the principal came from, if it is known.
 func (p Principal) address() netip.Addr {

@@ -54,8 +54,13 @@ func (s *Service) gatekeepers() (*policy.Set, error) {
 // asks is the question whether an attempt may be let in with the token that it showed;
 // where it showed none, with any of the user's.
 func (e *engine) asks(ctx context.Context, set *policy.Set, action policy.Action, t *trial, v *verdict) (policy.Decision, error) {
-	now := e.s.cfg.Now()
-	q := policy.Query{Principal: t.principal.asks(), Action: action, Context: e.s.context(t.principal, now)}
+	now, p := e.s.cfg.Now(), t.principal
+	if p.Kind == KindAdmin && t.signing != nil {
+		// Who renews a session proves who they are, as when they signed in; what their
+		// roles let them do to others has nothing to do with it.
+		p = SignInPrincipal(p.Source)
+	}
+	q := policy.Query{Principal: p.asks(), Action: action, Context: e.s.context(p, now)}
 	q.Context.NAS, q.Context.Caller = t.nas, t.caller
 	q.Resource = policy.Resource{Type: policy.User, Realm: t.ref.Realm, User: t.ref.User}
 	token := v.token

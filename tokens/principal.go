@@ -23,7 +23,8 @@ const (
 // Principal is who asks for something. It comes from Authenticate, from Invited or
 // from a RADIUSClient, and is looked at again in the core for each act.
 //
-// Of KindAdmin, ID is REALM/USER, and Realm where the session acts.
+// Of KindAdmin, ID is policy.ID of the user, REALM/USER, and Realm where the session
+// acts.
 type Principal struct {
 	Kind   PrincipalKind
 	ID     string // API key id, invitation id, or RADIUS client name
@@ -37,7 +38,8 @@ type Principal struct {
 	MFA     time.Time     // when a token last proved who it is; zero: never
 	Session string        // KindAdmin: the session's ID
 
-	code [sha256.Size]byte // KindInvitation: SHA-256 of its code
+	home string            // KindAdmin: the realm that User is in
+	code [sha256.Size]byte // SHA-256 of an invitation's code, or a session's text
 }
 
 // From is the principal with the network address that it came from.
@@ -53,6 +55,10 @@ func (p Principal) Actor() string {
 	}
 	return string(p.Kind) + ":" + p.ID
 }
+
+// plain says whether it is by an application's session: see Session.plain. Who acts
+// by a session of their own has roles, which live and stays see to.
+func (p Principal) plain() bool { return p.Kind == KindAdmin && len(p.Roles) == 0 }
 
 // roles are the roles that the principal has where it acts.
 func (p Principal) roles() []policy.Role {

@@ -291,6 +291,22 @@ func (s *Service) guarded(p Principal, action policy.Action, found []*Subject) s
 	return ""
 }
 
+// unproven says whether a session must be proven anew before its holder does something to
+// these users: what somebody with a role signs in with would make any session young,
+// the holder's own or another's.
+func (s *Service) unproven(p Principal, action policy.Action, found []*Subject) bool {
+	if p.Kind != KindAdmin || !lending[action] {
+		return false
+	}
+	if c := s.context(p, s.cfg.Now()); c.MFA && c.MFAAge < youngProof {
+		return false
+	}
+	roles := s.reg.Load().roles
+	return slices.ContainsFunc(found, func(sub *Subject) bool {
+		return sub != nil && sub.User != nil && len(roles[Ref{Realm: sub.User.Realm, User: sub.User.Key}]) > 0
+	})
+}
+
 // mayLend says whether a principal may change what a person signs in with.
 func (s *Service) mayLend(p Principal, realm, user string) bool {
 	grants := s.reg.Load().roles[Ref{Realm: realm, User: user}]

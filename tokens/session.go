@@ -167,13 +167,13 @@ func (s *Service) holder(ctx context.Context, v *Session, sub *Subject) (*bearer
 
 // self is where the user of a session is found.
 func (p Principal) self() Ref {
-	return Ref{Realm: strings.TrimSuffix(p.ID, "/"+p.User), User: p.User}
+	return Ref{Realm: p.home, User: p.User}
 }
 
 // principal is who does something by the session.
 func (b *bearer) principal(sum [sha256.Size]byte) Principal {
 	return Principal{
-		Kind: KindAdmin, ID: b.Home + "/" + b.User, Name: b.user.Name, User: b.User, Realm: b.Realm,
+		Kind: KindAdmin, ID: policy.ID(b.Home, b.User), Name: b.user.Name, User: b.User, home: b.Home, Realm: b.Realm,
 		Roles: b.roles, MFA: b.Authenticated, Session: b.ID, code: sum,
 	}
 }
