@@ -234,7 +234,9 @@ func (d *editor) Document(ctx context.Context, name string) (tokens.Document, er
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.document != nil && err == nil {
-		d.document(&found)
+		if d.document(&found); found.Version == 0 { // it deletes it
+			return tokens.Document{}, tokens.ErrNotFound
+		}
 	}
 	return found, err
 }

@@ -78,7 +78,21 @@ func (s *Service) readPolicies(ctx context.Context, was *liveSet) (*liveSet, err
 		d, err := s.db.Document(ctx, policiesDocument)
 		switch {
 		case errors.Is(err, ErrNotFound):
-			return &liveSet{set: policy.Builtin()}, nil
+			// Nobody here deletes it: whoever did wants to be rid of what it forbids. A node
+			// that starts knows it by the first version, as long as that is kept.
+			if was != nil && was.version > 0 {
+				return &liveSet{version: was.version, fault: errGone}, nil
+			}
+			switch first, err := s.storedVersion(ctx, policiesVersion(1)); {
+			case err != nil:
+				return nil, err
+			case first == 0:
+				return &liveSet{set: policy.Builtin()}, nil
+			}
+			if now, err := s.storedVersion(ctx, policiesDocument); err != nil || now > 0 { // made just now
+				continue
+			}
+			return &liveSet{fault: errGone}, nil
 		case err != nil:
 			return nil, unavailable(err)
 		case was != nil && was.fault == nil && was.version == d.Version && bytes.Equal(was.raw, d.Data):

@@ -150,3 +150,35 @@ func TestAProofOfTheFutureIsNone(t *testing.T) {
 		t.Errorf("an hour before the proof: %v", err)
 	}
 }
+
+// Who deletes the list of policies wants to be rid of what they forbid.
+func TestPoliciesThatWereDeletedStillForbid(t *testing.T) {
+	h := newHouse(t)
+	d := totp("T1")
+	h.give("alice", d)
+	h.put(puts(item("no-revoking", nobodyRevokes)))
+	h.db.edit(func(e *editor) {
+		e.document = func(d *tokens.Document) {
+			if d.Name == "policies" {
+				d.Version = 0
+			}
+		}
+	})
+	h.must(h.AddUser(ctx, h.admin, "", "bob"))                                                    // which has nothing read anew
+	if _, _, err := h.AddKey(ctx, h.admin, tokens.NewKey{Name: "k", Scope: "read"}); err != nil { // and this has
+		t.Fatal(err)
+	}
+	for what, s := range map[string]*tokens.Service{"a node that knew them": h.Service, "one that starts now": h.node(&firsts{})} {
+		if _, err := s.Revoke(ctx, h.admin, "", "T1", "gone"); !errors.Is(err, tokens.ErrUnavailable) {
+			t.Errorf("%s revokes: %v", what, err)
+		}
+		if r, err := s.Verify(ctx, h.vpn, tokens.Attempt{User: "alice", Code: d.code(h, 0)}); !errors.Is(err, tokens.ErrUnavailable) {
+			t.Errorf("%s verifies: %+v, %v", what, r, err)
+		}
+	}
+	h.db.edit(func(e *editor) { e.document = nil })
+	h.put(puts(item("night", nightShift)))
+	if _, err := h.Revoke(ctx, h.admin, "", "T1", "gone"); !errors.Is(err, tokens.ErrForbidden) {
+		t.Errorf("when they are there again: %v", err)
+	}
+}
