@@ -145,8 +145,11 @@ func strict(b []byte, t reflect.Type, required []string) error {
 			return fmt.Errorf("%w: the field %q is empty", tokens.ErrInvalid, name)
 		}
 		seen = append(seen, name)
-		if value[0] == '{' {
+		switch value[0] {
+		case '{':
 			return strictInside(name, value, t.Field(at).Type)
+		case '[':
+			return strictList(name, value, t.Field(at).Type)
 		}
 		return nil
 	})
@@ -181,6 +184,34 @@ func strictInside(name string, value []byte, t reflect.Type) error {
 			seen = append(seen, key)
 			return nil
 		})
+	}
+	return nil
+}
+
+// strictList is strict for a field that holds a list: nothing in it is null, and each
+// object in it is held against its struct.
+func strictList(name string, value []byte, t reflect.Type) error {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if t.Kind() != reflect.Slice || t.Elem().Kind() == reflect.Uint8 {
+		return nil // anything may be in it
+	}
+	return elements(value, func(value []byte) error {
+		switch value[0] {
+		case 'n':
+			return fmt.Errorf("%w: something is null in the field %q", tokens.ErrInvalid, name)
+		case '{':
+			return strictInside(name, value, t.Elem())
+		}
+		return nil
+	})
+}
+
+// bounded refuses a field whose text is longer than the contract says, in characters.
+func bounded(name string, text *string, most int) error {
+	if text != nil && utf8.RuneCountInString(*text) > most {
+		return fmt.Errorf("%w: %s has more than %d characters", tokens.ErrInvalid, name, most)
 	}
 	return nil
 }
@@ -265,6 +296,24 @@ func members(b []byte, f func(name string, value []byte) error) error {
 		b = bytes.TrimLeft(b[end:], " \t\r\n:")
 		end = valueEnd(b)
 		if err := f(name, bytes.TrimRight(b[:end], " \t\r\n")); err != nil {
+			return err
+		}
+		b = b[end:]
+	}
+}
+
+// elements calls f with the text of each element of a list, in order, and stops at its
+// first error. The text must be valid JSON.
+func elements(b []byte, f func(value []byte) error) error {
+	b = bytes.Trim(b, " \t\r\n")
+	b = b[1 : len(b)-1]
+	for {
+		b = bytes.TrimLeft(b, " \t\r\n,")
+		if len(b) == 0 {
+			return nil
+		}
+		end := valueEnd(b)
+		if err := f(bytes.TrimRight(b[:end], " \t\r\n")); err != nil {
 			return err
 		}
 		b = b[end:]

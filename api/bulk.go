@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -75,6 +76,8 @@ func bulkWanted(in *Bulk) (r tokens.BulkRequest, err error) {
 		return r, invalid("name the tokens by serials or by select, one of the two")
 	case in.Serials != nil && len(*in.Serials) == 0:
 		return r, invalid("serials is empty")
+	case slices.Contains(value(in.Serials), ""):
+		return r, invalid("a serial is empty")
 	case sel.State != nil && !sel.State.Valid():
 		return r, invalid("state is imported, pending, active, suspended, lost or revoked")
 	case sel.Type != nil && !sel.Type.Valid():

@@ -90,6 +90,9 @@ func (s *Server) ListModels(c echo.Context, params ListModelsParams) error {
 	if err != nil {
 		return err
 	}
+	if err := bounded("aaguid", params.Aaguid, 64); err != nil {
+		return err
+	}
 	rows, err := keys.Models(c.Request().Context(), who(c), webauthn.ModelQuery{
 		Q: value(params.Q), AAGUID: value(params.Aaguid), Limit: p.limit + 1, After: value(params.Cursor),
 	})

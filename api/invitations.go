@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"net/url"
 	"slices"
 	"strings"
@@ -24,6 +25,9 @@ func (s *Server) Invite(c echo.Context, name UserName, params InviteParams) erro
 	realm, err := oneRealm(params.Realm, in.Realm)
 	if err != nil {
 		return err
+	}
+	if in.Valid != nil && *in.Valid <= 0 {
+		return fmt.Errorf("%w: valid is a number of seconds, from 60 on", tokens.ErrInvalid)
 	}
 	n := tokens.NewInvitation{Realm: realm, User: name, For: seconds(in.Valid)}
 	for _, k := range value(in.Kinds) {

@@ -124,6 +124,17 @@ func simQuery(in *SimulationQuery) (tokens.SimQuery, error) {
 		Principal: value(in.Principal), In: value(in.In), Action: in.Action, Realm: value(in.Realm), User: value(in.User), Serial: value(in.Serial),
 		Groups: value(in.Groups), At: value(in.At), Path: string(value(in.Path)), NAS: value(in.Nas),
 	}
+	for _, f := range []struct {
+		name string
+		text *string
+	}{{"realm", in.Realm}, {"user", in.User}, {"serial", in.Serial}, {"nas", in.Nas}} {
+		if err := bounded(f.name, f.text, 255); err != nil {
+			return q, err
+		}
+	}
+	if value(in.MfaAge) < 0 || in.Token != nil && value(in.Token.UnusedDays) < 0 {
+		return q, fmt.Errorf("%w: mfa_age and unused_days are zero or more", tokens.ErrInvalid)
+	}
 	for _, r := range value(in.Roles) {
 		q.Roles = append(q.Roles, policy.Role(r))
 	}
@@ -147,8 +158,11 @@ func simQuery(in *SimulationQuery) (tokens.SimQuery, error) {
 			return q, fmt.Errorf("%w: %s is no network address", tokens.ErrInvalid, a.name)
 		}
 	}
+	if in.Path == nil {
+		return q, nil
+	}
 	switch q.Path {
-	case "", "radius", "http", "console":
+	case "radius", "http", "console":
 	default:
 		return q, fmt.Errorf("%w: path is radius, http or console", tokens.ErrInvalid)
 	}

@@ -66,7 +66,7 @@ func newTries(t *testing.T) *tries {
 		}
 		w.call("POST", "/v1/imports?realm="+realm, file.String(), 200)
 	}
-	w.call("PUT", "/v1/policies", `{"put":[{"id":"first","text":`+somePolicy+`}],"put_templates":[{"id":"first-template","text":`+someTemplate+`}]}`, 200)
+	w.call("PUT", "/v1/policies", `{"put":[{"id":"first","text":`+somePolicy+`}]}`, 200)
 	return w
 }
 
@@ -183,7 +183,7 @@ func (w *tries) make(made map[string]string, name, realm string) string {
 		w.call("PUT", "/v1/policies/templates/t-"+fresh, `{"text":`+someTemplate+`}`, 200)
 		return "t-" + fresh
 	case "link":
-		w.call("PUT", "/v1/policies/links/l-"+fresh, `{"template":"first-template","principal":"Watchword::Role::\"nobody\""}`, 200)
+		w.call("PUT", "/v1/policies/links/l-"+fresh, `{"template":"`+w.make(made, "template", realm)+`","principal":"Watchword::Role::\"nobody\""}`, 200)
 		return "l-" + fresh
 	}
 	w.t.Fatalf("no %q can be made", name)

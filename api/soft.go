@@ -48,6 +48,9 @@ func (s *Server) softWanted(in *NewToken) (n tokens.NewSoft, err error) {
 	if in.Type != nil && !in.Type.Valid() {
 		return n, fmt.Errorf("%w: type is totp", tokens.ErrInvalid)
 	}
+	if in.Algorithm != nil && !in.Algorithm.Valid() {
+		return n, fmt.Errorf("%w: algorithm is sha1, sha256 or sha512", tokens.ErrInvalid)
+	}
 	if n.Algorithm, err = seeds.ParseHash(string(value(in.Algorithm))); err != nil {
 		return n, err
 	}

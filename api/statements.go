@@ -55,6 +55,9 @@ func (s *Server) CheckStatement(c echo.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := bounded("audience", &in.Audience, 255); err != nil {
+		return err
+	}
 	if in.MaxAge != nil && *in.MaxAge < 1 {
 		return fmt.Errorf("%w: max_age is 1 second or more", tokens.ErrInvalid)
 	}

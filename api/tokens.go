@@ -24,6 +24,9 @@ func (s *Server) ListTokens(c echo.Context, params ListTokensParams) error {
 	if params.Type != nil && !params.Type.Valid() {
 		return fmt.Errorf("%w: type is totp, hotp, yubico, fido, recovery or temporary", tokens.ErrInvalid)
 	}
+	if params.Batch != nil && *params.Batch < 1 {
+		return fmt.Errorf("%w: batch is the number of an import, from 1 on", tokens.ErrInvalid)
+	}
 	rows, next, err := s.cfg.Core.Tokens(c.Request().Context(), who(c), tokens.TokenQuery{
 		Realm: value(params.Realm), Owner: value(params.User), State: tokens.State(value(params.State)), Type: tokens.Type(value(params.Type)),
 		Q: value(params.Q), Tag: value(params.Tag), Batch: value(params.Batch), After: p.mark, Limit: p.limit,

@@ -24,6 +24,9 @@ func (s *Server) Verify(c echo.Context, params VerifyParams) error {
 	if err != nil {
 		return err
 	}
+	if err := bounded("application", in.Application, 253); err != nil {
+		return err
+	}
 	origin := tokens.Origin{NAS: value(in.Application)}
 	if in.Caller != nil {
 		if origin.Caller, err = netip.ParseAddr(*in.Caller); err != nil {

@@ -72,6 +72,9 @@ func (s *Server) BeginLogin(c echo.Context, params BeginLoginParams) error {
 	if err != nil {
 		return err
 	}
+	if err := bounded("user", in.User, 255); err != nil {
+		return err
+	}
 	if in.UserVerification != nil && !in.UserVerification.Valid() {
 		return fmt.Errorf("%w: user_verification is required, preferred or discouraged", tokens.ErrInvalid)
 	}
