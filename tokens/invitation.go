@@ -47,7 +47,8 @@ const (
 
 // Invite makes an invitation and answers it with its code, which is shown this
 // once: what is stored is a MAC. Whoever holds the code may enrol one token for
-// the user until it expires, or the API key of p is deleted.
+// the user until it expires, the API key of p is deleted, or p could not make it any
+// more for want of a role.
 func (s *Service) Invite(ctx context.Context, p Principal, n NewInvitation) (Invitation, string, error) {
 	realm, key, err := p.names(n.Realm, n.User)
 	if err != nil {
@@ -185,16 +186,32 @@ func (s *Service) invitation(ctx context.Context, id string, sum [sha256.Size]by
 	return i, nil
 }
 
-// orphaned says whether the API key that made an invitation was deleted: whoever
-// had it may have made invitations for themselves. Where a key has merely expired,
-// what it made holds.
+// orphaned says whether who made an invitation could not make it any more: the API key
+// was deleted, or the person has no role left, who may have made it for themselves; or
+// the user has got a role meanwhile, and what such a one signs in with was not for
+// them to hand out. Where a key has merely expired, what it made holds.
 func (s *Service) orphaned(i *Invitation) bool {
-	id, ofKey := strings.CutPrefix(i.Actor, string(KindKey)+":")
-	if !ofKey {
+	r := s.reg.Load()
+	var superuser func(in string) bool
+	switch kind, id, _ := strings.Cut(i.Actor, ":"); PrincipalKind(kind) {
+	case KindKey:
+		k := r.keys[id]
+		if k == nil {
+			return true
+		}
+		superuser = func(in string) bool {
+			return slices.Contains(policy.Scope(k.Scope).Roles(), policy.Superuser) && (k.Realm == "" || k.Realm == in)
+		}
+	case KindAdmin:
+		home, user, err := personNamed(id)
+		if err != nil || len(r.roles[Ref{Realm: home, User: user}]) == 0 {
+			return true
+		}
+		superuser = func(in string) bool { return slices.Contains(r.roles.of(home, user, in), policy.Superuser) }
+	default:
 		return false
 	}
-	_, there := s.reg.Load().keys[id]
-	return !there
+	return slices.ContainsFunc(r.roles[Ref{Realm: i.Realm, User: i.User}], func(g Grant) bool { return !superuser(g.Realm) })
 }
 
 // invites looks at the invitation of a principal again, before each act.

@@ -182,3 +182,48 @@ func TestPoliciesThatWereDeletedStillForbid(t *testing.T) {
 		t.Errorf("when they are there again: %v", err)
 	}
 }
+
+// An invitation that a helpdesk could not make for somebody with a role does not wait for
+// the role; nor does one wait for who made it to be gone.
+func TestAnInvitationIsWorthWhatWhoMadeItMay(t *testing.T) {
+	h := newHouse(t)
+	d := h.person("desk", "helpdesk@default")
+	for _, name := range []string{"alice", "bob", "carol"} {
+		h.user(name)
+	}
+	invite := func(p tokens.Principal, user string) (tokens.Principal, string) {
+		t.Helper()
+		_, code, err := h.Invite(ctx, p, tokens.NewInvitation{User: user})
+		h.must(nil, err)
+		guest, _, err := h.Invited(ctx, code)
+		h.must(nil, err)
+		return guest, code
+	}
+	desk := h.by(h.opens("desk", d))
+	key := h.key("", "helpdesk")
+	early, earlyCode := invite(desk, "alice")
+	early2, _ := invite(key, "alice")
+	boss, _ := invite(h.admin, "alice")
+	left, leftCode := invite(desk, "bob")
+	other, _ := invite(h.key("default", "admin"), "carol")
+	h.grants("alice", "superuser")
+	h.grants("carol", "helpdesk@default")
+	for what, err := range map[string]error{
+		"a session's": third(h.EnrolSoft(ctx, early, tokens.NewSoft{User: "alice"})),
+		"a key's":     second(h.EnrolKey(ctx, early2, h.newFIDO("alice", newSeckey("planted")))),
+		"shown again": third(h.Invited(ctx, earlyCode)),
+	} {
+		if !errors.Is(err, tokens.ErrUnknownKey) {
+			t.Errorf("a helpdesk's invitation, %s, of who is a superuser since: %v", what, err)
+		}
+	}
+	h.must(h.EnrolKey(ctx, boss, h.newFIDO("alice", newSeckey("hers"))))
+	h.must(h.EnrolKey(ctx, other, h.newFIDO("carol", newSeckey("carol's"))))
+	if _, _, err := h.Invited(ctx, leftCode); err != nil {
+		t.Errorf("of who has no role: %v", err)
+	}
+	h.must(nil, h.RevokeRole(ctx, h.admin, tokens.RoleRequest{User: "desk", Role: "helpdesk", In: "default"}))
+	if _, err := h.EnrolKey(ctx, left, h.newFIDO("bob", newSeckey("theirs"))); !errors.Is(err, tokens.ErrUnknownKey) {
+		t.Errorf("by who has no role any more: %v", err)
+	}
+}
