@@ -73,7 +73,7 @@ func inhabited(t *testing.T, url string) (db *DB, raw *sql.DB) {
 		`INSERT INTO token_tags (token_id, tag) SELECT i, CASE WHEN i % 1000 = 0 THEN 'rare' ELSE 'often' END FROM ` + series(planTokens),
 		`INSERT INTO memberships (user_id, group_name) SELECT i, CASE WHEN i % 500 = 0 THEN 'board' ELSE 'staff' END FROM ` + series(planUsers),
 		`INSERT INTO audit (id, chain, seq, time, action, outcome, realm, user_key, serial, actor, client, source, reason, detail, hash` + thread[0] + `) ` + over + `
-			SELECT i, 1, i, i * 1000000, CASE WHEN i % 1000 = 0 THEN 'token.resync' ELSE 'verify' END, CASE WHEN i % 5000 = 0 THEN 'denied' ELSE 'accept' END, 'default',
+			SELECT i, 1, i, CAST(i AS bigint) * 1000000, CASE WHEN i % 1000 = 0 THEN 'token.resync' ELSE 'verify' END, CASE WHEN i % 5000 = 0 THEN 'denied' ELSE 'accept' END, 'default',
 			CASE WHEN i % 5 = 0 THEN 'user1' WHEN i % 1000 = 1 THEN 'nobody' ELSE '' END, 'TOK' || (10000000 + i % 100 * 7), 'a', 'c', 's', 'r', '', ` + blob + thread[1] + ` FROM ` + series(planRecords),
 	}
 	if sqlite {

@@ -150,6 +150,62 @@ var journalTests = []test{
 			k.same(fmt.Sprintf("records from the first on of %+v", q), got, want)
 		}
 	}},
+	{"ACutRemovesTheOldestAndLeavesTheRest", func(k *kit) {
+		k.user("alice")
+		for range 9 {
+			k.must(tokens.Change{}, event("alice", "A1"), event("bob", ""))
+		}
+		var all []audit.Record
+		if err := k.Walk(k.ctx, k.head.Chain, func(r *audit.Record) error { all = append(all, *r); return nil }); err != nil {
+			k.Fatal(err)
+		}
+		of := func(user string) (seqs []int64) {
+			for q := (tokens.RecordQuery{User: user, Limit: 3}); ; {
+				page, next, err := k.Records(k.ctx, q)
+				if err != nil {
+					k.Fatal(err)
+				}
+				for _, r := range page {
+					seqs = append(seqs, r.Seq)
+				}
+				if q.Before = next; next == 0 {
+					return seqs
+				}
+			}
+		}
+		from := func(list []int64, seq int64) []int64 {
+			return slices.DeleteFunc(slices.Clone(list), func(s int64) bool { return s <= seq })
+		}
+		alice, bob := of("alice"), of("bob")
+		cut := all[len(all)-8]
+		heads := []audit.Head{{Chain: cut.Chain, Seq: cut.Seq, Hash: cut.Hash}, {Chain: cut.Chain + 1000, Seq: 5}}
+		removed, after := 0, int64(0)
+		for {
+			n, end, err := k.Cut(k.ctx, heads, after, all[len(all)-1].ID, 3)
+			if err != nil {
+				k.Fatal(err)
+			}
+			if n > 3 {
+				k.Errorf("%d removed at once", n)
+			}
+			if removed += n; end == 0 {
+				break
+			}
+			after = end
+			of("alice") // half of it is as good as all of it
+		}
+		k.same("removed", int64(removed), cut.Seq)
+		k.same("records of alice", of("alice"), from(alice, cut.Seq))
+		k.same("records of bob", of("bob"), from(bob, cut.Seq))
+		if heads, err := k.Heads(k.ctx); err != nil || !slices.Contains(heads, k.head) {
+			k.Errorf("the heads are %v, %v", heads, err)
+		}
+		k.must(tokens.Change{}, event("alice", "A1"))
+		k.same("records of alice", of("alice"), append([]int64{k.head.Seq}, from(alice, cut.Seq)...))
+		if n, end, err := k.Cut(k.ctx, heads, 0, all[len(all)-1].ID, 1000); err != nil || n != 0 || end == 0 {
+			k.Errorf("once more: %d, %d, %v", n, end, err)
+		}
+	}},
 	{"RecordsNewestFirst", func(k *kit) {
 		for i := range 4 {
 			bob := event("bob", "B1")
