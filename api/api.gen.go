@@ -97,6 +97,39 @@ func (e BulkItemOutcome) Valid() bool {
 	}
 }
 
+// Defines values for ClientChanges.
+const (
+	ClientChangesClient                      ClientChanges = "client"
+	ClientChangesNameRule                    ClientChanges = "name_rule"
+	ClientChangesOptions                     ClientChanges = "options"
+	ClientChangesPrefix                      ClientChanges = "prefix"
+	ClientChangesRealm                       ClientChanges = "realm"
+	ClientChangesRequireMessageAuthenticator ClientChanges = "require_message_authenticator"
+	ClientChangesSecret                      ClientChanges = "secret"
+)
+
+// Valid indicates whether the value is a known member of the ClientChanges enum.
+func (e ClientChanges) Valid() bool {
+	switch e {
+	case ClientChangesClient:
+		return true
+	case ClientChangesNameRule:
+		return true
+	case ClientChangesOptions:
+		return true
+	case ClientChangesPrefix:
+		return true
+	case ClientChangesRealm:
+		return true
+	case ClientChangesRequireMessageAuthenticator:
+		return true
+	case ClientChangesSecret:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Finding.
 const (
 	FindingDrift          Finding = "drift"
@@ -849,8 +882,11 @@ type Ceremony struct {
 
 // Client A RADIUS client (NAS).
 type Client struct {
-	AllowUnsignedProxyState bool      `json:"allow_unsigned_proxy_state"`
-	Created                 time.Time `json:"created"`
+	AllowUnsignedProxyState bool `json:"allow_unsigned_proxy_state"`
+
+	// Changes With `dry_run`: what would be other than it is, `client` if there is none; nothing, if all is so already.
+	Changes *[]ClientChanges `json:"changes,omitempty"`
+	Created time.Time        `json:"created"`
 
 	// Methods The ways in which the client may show a code: `pap` sends it, hidden under the shared
 	// secret; `chap`, `mschap` and `mschapv2` send what was computed from it, which whoever
@@ -868,6 +904,9 @@ type Client struct {
 	// SecretLength Length of the shared secret in bytes; below 16 it is weak (RFC 2865, section 3).
 	SecretLength int `json:"secret_length"`
 }
+
+// ClientChanges defines model for Client.Changes.
+type ClientChanges string
 
 // ClientPage The RADIUS clients.
 type ClientPage struct {
@@ -897,8 +936,8 @@ type ClientSettings struct {
 	// RequireMessageAuthenticator Drop an Access-Request without one.
 	RequireMessageAuthenticator *bool `json:"require_message_authenticator,omitempty"`
 
-	// Secret The shared secret; 16 characters or more, at random.
-	Secret string `json:"secret"`
+	// Secret The shared secret; 16 characters or more, at random. Left out: the one that the client has.
+	Secret *string `json:"secret,omitempty"`
 }
 
 // Concern An enrolled key that a status report concerns.
@@ -3038,6 +3077,9 @@ type AddClientParams struct {
 type PutClientParams struct {
 	// Realm The realm; the key's own or `default` if none is named.
 	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+
+	// DryRun Do nothing; only say in `changes` what would be other.
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
 }
 
 // AllowedParams defines parameters for Allowed.
@@ -4449,6 +4491,13 @@ func (w *ServerInterfaceWrapper) PutClient(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// ------------- Optional query parameter "dry_run" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dry_run", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dry_run: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments

@@ -26,22 +26,40 @@ func (s *Server) AddClient(c echo.Context, params AddClientParams) error {
 	if err != nil {
 		return err
 	}
-	made, err := s.putClient(c, in, params.Realm, false)
+	n, err := newClient(in, params.Realm)
+	if err != nil {
+		return err
+	}
+	made, err := s.cfg.Core.PutClient(c.Request().Context(), who(c), n, false)
 	return created(c, "/v1/clients/"+url.PathEscape(made.Name), clientView(&made), err)
 }
 
 // PutClient is PUT /v1/clients/{name}.
 func (s *Server) PutClient(c echo.Context, name string, params PutClientParams) error {
-	in, err := decode[ClientSettings](c, "prefix", "secret")
+	in, err := decode[ClientSettings](c, "prefix")
 	if err != nil {
 		return err
 	}
-	made, err := s.putClient(c, NewClient{
-		Name: name, Prefix: in.Prefix, Secret: in.Secret, Realm: in.Realm,
+	if in.Secret != nil && *in.Secret == "" {
+		return fmt.Errorf("%w: secret is empty; leave it out to keep the one that there is", tokens.ErrInvalid)
+	}
+	n, err := newClient(NewClient{
+		Name: name, Prefix: in.Prefix, Secret: value(in.Secret), Realm: in.Realm,
 		RequireMessageAuthenticator: in.RequireMessageAuthenticator, NameRule: in.NameRule,
 		Methods: in.Methods, AllowUnsignedProxyState: in.AllowUnsignedProxyState,
-	}, params.Realm, true)
-	return reply(c, clientView(&made), err)
+	}, params.Realm)
+	if err != nil {
+		return err
+	}
+	if !value(params.DryRun) {
+		made, err := s.cfg.Core.PutClient(c.Request().Context(), who(c), n, true)
+		return reply(c, clientView(&made), err)
+	}
+	would, changes, err := s.cfg.Core.CompareClient(c.Request().Context(), who(c), n)
+	v := clientView(&would)
+	list := views(changes, func(name *string) ClientChanges { return ClientChanges(*name) })
+	v.Changes = &list
+	return reply(c, v, err)
 }
 
 // DeleteClient is DELETE /v1/clients/{name}.
@@ -49,14 +67,14 @@ func (s *Server) DeleteClient(c echo.Context, name string) error {
 	return gone(c, s.cfg.Core.DeleteClient(c.Request().Context(), who(c), name))
 }
 
-func (s *Server) putClient(c echo.Context, in NewClient, query *string, replace bool) (tokens.Client, error) {
+func newClient(in NewClient, query *string) (tokens.NewClient, error) {
 	realm, err := oneRealm(query, in.Realm)
 	if err != nil {
-		return tokens.Client{}, err
+		return tokens.NewClient{}, err
 	}
 	prefix, err := parsePrefix(in.Prefix)
 	if err != nil {
-		return tokens.Client{}, err
+		return tokens.NewClient{}, err
 	}
 	n := tokens.NewClient{
 		Name: in.Name, Prefix: prefix, Realm: realm, Secret: []byte(in.Secret),
@@ -69,7 +87,7 @@ func (s *Server) putClient(c echo.Context, in NewClient, query *string, replace 
 	if in.RequireMessageAuthenticator != nil {
 		n.RequireMA = *in.RequireMessageAuthenticator
 	}
-	return s.cfg.Core.PutClient(c.Request().Context(), who(c), n, replace)
+	return n, nil
 }
 
 // parsePrefix reads an address or a prefix. One with bits behind its length is

@@ -201,6 +201,7 @@ type Reports interface {
 type Clients interface {
 	Clients(ctx context.Context, p tokens.Principal) ([]tokens.Client, error)
 	PutClient(ctx context.Context, p tokens.Principal, c tokens.NewClient, replace bool) (tokens.Client, error)
+	CompareClient(ctx context.Context, p tokens.Principal, c tokens.NewClient) (would tokens.Client, changes []string, err error)
 	DeleteClient(ctx context.Context, p tokens.Principal, name string) error
 }
 

@@ -191,6 +191,11 @@ func (s *scripted) PutClient(_ context.Context, p tokens.Principal, c tokens.New
 	return radiusClient(c.Name), s.asked(p, c.Realm, "", c)
 }
 
+func (s *scripted) CompareClient(_ context.Context, p tokens.Principal, c tokens.NewClient) (tokens.Client, []string, error) {
+	c.Secret = append([]byte(nil), c.Secret...)
+	return radiusClient(c.Name), []string{"prefix", "secret"}, s.asked(p, c.Realm, "", c)
+}
+
 func (s *scripted) DeleteClient(_ context.Context, p tokens.Principal, name string) error {
 	return s.asked(p, "", "", name)
 }

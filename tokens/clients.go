@@ -2,8 +2,11 @@ package tokens
 
 import (
 	"context"
+	"crypto/subtle"
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"watchword/tokens/audit"
 	"watchword/tokens/policy"
@@ -14,7 +17,7 @@ type NewClient struct {
 	Name      string
 	Prefix    netip.Prefix
 	Realm     string // empty: the principal's, or the default one
-	Secret    []byte // wiped by PutClient
+	Secret    []byte // wiped by PutClient; none: the client that is replaced keeps its own
 	RequireMA bool
 	NameRule  NameRule // empty: plain
 	Options   ClientOptions
@@ -43,78 +46,189 @@ func (s *Service) Clients(ctx context.Context, p Principal) ([]Client, error) {
 // maxSecret bounds a shared secret; nothing in RFC 2865 does.
 const maxSecret = 256
 
-// PutClient makes a RADIUS client, or replaces the one of that name. All nodes
-// use it before they decide their next batch.
+// PutClient makes a RADIUS client, or replaces the one of that name. Without a secret,
+// the one that is replaced keeps its own; ErrInvalid if there is none. All nodes use it
+// before they decide their next batch. What is as asked already stays as it is.
 func (s *Service) PutClient(ctx context.Context, p Principal, n NewClient, replace bool) (Client, error) {
 	defer clear(n.Secret)
+	for range conflicts {
+		next, err := s.plannedClient(ctx, p, &n, replace)
+		if err != nil {
+			return Client{}, err
+		}
+		c, err := s.writeClient(ctx, p, &n, next, replace)
+		if errors.Is(err, ErrConflict) { // it was changed meanwhile
+			continue
+		}
+		if err != nil {
+			return Client{}, s.refuse(ctx, p, policy.ClientPut, next.event, err)
+		}
+		c.Secret = nil
+		return c, nil
+	}
+	return Client{}, fmt.Errorf("%w: the client is changed elsewhere all the time", ErrUnavailable)
+}
+
+// CompareClient answers the client that PutClient would replace one by, and what would
+// be other than it is now, "secret" among it: nothing, if PutClient would change
+// nothing. Nothing is done.
+func (s *Service) CompareClient(ctx context.Context, p Principal, n NewClient) (c Client, changes []string, err error) {
+	defer clear(n.Secret)
+	next, err := s.plannedClient(ctx, p, &n, true)
+	if err != nil {
+		return Client{}, nil, err
+	}
+	clear(next.plain)
+	e := next.event
+	e.Detail = append(e.Detail, audit.Field{Name: "dry_run", Value: "true"})
+	e.Reason = string(ReasonUnchanged)
+	next.client.Secret = nil
+	return next.client, next.changes, s.record(ctx, p, policy.ClientPut, e)
+}
+
+// plannedClient is a client as it is asked for.
+type plannedClient struct {
+	client  Client // its secret not sealed yet
+	was     *Client
+	plain   []byte   // of was; nil if it cannot be opened
+	changes []string // none: it is so already
+	event   audit.Event
+}
+
+// plannedClient says what PutClient would do, after it saw that p may.
+func (s *Service) plannedClient(ctx context.Context, p Principal, n *NewClient, replace bool) (*plannedClient, error) {
 	realm, err := p.realm(n.Realm)
 	if err != nil {
-		return Client{}, err
+		return nil, err
 	}
 	name, err := FoldName(n.Name)
 	if err != nil {
-		return Client{}, err
+		return nil, err
 	}
-	if n.NameRule == "" {
-		n.NameRule = NamePlain
+	rule := n.NameRule
+	if rule == "" {
+		rule = NamePlain
 	}
 	switch {
 	case !n.Prefix.IsValid():
-		return Client{}, fmt.Errorf("%w: the address of client %s is missing; it is an address or a prefix such as 192.0.2.0/24", ErrInvalid, name)
-	case len(n.Secret) == 0:
-		return Client{}, fmt.Errorf("%w: client %s has no shared secret", ErrInvalid, name)
+		return nil, fmt.Errorf("%w: the address of client %s is missing; it is an address or a prefix such as 192.0.2.0/24", ErrInvalid, name)
+	case len(n.Secret) == 0 && !replace:
+		return nil, fmt.Errorf("%w: client %s has no shared secret", ErrInvalid, name)
 	case len(n.Secret) > maxSecret:
-		return Client{}, fmt.Errorf("%w: the shared secret of client %s is longer than %d bytes", ErrInvalid, name, maxSecret)
-	case n.NameRule != NamePlain && n.NameRule != NameStrip && n.NameRule != NameRealm:
-		return Client{}, fmt.Errorf("%w: name rule %q; it is plain, strip or realm", ErrInvalid, n.NameRule)
+		return nil, fmt.Errorf("%w: the shared secret of client %s is longer than %d bytes", ErrInvalid, name, maxSecret)
+	case rule != NamePlain && rule != NameStrip && rule != NameRealm:
+		return nil, fmt.Errorf("%w: name rule %q; it is plain, strip or realm", ErrInvalid, rule)
 	}
 	options, err := n.Options.text()
 	if err != nil {
-		return Client{}, err
+		return nil, err
 	}
 	prefix := n.Prefix.Masked()
 	if a := prefix.Addr(); a.Is4In6() && prefix.Bits() >= 96 {
 		prefix = netip.PrefixFrom(a.Unmap(), prefix.Bits()-96)
 	}
-	e := audit.Event{Realm: realm, Detail: []audit.Field{
-		{Name: "client", Value: name}, {Name: "address", Value: prefix.String()},
-		{Name: "require_message_authenticator", Value: fmt.Sprint(n.RequireMA)},
-	}}
+	next := &plannedClient{
+		client: Client{
+			Name: name, Prefix: prefix, Realm: realm, RequireMA: n.RequireMA, NameRule: rule,
+			Created: s.cfg.Now().UTC(), SecretSize: len(n.Secret), Options: options,
+		},
+		event: audit.Event{Realm: realm, Detail: []audit.Field{
+			{Name: "client", Value: name}, {Name: "address", Value: prefix.String()},
+			{Name: "require_message_authenticator", Value: fmt.Sprint(n.RequireMA)},
+		}},
+	}
+	e := &next.event
 	if options != "" {
 		e.Detail = append(e.Detail, audit.Field{Name: "options", Value: options})
 	}
-	if err := s.authorise(ctx, p, policy.ClientPut, &e); err != nil {
-		return Client{}, err
+	if err := s.authorise(ctx, p, policy.ClientPut, e); err != nil {
+		return nil, err
+	}
+	read, err := s.db.Registry(ctx)
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	for i := range read.Clients {
+		if read.Clients[i].Name == name {
+			next.was = &read.Clients[i]
+		}
 	}
 	// A principal of one realm neither takes a client from another, nor makes one
 	// whose users' names say the realm.
-	if p.Realm != "" {
-		read, err := s.db.Registry(ctx)
-		if err != nil {
-			return Client{}, unavailable(err)
+	if p.Realm != "" && (rule == NameRealm || next.was != nil && next.was.Realm != p.Realm) {
+		return nil, s.deny(ctx, p, policy.ClientPut, *e, denial("the client is for another realm"))
+	}
+	if err := s.compareClient(ctx, next, n.Secret); err != nil {
+		return nil, s.refuse(ctx, p, policy.ClientPut, *e, err)
+	}
+	return next, nil
+}
+
+// compareClient fills in what is other than it was.
+func (s *Service) compareClient(ctx context.Context, next *plannedClient, secret []byte) error {
+	if next.was == nil {
+		if len(secret) == 0 {
+			return fmt.Errorf("%w: client %s has no shared secret, and there is none to keep", ErrInvalid, next.client.Name)
 		}
-		foreign := n.NameRule == NameRealm
-		for _, c := range read.Clients {
-			foreign = foreign || c.Name == name && c.Realm != p.Realm
+		next.changes = []string{"client"}
+		return nil
+	}
+	c, was := &next.client, next.was
+	plain, err := s.custody.Open(ctx, was.Secret, clientContext(was))
+	if err != nil {
+		err = translate(err)
+		switch {
+		case !isTampered(err):
+			return err
+		case len(secret) == 0:
+			return fmt.Errorf("%w: the row of client %s; put the client with its secret", err, c.Name)
 		}
-		if foreign {
-			return Client{}, s.deny(ctx, p, policy.ClientPut, e, denial("the client is for another realm"))
+		next.changes = []string{"secret"} // an altered row is written anew
+		return nil
+	}
+	next.plain = plain
+	for _, f := range []struct {
+		name string
+		same bool
+	}{
+		{"prefix", c.Prefix == was.Prefix}, {"realm", c.Realm == was.Realm},
+		{"require_message_authenticator", c.RequireMA == was.RequireMA}, {"name_rule", c.NameRule == was.NameRule},
+		{"options", c.Options == was.Options}, {"secret", len(secret) == 0 || subtle.ConstantTimeCompare(secret, plain) == 1},
+	} {
+		if !f.same {
+			next.changes = append(next.changes, f.name)
 		}
 	}
-	c := Client{
-		Name: name, Prefix: prefix, Realm: realm, RequireMA: n.RequireMA, NameRule: n.NameRule,
-		Created: s.cfg.Now().UTC(), SecretSize: len(n.Secret),
-		Options: options,
+	if len(secret) == 0 {
+		c.SecretSize = was.SecretSize
 	}
-	if c.Secret, err = s.custody.Seal(ctx, n.Secret, clientContext(&c)); err != nil {
+	return nil
+}
+
+// writeClient does what was planned.
+func (s *Service) writeClient(ctx context.Context, p Principal, n *NewClient, next *plannedClient, replace bool) (Client, error) {
+	defer clear(next.plain)
+	e := next.event
+	if replace && len(next.changes) == 0 {
+		e.Reason = string(ReasonUnchanged)
+		return *next.was, s.record(ctx, p, policy.ClientPut, e)
+	}
+	c := next.client
+	w := ClientWrite{Replace: replace}
+	secret := n.Secret
+	if len(secret) == 0 { // what it is bound to changes: it is sealed anew
+		secret, w.Expect = next.plain, next.was.Secret
+		e.Detail = append(slices.Clone(e.Detail), audit.Field{Name: "secret", Value: "kept"})
+	}
+	var err error
+	if c.Secret, err = s.custody.Seal(ctx, secret, clientContext(&c)); err != nil {
 		return Client{}, translate(err)
 	}
-	w := Change{Clients: []ClientWrite{{Client: c, Replace: replace}}}
-	if err := s.ledger.commit(ctx, &w, []audit.Event{s.event(p, policy.ClientPut, e)}); err != nil {
-		return Client{}, s.refuse(ctx, p, policy.ClientPut, e, err)
+	w.Client = c
+	if err := s.ledger.commit(ctx, &Change{Clients: []ClientWrite{w}}, []audit.Event{s.event(p, policy.ClientPut, e)}); err != nil {
+		return Client{}, err
 	}
 	s.takeUp(ctx)
-	c.Secret = nil
 	return c, nil
 }
 

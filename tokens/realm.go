@@ -209,16 +209,28 @@ func (s *Service) tryRules(ctx context.Context, p Principal, document string, ex
 	return next.Version, nil
 }
 
-// Realms lists the realms in which there is anything, in order of name, with what
-// they hold. A principal of one realm sees that one.
+// Realms lists the realms in which there is anything, or which have rules of their own,
+// in order of name, with what they hold. A principal of one realm sees that one.
 func (s *Service) Realms(ctx context.Context, p Principal) ([]RealmEntry, error) {
 	e := audit.Event{Realm: p.Realm}
 	if err := s.authorise(ctx, p, policy.RealmList, &e); err != nil {
 		return nil, err
 	}
-	list, err := s.db.Realms(ctx, p.Realm)
+	all, err := s.db.Realms(ctx, p.Realm)
 	if err != nil {
 		return nil, unavailable(err)
+	}
+	list := make([]RealmEntry, 0, len(all))
+	for _, r := range all {
+		if r.Users+r.Tokens+r.Clients+r.Keys == 0 { // its rules may have been dropped
+			switch _, _, err := s.readRules(ctx, rulesPrefix+r.Name); {
+			case errors.Is(err, ErrNotFound):
+				continue
+			case err != nil && !isTampered(err):
+				return nil, err
+			}
+		}
+		list = append(list, r)
 	}
 	return list, s.record(ctx, p, policy.RealmList, e)
 }

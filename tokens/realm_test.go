@@ -151,6 +151,10 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 			_, err := h.PutClient(ctx, p, tokens.NewClient{Name: "nas", Prefix: netip.MustParsePrefix("192.0.2.7/32"), Realm: "corp", Secret: []byte("xyzzy5461")}, true)
 			return err
 		},
+		"CompareClient": func(p tokens.Principal) error {
+			_, _, err := h.CompareClient(ctx, p, tokens.NewClient{Name: "nas", Prefix: netip.MustParsePrefix("192.0.2.7/32"), Realm: "corp", Secret: []byte("xyzzy5461")})
+			return err
+		},
 		"DeleteClient": func(p tokens.Principal) error { return h.DeleteClient(ctx, p, "nas") },
 		"AddKey": func(p tokens.Principal) error {
 			_, _, err := h.AddKey(ctx, p, tokens.NewKey{Name: "x", Realm: "corp", Scope: "read"})
@@ -415,7 +419,7 @@ func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
 		"Revoke": policy.TokenRevoke, "Resync": policy.TokenResync, "ShowToken": policy.TokenShow, "Tokens": policy.TokenList, "Why": policy.UserWhy,
 		"Drift": policy.TokenDrift, "TokenStory": policy.TokenStory, "UserStory": policy.UserStory,
 		"Report": policy.ReportShow, "Summary": policy.ReportShow,
-		"Records": policy.AuditList, "BeginImport": policy.ImportBegin, "MayImport": policy.ImportBegin, "RefuseImport": policy.ImportBegin, "OpenPGP": policy.ImportBegin, "PutClient": policy.ClientPut, "DeleteClient": policy.ClientDelete,
+		"Records": policy.AuditList, "BeginImport": policy.ImportBegin, "MayImport": policy.ImportBegin, "RefuseImport": policy.ImportBegin, "OpenPGP": policy.ImportBegin, "PutClient": policy.ClientPut, "CompareClient": policy.ClientPut, "DeleteClient": policy.ClientDelete,
 		"AddKey": policy.KeyAdd, "DeleteKey": policy.KeyDelete, "RotateKey": policy.KeyRotate,
 		"Grants": policy.RoleList, "GrantRole": policy.RoleGrant, "RevokeRole": policy.RoleRevoke, "Sessions": policy.SessionList, "SignIn": policy.SessionStart,
 		"VerifyKey": policy.Verify, "RefuseLogin": policy.Verify, "LoginHolder": policy.Verify, "KeyHolder": policy.KeyEnrol,

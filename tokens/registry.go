@@ -43,6 +43,10 @@ type ClientWrite struct {
 	Client  Client
 	Delete  bool
 	Replace bool // else the name must be new: ErrExists
+
+	// Expect, if it is not nil, is the sealed secret that the client to replace must
+	// still have: ErrConflict.
+	Expect []byte
 }
 
 // APIKey is a key to the HTTP API. The key itself is shown once, when made.

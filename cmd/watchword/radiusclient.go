@@ -49,12 +49,16 @@ it stands, strip drops the domain, realm takes the domain as the realm.`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			what := "add RADIUS client " + args[0]
-			if address == "" || secretFile == "" {
+			if address == "" || secretFile == "" && !replace {
 				return &failure{What: what, Why: "--address and --secret-file are needed", Do: "see watchword client add --help"}
 			}
-			secret, err := readLine(secretFile)
-			if err != nil {
-				return &failure{What: what, Why: err.Error(), Do: "the secret is the only line of the file that --secret-file names"}
+			var secret *string // none: the client keeps its own
+			if secretFile != "" {
+				line, err := readLine(secretFile)
+				if err != nil {
+					return &failure{What: what, Why: err.Error(), Do: "the secret is the only line of the file that --secret-file names"}
+				}
+				secret = &line
 			}
 			rule, require := api.NameRule(nameRule), !noMA
 			settings := api.ClientSettings{
@@ -68,7 +72,7 @@ it stands, strip drops the domain, realm takes the domain as the realm.`,
 			if !replace {
 				r.method, r.path = http.MethodPost, pathTo("clients")
 				r.body = api.NewClient{
-					Name: args[0], Prefix: settings.Prefix, Secret: settings.Secret, Realm: settings.Realm,
+					Name: args[0], Prefix: settings.Prefix, Secret: *secret, Realm: settings.Realm,
 					RequireMessageAuthenticator: &require, NameRule: &rule,
 					Methods: settings.Methods, AllowUnsignedProxyState: &proxyState,
 				}
@@ -93,7 +97,7 @@ it stands, strip drops the domain, realm takes the domain as the realm.`,
 	f.BoolVar(&proxyState, "allow-unsigned-proxy-state", false, "let requests with Proxy-State and without Message-Authenticator in")
 	f.StringSliceVar(&methods, "method", nil, "pap, chap, mschap, mschapv2; several divided by commas (default pap)")
 	f.StringVar(&nameRule, "name-rule", "plain", "plain, strip or realm")
-	f.BoolVar(&replace, "replace", false, "replace the client if there is one of that name")
+	f.BoolVar(&replace, "replace", false, "replace the client if there is one of that name; it keeps its secret if none is named")
 	return cmd
 }
 

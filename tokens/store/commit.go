@@ -247,9 +247,17 @@ func (p *plan) writeClients(s *session) error {
 		w := &p.Clients[i]
 		c := &w.Client
 		if w.Delete || w.Replace {
-			n, err := s.exec(`DELETE FROM clients WHERE name = ?`, c.Name)
+			n, err := int64(0), error(nil)
+			if w.Expect == nil {
+				n, err = s.exec(`DELETE FROM clients WHERE name = ?`, c.Name)
+			} else {
+				n, err = s.exec(`DELETE FROM clients WHERE name = ? AND secret = ?`, c.Name, w.Expect)
+			}
 			if err != nil {
 				return err
+			}
+			if w.Expect != nil && n == 0 {
+				return fmt.Errorf("client %q: %w", c.Name, &tokens.ConflictError{})
 			}
 			if w.Delete && n == 0 {
 				return fmt.Errorf("%w: client %q", tokens.ErrNotFound, c.Name)

@@ -129,6 +129,16 @@ func (db *DB) Realms(ctx context.Context, realm string) ([]tokens.RealmEntry, er
 				}
 			}
 		}
+		rows, err := s.query(`SELECT substr(name, 7) FROM documents WHERE name > 'rules/' AND name < 'rules0'`)
+		ruled, err := list(rows, err, 1, func(f *fields) string { return f.str() })
+		if err != nil {
+			return err
+		}
+		for _, name := range ruled {
+			if realm == "" || name == realm {
+				entry(name)
+			}
+		}
 		for _, table := range []string{"users", "tokens"} {
 			names := []string{realm}
 			if realm == "" {

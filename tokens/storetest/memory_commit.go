@@ -322,8 +322,10 @@ func (m *Memory) checkClients(c *tokens.Change) error {
 	}
 	for _, w := range c.Clients {
 		id := w.Client.Name
-		_, known := have[id]
+		was, known := have[id]
 		switch {
+		case w.Expect != nil && (!known || !bytes.Equal(was.Secret, w.Expect)):
+			return fmt.Errorf("client %q: %w", id, &tokens.ConflictError{})
 		case w.Delete && !known:
 			return fmt.Errorf("%w: client %q", tokens.ErrNotFound, id)
 		case w.Delete:

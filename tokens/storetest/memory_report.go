@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 
 	"watchword/tokens"
 )
@@ -64,6 +65,11 @@ func (m *Memory) Realms(_ context.Context, realm string) ([]tokens.RealmEntry, e
 	}
 	for _, k := range m.keys {
 		count(k.Realm, func(e *tokens.RealmEntry) { e.Keys++ })
+	}
+	for document := range m.documents {
+		if name, ok := strings.CutPrefix(document, "rules/"); ok {
+			count(name, func(*tokens.RealmEntry) {})
+		}
 	}
 	var list []tokens.RealmEntry
 	for _, name := range slices.Sorted(maps.Keys(realms)) {

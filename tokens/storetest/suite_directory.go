@@ -239,6 +239,16 @@ var registryTests = []test{
 		if got := k.registry().Clients; len(got) != 2 {
 			k.Errorf("replacing what was not there left %+v", got)
 		}
+
+		// One that was changed meanwhile is not replaced by who expects another.
+		r = k.registry()
+		next := vpn
+		next.Secret, next.RequireMA = []byte("newer"), !vpn.RequireMA
+		k.refuses(tokens.ErrConflict, tokens.Change{Clients: []tokens.ClientWrite{{Client: next, Replace: true, Expect: []byte("old")}}})
+		k.refuses(tokens.ErrConflict, tokens.Change{Clients: []tokens.ClientWrite{{Client: client("none", "10.9.0.0/16"), Replace: true, Expect: []byte("old")}}})
+		k.same("the registry after conflicts", k.registry(), r)
+		k.must(tokens.Change{Clients: []tokens.ClientWrite{{Client: next, Replace: true, Expect: []byte("new")}}})
+		k.same("the client", k.registry().Clients[1], next)
 	}},
 	{"KeysComeAndGo", func(k *kit) {
 		key := tokens.APIKey{

@@ -134,11 +134,14 @@ var reportTests = []test{
 			{Key: tokens.APIKey{ID: "k1", Realm: "default", Scope: "read", Created: now()}},
 			{Key: tokens.APIKey{ID: "k2", Realm: "lab", Scope: "read", Created: now()}},
 			{Key: tokens.APIKey{ID: "k3", Scope: "admin", Created: now()}},
+		}, Documents: []tokens.DocumentWrite{
+			{Name: "rules/", Data: []byte{1}, Updated: now()}, {Name: "rules/ruled", Data: []byte{1}, Updated: now()}, {Name: "rules0", Data: []byte{1}, Updated: now()},
 		}})
 		all := []tokens.RealmEntry{
 			{Name: "abroad", Users: 1},
 			{Name: "default", Users: 2, Tokens: 2, Keys: 1},
 			{Name: "lab", Clients: 1, Keys: 1},
+			{Name: "ruled"},
 		}
 		k.same("all realms", realms(""), all)
 		for _, e := range all {
