@@ -97,6 +97,9 @@ func (t *TemporaryRules) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
+// Check says what is wrong with rules, by ErrInvalid, or nil.
+func (r *Rules) Check() error { return r.check() }
+
 // check says what is wrong with rules, or nil.
 func (r *Rules) check() error {
 	between := func(name string, n, least, most int) error {

@@ -78,7 +78,7 @@ Exit codes: 0 done, 1 the answer is no (reject, not intact), 2 an error.`,
 		importCommand(c), userCommand(c), whyCommand(c), tokenCommand(c),
 		loginCommand(c), logoutCommand(c), whoamiCommand(c), sessionCommand(c), roleCommand(c),
 		verifyCommand(c), statementCommand(c), auditCommand(c), sinkCommand(c), clientCommand(c), keyCommand(c),
-		fidoCommand(c), realmCommand(c), policyCommand(c), reportCommand(c),
+		fidoCommand(c), realmCommand(c), policyCommand(c), reportCommand(c), applyCommand(c), exportCommand(c),
 		hsmCommand(),
 	)
 	root.CompletionOptions.DisableDefaultCmd = true
