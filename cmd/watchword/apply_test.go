@@ -1,0 +1,112 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"watchword/api"
+	"watchword/tokens"
+	"watchword/tokens/policy"
+)
+
+// anyText is a text with all that YAML could take for something else.
+func anyText() *rapid.Generator[string] {
+	piece := rapid.SampledFrom([]string{"a", "permit", " ", "  ", "\n", "\n\n", "\t", "#", " # x", ": ", "- ", "---\n", "...\n", "'", "\"", "\\", "é", "😀", "\u2028", "\u0085", "\ufeff", "\x07", "|", ">", "&a", "*a", "!t", "{", "]", "%", "@", "null", "true", "1", "~", "\u00a0", ",", "?"})
+	return rapid.Custom(func(t *rapid.T) string { return strings.Join(rapid.SliceOfN(piece, 1, 12).Draw(t, "pieces"), "") })
+}
+
+func TestWhatIsWrittenIsReadBack(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := anyText()
+		src := policy.Source{
+			Policies:  []policy.Item{{ID: "p1", Text: text.Draw(t, "text"), Note: text.Draw(t, "note")}, {ID: "10", Text: text.Draw(t, "text")}},
+			Templates: []policy.Item{{ID: "true", Text: text.Draw(t, "text")}},
+			Links:     []policy.Link{{ID: "l.1", Template: "true", Principal: text.Draw(t, "principal")}, {ID: "-", Template: "true", Resource: text.Draw(t, "resource")}},
+		}
+		role := wantedRole{role: "helpdesk", user: text.Draw(t, "user"), realm: text.Draw(t, "realm"), in: "*"}
+		user, err1 := tokens.FoldName(role.user)
+		realm, err2 := tokens.FoldName(role.realm)
+		if err1 != nil || err2 != nil {
+			user, realm = "null", "10"
+		}
+		role.user, role.realm = user, realm
+		written := policiesText(&src) + "---\n" + rolesText([]wantedRole{role})
+		w := &wanted{kinds: map[string]bool{}, texts: map[string]func(int, int) spot{}}
+		if err := w.yaml("written.yaml", written, ""); err != nil {
+			t.Fatalf("%v:\n%s", err, written)
+		}
+		if !slices.Equal(w.source.Policies, src.Policies) || !slices.Equal(w.source.Templates, src.Templates) || !slices.Equal(w.source.Links, src.Links) {
+			t.Fatalf("it reads %+v, and was %+v:\n%s", w.source, src, written)
+		}
+		got := w.roles[0]
+		got.at = spot{}
+		if got != role {
+			t.Fatalf("it reads %+v, and was %+v:\n%s", got, role, written)
+		}
+	})
+}
+
+func TestTheLinesOfADifferenceMakeBothTexts(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		lines := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c", "d"}), 1, 12)
+		a, b := lines.Draw(t, "a"), lines.Draw(t, "b")
+		var from, to []string
+		for _, line := range lineDifference(strings.Join(a, "\n")+"\n", strings.Join(b, "\n")+"\n") {
+			if line[0] != '+' {
+				from = append(from, line[2:])
+			}
+			if line[0] != '-' {
+				to = append(to, line[2:])
+			}
+		}
+		if !slices.Equal(from, a) || !slices.Equal(to, b) {
+			t.Fatalf("%q and %q", from, to)
+		}
+	})
+}
+
+// TestTheExampleOfTheDocumentIsApplied applies what docs/as-code.md shows.
+func TestTheExampleOfTheDocumentIsApplied(t *testing.T) {
+	page, err := os.ReadFile("../../docs/as-code.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for kind, name := range map[string]string{"yaml": "main.yaml", "cedar": "policies.cedar"} {
+		m := regexp.MustCompile("(?s)\n```" + kind + "\n(.*?)```\n").FindSubmatch(page)
+		if m == nil {
+			t.Fatalf("the document has no %s", kind)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), m[1], 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "lab-vpn.secret"), []byte("correct-horse-battery-staple\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n := startNode(t, nodeOptions{env: []string{"WATCHWORD_FIDO_PARTIES=login.example.org"}})
+	n.must("POST", "/v1/users", map[string]string{"name": "alice"}, nil)
+	n.must("POST", "/v1/users?realm=lab", map[string]string{"name": "bob"}, nil)
+	out := n.cli("apply", "-f", dir, "--yes")
+	if !strings.Contains(out, "changes made.") || strings.Contains(out, "horse") {
+		t.Errorf("it says\n%s", out)
+	}
+	var rules api.RealmRules
+	n.must("GET", "/v1/realms/lab/rules", nil, &rules)
+	var roles api.RolePage
+	n.must("GET", "/v1/roles", nil, &roles)
+	var set api.PolicySet
+	n.must("GET", "/v1/policies", nil, &set)
+	if rules.Rules.MaxTokens != 3 || rules.Rules.Pin.Min != 6 || len(roles.Items) != 2 || len(set.Policies) != 1 || len(set.Templates) != 1 || len(set.Links) != 1 {
+		t.Errorf("%+v, %+v, %+v", rules, roles, set)
+	}
+	if out := n.cli("apply", "-f", dir, "--dry-run", "--exit-code"); out != "" {
+		t.Errorf("applied again it says\n%s", out)
+	}
+}
