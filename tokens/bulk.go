@@ -287,7 +287,7 @@ func (b *bulk) one(ctx context.Context, serial string, as *Token, f func(BulkIte
 	case err == nil:
 		item.Outcome = BulkDone
 		b.report.Done++
-	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrForbidden), errors.Is(err, ErrUnknownKey):
+	case errors.Is(err, ErrUnavailable), errors.Is(err, ErrMFARequired), errors.Is(err, ErrUnknownKey):
 		return err
 	default:
 		item.Outcome, item.Reason = BulkRefused, sentence(err)
@@ -338,7 +338,7 @@ func (b *bulk) act(serial string, as *Token, owner *string) act {
 // sentence is an error's text without the words of its kind.
 func sentence(err error) string {
 	text := err.Error()
-	for _, kind := range []error{ErrInvalid, ErrNotFound, ErrState, ErrExists} {
+	for _, kind := range []error{ErrInvalid, ErrNotFound, ErrState, ErrExists, ErrForbidden} {
 		if errors.Is(err, kind) {
 			return strings.TrimPrefix(text, kind.Error()+": ")
 		}

@@ -272,7 +272,7 @@ func sayRole(err error, g *Grant) error {
 // lending are the operations by which whoever does them could sign in as somebody
 // else.
 var lending = map[policy.Action]bool{
-	policy.UserPIN: true, policy.UserEnable: true, policy.TokenAssign: true, policy.TokenReplace: true, policy.TokenResume: true,
+	policy.UserPIN: true, policy.UserEnable: true, policy.TokenAssign: true, policy.TokenReplace: true, policy.TokenResume: true, policy.TokenExpire: true,
 	policy.TokenEnrol: true, policy.KeyEnrol: true, policy.RecoveryAdd: true, policy.TemporaryAdd: true, policy.InviteAdd: true,
 }
 

@@ -119,6 +119,9 @@ func TestWhatSomebodyWithARoleSignsInWithIsForSuperusers(t *testing.T) {
 		"invited": func(h *house, p tokens.Principal) error {
 			return third(h.Invite(ctx, p, tokens.NewInvitation{User: "alice"}))
 		},
+		"given more time": func(h *house, p tokens.Principal) error {
+			return second(h.SetExpiry(ctx, p, "", "T-alice", h.clock.now().Add(24*time.Hour)))
+		},
 		"enabled": func(h *house, p tokens.Principal) error {
 			return second(h.SetUserState(ctx, p, "", "alice", tokens.UserEnabled))
 		},

@@ -227,3 +227,25 @@ func TestAnInvitationIsWorthWhatWhoMadeItMay(t *testing.T) {
 		t.Errorf("by who has no role any more: %v", err)
 	}
 }
+
+// What may not be done to one token stops no other.
+func TestABulkGoesOnPastWhatIsForbidden(t *testing.T) {
+	h := newHouse(t)
+	h.person("alice", "superuser")
+	h.person("bob")
+	for _, name := range []string{"alice", "bob"} {
+		h.must(h.Suspend(ctx, h.admin, "", "T-"+name, ""))
+	}
+	desk := h.key("", "helpdesk")
+	got := map[string]string{}
+	r, err := h.Bulk(ctx, desk, tokens.BulkRequest{Act: "resume", Reason: "found", Serials: []string{"T-alice", "T-bob"}}, func(i tokens.BulkItem) error {
+		got[i.Serial] = i.Outcome
+		return nil
+	})
+	if err != nil || r.Done != 1 || r.Refused != 1 || got["T-alice"] != tokens.BulkRefused || got["T-bob"] != tokens.BulkDone {
+		t.Errorf("%+v, %v, %v", r, got, err)
+	}
+	if last := h.records("token.resume", "denied"); len(last) != 1 || last[0].Serial != "T-alice" {
+		t.Errorf("audited as %+v", last)
+	}
+}
