@@ -41,7 +41,7 @@ func (e *engine) decide(ctx context.Context, batch []*pending) *decided {
 	subjects, now := view.Subjects, s.cfg.Now()
 	d := &decided{
 		list: make([]judged, 0, len(batch)), writes: make([]*write, 0, len(batch)),
-		recalled: view.Recalled, generation: view.Generation,
+		recalled: view.Recalled, read: view.Read, generation: view.Generation,
 		from: now.Add(-s.cfg.ClockSkew), until: now.Add(s.cfg.ClockSkew),
 	}
 	rest := make([]int, 0, len(batch))

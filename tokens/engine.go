@@ -32,6 +32,8 @@ type engine struct {
 	under    int                  // batches being committed
 	away     int                  // the attempts in them
 	groups   map[int64]heldGroups // of users whose attempts policies on groups were asked about, by ID
+	nobody   map[Ref]bool         // whose attempts they were asked about, and who is no user
+	held     time.Time            // since when these two are held
 	slow     bool                 // the last batch took so long to compute that nobody is to wait for another turn
 
 	turn chan struct{} // holds a token while a batch is being written
@@ -263,6 +265,7 @@ type decided struct {
 	writes []*write // one for each subject that moves
 
 	recalled    uint64 // View.Recalled
+	read        uint64 // View.Read
 	generation  int64  // View.Generation
 	from, until time.Time
 
@@ -448,6 +451,7 @@ func (d *decided) change() (*Change, []audit.Event) {
 		Standings: make([]StandingWrite, 0, len(d.writes)),
 		Motions:   make([]MotionWrite, 0, len(d.writes)),
 		Recalled:  d.recalled,
+		Read:      d.read,
 	}
 	if d.recalled != 0 {
 		c.Basis = d.basis()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"watchword/tokens/policy"
 )
@@ -76,7 +77,7 @@ func (e *engine) asks(ctx context.Context, set *policy.Set, action policy.Action
 	q.Resource.Type = policy.Token
 	token.describe(&q.Resource, now)
 	if set.Groups() {
-		groups, err := e.groupsOf(ctx, t.subject)
+		groups, err := e.groupsOf(ctx, &t.ref, t.subject)
 		if err != nil {
 			return policy.Decision{}, err
 		}
@@ -85,20 +86,34 @@ func (e *engine) asks(ctx context.Context, set *policy.Set, action policy.Action
 	return set.Decide(&q), nil
 }
 
-// heldGroups are the groups of a user at a version. They change with it only.
+// heldGroups are the groups of a user at a version. They change with it only, unless
+// somebody edits them by hand.
 type heldGroups struct {
 	version int64
 	groups  []string
 }
 
-// maxHeldGroups bounds of how many users the groups are remembered.
-const maxHeldGroups = 1 << 16
+const (
+	// maxHeldGroups bounds of how many users the groups are remembered, and of how many
+	// names that are no user's.
+	maxHeldGroups = 1 << 16
+	// holdGroups is how long they are: what somebody edited by hand shows by then.
+	holdGroups = time.Minute
+)
 
 // groupsOf answers the groups of a subject's user, as of the version that the attempt is
-// decided on.
-func (e *engine) groupsOf(ctx context.Context, sub *Subject) ([]string, error) {
+// decided on. Who is no user has none, and costs a reading as often as a user does.
+func (e *engine) groupsOf(ctx context.Context, ref *Ref, sub *Subject) ([]string, error) {
+	if time.Since(e.held) >= holdGroups || len(e.groups) >= maxHeldGroups || len(e.nobody) >= maxHeldGroups {
+		e.held, e.groups, e.nobody = time.Now(), map[int64]heldGroups{}, map[Ref]bool{}
+	}
 	if sub == nil || sub.User == nil {
-		return nil, nil
+		if e.nobody[*ref] {
+			return nil, nil
+		}
+		_, err := e.s.db.Groups(ctx, 0)
+		e.nobody[*ref] = err == nil
+		return nil, err
 	}
 	id := sub.User.ID
 	if held, ok := e.groups[id]; ok && held.version == sub.Version {
@@ -107,9 +122,6 @@ func (e *engine) groupsOf(ctx context.Context, sub *Subject) ([]string, error) {
 	groups, err := e.s.db.Groups(ctx, id)
 	if err != nil {
 		return nil, err
-	}
-	if len(e.groups) >= maxHeldGroups || e.groups == nil {
-		e.groups = map[int64]heldGroups{}
 	}
 	e.groups[id] = heldGroups{sub.Version, groups}
 	return groups, nil

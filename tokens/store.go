@@ -32,6 +32,7 @@ type View struct {
 	Generation int64      // of what nodes cache: API keys and clients
 	Clock      time.Time  // the database's; zero if it shares ours
 	Recalled   uint64     // for Change.Recalled; zero if all of it was read, and nothing recalled
+	Read       uint64     // for Change.Read; zero if what was read stays
 }
 
 // Store is the hot path: batches of attempts, and every change. All methods
@@ -96,7 +97,11 @@ type Change struct {
 	// Recalled is that of the View that it was decided on. Commit wraps ErrConflict
 	// where what was recalled then may have been another program's to change since.
 	Recalled uint64
-	Basis    Basis // of what was recalled; nothing of it is looked at where that is zero
+	// Read is that of the View that it was decided on. Commit wraps ErrConflict where
+	// what was read then may have been undone since: it was not durable, perhaps, and
+	// versions may be given again.
+	Read  uint64
+	Basis Basis // of what was recalled; nothing of it is looked at where that is zero
 
 	// Made, if not nil, is called by a Store that makes changes durable several
 	// at a time: once, from within Commit, when this one is made, Load and Heads

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +32,19 @@ type Proof interface {
 	// time calls it, for some codes more than once. It may remember the code that it
 	// proves, for the answer to an accept.
 	Proves(code []byte) bool
+}
+
+// oneAtATime keeps the promise of Proof where the sessions of an HSM share the work on
+// a user's tokens.
+type oneAtATime struct {
+	mu sync.Mutex
+	Proof
+}
+
+func (p *oneAtATime) Proves(code []byte) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.Proof.Proves(code)
 }
 
 // Result is the answer to an attempt. A reject does not say why: the audit
@@ -96,7 +110,7 @@ func (s *Service) Ask(ctx context.Context, p Principal, a Attempt, done func(Res
 func (s *Service) attempt(p Principal, realm string, a Attempt) *pending {
 	x := &pending{principal: p, client: p.client(), code: a.Code, transport: a.Transport}
 	if a.Proof != nil {
-		x.code, x.proof, x.method = "", a.Proof, a.Method
+		x.code, x.proof, x.method = "", &oneAtATime{Proof: a.Proof}, a.Method
 	}
 	x.origin(a.Origin)
 	x.ref.Realm = realm

@@ -37,11 +37,11 @@ const flush = `SELECT pg_logical_emit_message(true, 'watchword', '')`
 func (db *postgresDB) commitHot(ctx context.Context, p *plan) error {
 	early := p.Made != nil
 	// Before the goroutine: the caller may use the change again once we return.
-	args, recalled := batchArgs(p, early), p.Recalled
+	args, basis := batchArgs(p, early), &tokens.Change{Recalled: p.Recalled, Read: p.Read}
 	made, done := make(chan struct{}), make(chan error, 1)
 	go func() {
 		done <- db.withHot(ctx, func(c *hotConn) error {
-			if recalled != 0 && !db.known.holds(recalled) {
+			if !db.known.holds(basis) {
 				return &tokens.ConflictError{}
 			}
 			if err := c.exec(batchCall, args); err != nil || !early {
@@ -92,7 +92,7 @@ func (db *postgresDB) confirm(ctx context.Context, c *tokens.Change) error {
 }
 
 func (db *postgresDB) core(s *session, p *plan) error {
-	if p.Recalled != 0 && !db.known.holds(p.Recalled) {
+	if !db.known.holds(p.Change) {
 		return &tokens.ConflictError{}
 	}
 	args := batchArgs(p, false)

@@ -86,11 +86,14 @@ func (db *postgresDB) load(ctx context.Context, refs []tokens.Ref) (tokens.View,
 		args[i] = driver.NamedValue{Ordinal: i + 1, Value: v}
 	}
 	read := func(c *hotConn) (tokens.View, error) {
+		era := db.known.now() // after a new connection has begun one
 		rows, err := c.query(query, args)
 		if err != nil {
 			return tokens.View{}, err
 		}
-		return readView(rows, len(refs))
+		view, err := readView(rows, len(refs))
+		view.Read = era
+		return view, err
 	}
 	view, err := onHot(ctx, db, read)
 	if lost(err) && ctx.Err() == nil {

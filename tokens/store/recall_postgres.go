@@ -53,7 +53,7 @@ func (db *postgresDB) recall(ctx context.Context, refs []tokens.Ref) (tokens.Vie
 	if !fresh { // nor is what was recalled
 		return db.load(ctx, refs)
 	}
-	view.Generation, view.Clock = read.Generation, read.Clock
+	view.Generation, view.Clock, view.Read = read.Generation, read.Clock, read.Read
 	for i, n := range rest {
 		view.Subjects[n] = read.Subjects[i]
 	}
@@ -102,11 +102,21 @@ func (r *recollection) renew() {
 	r.era++
 }
 
-// holds says whether what was recalled then may still be decided on.
-func (r *recollection) holds(recalled uint64) bool {
+// now is the era.
+func (r *recollection) now() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.era == recalled
+	return r.era
+}
+
+// holds says whether what was recalled and read then may still be decided on. Also
+// what was read may be so no more though no version tells: another node's batch can be
+// seen before it is durable, and after a crash that lost it a version is given again.
+// Who saw it then has no connection left that did.
+func (r *recollection) holds(c *tokens.Change) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return (c.Recalled == 0 || c.Recalled == r.era) && (c.Read == 0 || c.Read == r.era)
 }
 
 // settle brings what is remembered to where a batch has brought it, or forgets what

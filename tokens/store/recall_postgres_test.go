@@ -208,6 +208,49 @@ func TestNothingIsDecidedOnWhatIsNotSoAnyMore(t *testing.T) {
 	}
 }
 
+// TestWhatWasReadBeforeACrashIsNotDecidedOn: what a node read of another one's batch may
+// have been lost with the server, as it was not durable yet, and the version be given
+// again to something else.
+func TestWhatWasReadBeforeACrashIsNotDecidedOn(t *testing.T) {
+	url := storetest.Postgres(t)
+	a := newPeer(t, url)
+	raw, err := sql.Open("postgres", url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	a.user("alice")
+	refs := []tokens.Ref{{Realm: "default", User: "alice"}}
+	decided := func() tokens.Change {
+		t.Helper()
+		view, err := a.db.Load(t.Context(), refs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a.view = tokens.View{}
+		c := a.moves(view.Subjects[0])
+		c.Read = view.Read
+		return c
+	}
+	a.warm() // there is a connection
+	a.must(decided())
+	c := decided()
+	if _, err := raw.Exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"); err != nil {
+		t.Fatal(err)
+	}
+	for n := 0; ; n++ { // some connection fails first
+		if _, err := a.db.Load(t.Context(), nil); err == nil {
+			break
+		} else if n == 8 {
+			t.Fatal(err)
+		}
+	}
+	if err := a.try(c); !errors.Is(err, tokens.ErrConflict) {
+		t.Errorf("what was read on a connection that broke: committed: %v", err)
+	}
+	a.must(decided())
+}
+
 // TestWhatIsSoIsDecidedOn: nothing else than what a batch rests on keeps it from being
 // made, and what it leaves is remembered.
 func TestWhatIsSoIsDecidedOn(t *testing.T) {

@@ -183,7 +183,7 @@ func (k *kit) load(refs ...tokens.Ref) tokens.View {
 		if err != nil {
 			k.Fatalf("Recall: %v", err)
 		}
-		again.Clock, again.Recalled = view.Clock, 0
+		again.Clock, again.Recalled, again.Read = view.Clock, 0, view.Read
 		if !reflect.DeepEqual(again, view) {
 			k.Fatalf("Recall answers\n%+v, and Load\n%+v", again, view)
 		}
