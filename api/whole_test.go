@@ -113,7 +113,13 @@ const seedHex = "3132333435363738393031323334353637383930"
 // hotp asks oathtool for the code of a counter.
 func hotp(t *testing.T, counter int) string {
 	t.Helper()
-	out, err := exec.Command("oathtool", "-c", strconv.Itoa(counter), seedHex).Output()
+	return hotpOf(t, seedHex, counter)
+}
+
+// hotpOf is hotp for another seed.
+func hotpOf(t *testing.T, seed string, counter int) string {
+	t.Helper()
+	out, err := exec.Command("oathtool", "-c", strconv.Itoa(counter), seed).Output()
 	if err != nil {
 		t.Fatalf("oathtool: %v", err)
 	}
