@@ -330,6 +330,8 @@ type end struct {
 // ends are statements of SQLite that follow an index until something ends them, and
 // what that is. Everything that they look at before that end meets their conditions.
 var ends = []end{
+	{regexp.MustCompile(`^SELECT substr\(name, 7\) FROM documents WHERE name > 'rules/' AND name < 'rules0' ORDER BY name LIMIT 1000$`),
+		"LIMIT: nothing is left out on the way"},
 	{regexp.MustCompile(`^SELECT u\.id FROM users u( WHERE (u\.realm = \?|u\.key > \?|\(u\.realm, u\.key\) > \(\?, \?\)| AND )+)? ORDER BY u\.realm, u\.key LIMIT (1 OFFSET )?\?$`),
 		"LIMIT: nothing is left out on the way"},
 	{regexp.MustCompile(`^SELECT u\.id FROM users u WHERE .*(\bu\.key <= \?|\(u\.realm, u\.key\) <= \(\?, \?\)).* ORDER BY u\.realm, u\.key LIMIT \?$`),

@@ -129,7 +129,7 @@ func (db *DB) Realms(ctx context.Context, realm string) ([]tokens.RealmEntry, er
 				}
 			}
 		}
-		rows, err := s.query(`SELECT substr(name, 7) FROM documents WHERE name > 'rules/' AND name < 'rules0'`)
+		rows, err := s.query(`SELECT substr(name, 7) FROM documents WHERE name > 'rules/' AND name < 'rules0' ORDER BY name LIMIT 1000`)
 		ruled, err := list(rows, err, 1, func(f *fields) string { return f.str() })
 		if err != nil {
 			return err
