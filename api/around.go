@@ -290,6 +290,10 @@ func source(r *http.Request) string {
 	return strings.TrimPrefix(host, "::ffff:")
 }
 
+// moments are the query parameters that are times. The decoder takes an empty one for
+// none, and a search without its bounds finds more than was asked for.
+var moments = []string{"since", "until", "time_origin"}
+
 // checkQuery refuses a parameter that is unknown or stands there twice: a
 // mistyped dry_run must not import.
 func checkQuery(raw string, known []string) error {
@@ -306,6 +310,9 @@ func checkQuery(raw string, known []string) error {
 		}
 		if len(values) > 1 {
 			return fmt.Errorf("%w: the query parameter %q stands there twice", tokens.ErrInvalid, name)
+		}
+		if slices.Contains(moments, name) && strings.TrimSpace(values[0]) == "" {
+			return fmt.Errorf("%w: the query parameter %q is empty; it is a time, such as 2026-03-01T12:00:00Z", tokens.ErrInvalid, name)
 		}
 		if !isText(values[0]) {
 			return fmt.Errorf("%w: the query parameter %q holds a control character or is not valid UTF-8", tokens.ErrInvalid, name)
