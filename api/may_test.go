@@ -141,6 +141,10 @@ var mays = []may{
 	{"GET", "/v1/reports/summary", "SOHA", "", 200},
 	{"GET", "/v1/audit", "SOHA", "", 200},
 	{"GET", "/v1/audit/verify", "SOA", "", 200},
+	{"POST", "/v1/audit/verify", "SOA", "\n", 200},
+	{"POST", "/v1/audit/checkpoint", "S", "", 200},
+	{"GET", "/v1/audit/export", "SOA!", "", 200},
+	{"POST", "/v1/audit/cut", "S!", `{"before":"2025-01-01T00:00:00Z","dry_run":true}`, 200},
 
 	{"GET", "/.well-known/jwks.json", "*N", "", 200},
 	{"GET", "/.well-known/webauthn", "*N", "", 200},

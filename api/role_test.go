@@ -31,6 +31,8 @@ func (m *may) media() string {
 		return "application/octet-stream"
 	case "/v1/users/import":
 		return "text/csv"
+	case "/v1/audit/verify":
+		return "application/x-ndjson"
 	}
 	return "application/json"
 }

@@ -20,11 +20,16 @@ const streamBuffer = 32 << 10
 // after that the connection is broken off, so that nobody takes a part for the
 // whole. The operation must be a slow one.
 func (s *Server) stream(c echo.Context, contentType string, fill func(w io.Writer) error) error {
-	w := bufio.NewWriterSize(&streamed{s: s, c: c, contentType: contentType}, streamBuffer)
+	out := &streamed{s: s, c: c, contentType: contentType}
+	w := bufio.NewWriterSize(out, streamBuffer)
 	if err := fill(w); err != nil {
 		return err
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil || c.Response().Committed {
+		return err
+	}
+	_, err := out.Write(nil) // there was nothing: it says of what kind, all the same
+	return err
 }
 
 // streamed is where a stream goes. A reader who stands still is given up after a
