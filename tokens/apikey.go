@@ -171,7 +171,7 @@ func (s *Service) DeleteKey(ctx context.Context, p Principal, id string) error {
 	var found *APIKey
 	admins := 0
 	for i := range read.Keys {
-		if k := &read.Keys[i]; k.ID == id {
+		if k := &read.Keys[i]; k.ID == id && p.reaches(k.Realm) {
 			found, e.Realm = k, k.Realm
 		}
 		if isAdmin(&read.Keys[i]) {
@@ -220,7 +220,7 @@ func (s *Service) RotateKey(ctx context.Context, p Principal, id string, overlap
 	if b, err := hex.DecodeString(id); err == nil && len(b) == keyIDSize { // and not a whole key, taken for an id
 		e.Detail = []audit.Field{{Name: "key", Value: id}}
 	}
-	i := slices.IndexFunc(read.Keys, func(k APIKey) bool { return k.ID == id })
+	i := slices.IndexFunc(read.Keys, func(k APIKey) bool { return k.ID == id && p.reaches(k.Realm) })
 	if i >= 0 {
 		e.Realm = read.Keys[i].Realm
 	}

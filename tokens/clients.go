@@ -245,7 +245,7 @@ func (s *Service) DeleteClient(ctx context.Context, p Principal, name string) er
 	e := audit.Event{Realm: p.Realm, Detail: []audit.Field{{Name: "client", Value: key}}}
 	var found *Client
 	for i := range read.Clients {
-		if read.Clients[i].Name == key {
+		if read.Clients[i].Name == key && p.reaches(read.Clients[i].Realm) {
 			found = &read.Clients[i]
 			e.Realm = found.Realm
 		}

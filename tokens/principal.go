@@ -68,6 +68,10 @@ func (p Principal) roles() []policy.Role {
 	return p.Scope.Roles()
 }
 
+// reaches says whether there can be anything in a realm for the principal. What is
+// elsewhere is like what there is not.
+func (p Principal) reaches(realm string) bool { return p.Realm == "" || p.Realm == realm }
+
 // realm is the realm that a request of this principal means when it says
 // asked: folded, and the principal's own or the default one if it says none.
 func (p Principal) realm(asked string) (string, error) {
