@@ -55,7 +55,7 @@ var mays = []may{
 	{"GET", "/v1/tokens/{serial}", "SOHPA", "", 200},
 	{"PATCH", "/v1/tokens/{serial}", "SOHP", `{"note":"scratched"}`, 200},
 	{"PUT", "/v1/tokens/{serial}/expiry", "SOHP", `{"expires":null}`, 200},
-	{"POST", "/v1/tokens/{serial}/replace", "SOH", `{"by":"{free}"}`, 200},
+	{"POST", "/v1/tokens/{serial}/replace", "SOH!", `{"by":"{free}"}`, 200},
 	{"POST", "/v1/tokens/bulk", "SOH", `{"act":"suspend","serials":["{serial}"]}`, 200},
 	{"POST", "/v1/tokens/{free}/assign", "SOHP", `{"user":"{user}"}`, 200},
 	{"POST", "/v1/tokens/{serial}/unassign", "SOH", "", 200},

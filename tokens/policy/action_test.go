@@ -84,7 +84,7 @@ var roleOf = map[byte]Role{'a': Superuser, 'h': Helpdesk, 'v': Verifier, 'r': Au
 
 // protected are the operations for which a person proves a token anew.
 var protected = []Action{
-	TokenRevoke, ImportBegin, ImportPublish, ImportDiscard, ImportUndo, UserImport, UserExport, AuditExport, AuditCut,
+	TokenRevoke, TokenReplace, ImportBegin, ImportPublish, ImportDiscard, ImportUndo, UserImport, UserExport, AuditExport, AuditCut,
 	PolicyPut, PolicyDelete, PolicyRollBack, PolicyTemplatePut, PolicyTemplateDelete, PolicyLinkPut, PolicyLinkDelete,
 	RoleGrant, RoleRevoke, KeyAdd, KeyDelete, KeyRotate, FIDOImport, FIDORules, RealmRules, ClientPut, ClientDelete,
 	StatementRotate, SinkPut, SinkDelete,
