@@ -33,6 +33,7 @@ func (a *appliance) warn(ctx context.Context) {
 		return
 	}
 	for _, c := range registry.Clients {
+		a.warnOptions(&c)
 		if !c.RequireMA {
 			a.log.Warn("a RADIUS client may leave Message-Authenticator out: its requests can be forged on the way (CVE-2024-3596); require it as soon as the gateway sends one",
 				"client", c.Name, "address", c.Prefix.String())
@@ -41,6 +42,23 @@ func (a *appliance) warn(ctx context.Context) {
 			a.log.Warn(fmt.Sprintf("a RADIUS client has a shared secret of %d octets or fewer: it can be guessed from one packet; replace it by 16 random ones or more", shortSecret),
 				"client", c.Name, "address", c.Prefix.String())
 		}
+	}
+}
+
+// warnOptions says what a RADIUS client may do that weakens it.
+func (a *appliance) warnOptions(c *tokens.Client) {
+	options, err := tokens.ParseClientOptions(c.Options)
+	if err != nil {
+		return // the core says so, and ignores the client
+	}
+	for _, m := range options.Methods {
+		if m != tokens.MethodPAP {
+			a.log.Warn("a RADIUS client may use a weak method: who records a request finds its code within moments; have the gateway use PAP as soon as it can",
+				"client", c.Name, "method", string(m))
+		}
+	}
+	if options.UnsignedProxyState {
+		a.log.Warn("a RADIUS client may send a Proxy-State without a Message-Authenticator: replies to it can be forged (CVE-2024-3596)", "client", c.Name)
 	}
 }
 
