@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"golang.org/x/crypto/md4" //lint:ignore SA1019 MS-CHAP is made of it
 )
@@ -107,6 +108,9 @@ func furnished(ctx context.Context, dir, db string, pg *postgres, o options, fle
 	if _, err = s.importFleet(ctx, dir, fleet); err == nil {
 		say("%s: adding and assigning %d users", db, o.users)
 		err = s.assign(ctx, fleet, o.users)
+	}
+	if err == nil { // once, so that all are measured with handles that are there
+		_, err = drive(ctx, 64, o.users, time.Hour, s.radiusWorker(fleet, o.users))
 	}
 	if err != nil {
 		s.stop()
