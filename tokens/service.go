@@ -79,7 +79,6 @@ type Service struct {
 	rowProofs  rowProofs
 	forgot     atomic.Int64 // what expired before this, Unix nanoseconds, may be forgotten as spent
 	keyUse     keyUse
-	proofs     proofs   // rows of sessions that were found right
 	accused    sync.Map // grants that were altered, and told of
 	signins    signins
 	named      named

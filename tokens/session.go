@@ -1,7 +1,6 @@
 package tokens
 
 import (
-	"container/list"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -13,7 +12,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"watchword/hsm"
@@ -293,55 +291,13 @@ func (k *APIKey) goodFrom(source string) bool {
 	return slices.ContainsFunc(k.Sources, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
-// maxProven bounds what is remembered as proven.
-const maxProven = 4096
-
-// proofs remembers which rows the HSM has found right, so that who works with one
-// session costs it little: what was asked for least lately is forgotten first.
-type proofs struct {
-	mu    sync.Mutex
-	at    map[[sha256.Size]byte]*list.Element
-	order list.List // of [sha256.Size]byte, the latest first
-}
-
-// known says whether a row was proven, and remembers that it was asked for.
-func (m *proofs) known(sum [sha256.Size]byte) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	e, ok := m.at[sum]
-	if ok {
-		m.order.MoveToFront(e)
-	}
-	return ok
-}
-
-func (m *proofs) add(sum [sha256.Size]byte) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if _, ok := m.at[sum]; ok {
-		return
-	}
-	if m.at == nil {
-		m.at = make(map[[sha256.Size]byte]*list.Element)
-	}
-	if m.order.Len() >= maxProven {
-		last := m.order.Back()
-		m.order.Remove(last)
-		delete(m.at, last.Value.([sha256.Size]byte))
-	}
-	m.at[sum] = m.order.PushFront(sum)
-}
-
 // genuine says whether a MAC is that of a message, by the HSM the first time.
 func (s *Service) genuine(ctx context.Context, message, mac []byte) (bool, error) {
 	if len(mac) != sha256.Size {
 		return false, nil
 	}
-	h := sha256.New()
-	h.Write(mac)
-	h.Write(message)
-	sum := [sha256.Size]byte(h.Sum(nil))
-	if s.proofs.known(sum) {
+	sum := rowProofOf(message, mac)
+	if s.rowProofs.has(sum) {
 		return true, nil
 	}
 	macs, err := s.custody.MAC(ctx, hsm.KeyBinding, message)
@@ -351,6 +307,6 @@ func (s *Service) genuine(ctx context.Context, message, mac []byte) (bool, error
 	if !hmac.Equal(macs[0], mac) {
 		return false, nil
 	}
-	s.proofs.add(sum)
+	s.rowProofs.add(sum)
 	return true, nil
 }

@@ -203,16 +203,24 @@ place. They count with the next act on any node.`,
 }
 
 func policyDelete(c *client) *cobra.Command {
+	return policyRemoval(c, "", "Delete policies", "watchword policy delete no-revoking-at-night",
+		func(ids *[]string) api.PolicyEdit { return api.PolicyEdit{Delete: ids} })
+}
+
+// policyRemoval is a command that takes policies, templates or links away, in one new
+// version; kind is what the failure calls them.
+func policyRemoval(c *client, kind, short, example string, edit func(ids *[]string) api.PolicyEdit) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "delete ID...",
-		Short:   "Delete policies",
-		Example: "  watchword policy delete no-revoking-at-night",
+		Short:   short,
+		Example: "  " + example,
 		Args:    cobra.MinimumNArgs(1),
 	}
 	version := versionFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		return c.madeVersion(cmd, call{what: "delete " + strings.Join(args, ", "), method: http.MethodPut, path: pathTo("policies"),
-			body: api.PolicyEdit{Delete: &args, Version: version()}})
+		body := edit(&args)
+		body.Version = version()
+		return c.madeVersion(cmd, call{what: "delete " + kind + strings.Join(args, ", "), method: http.MethodPut, path: pathTo("policies"), body: body})
 	}
 	return cmd
 }

@@ -194,17 +194,8 @@ func policyTemplate(c *client) *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	remove := &cobra.Command{
-		Use:     "delete ID...",
-		Short:   "Delete templates that have no links",
-		Example: "  watchword policy template delete resync",
-		Args:    cobra.MinimumNArgs(1),
-	}
-	version := versionFlag(remove)
-	remove.RunE = func(cmd *cobra.Command, args []string) error {
-		return c.madeVersion(cmd, call{what: "delete template " + strings.Join(args, ", "), method: http.MethodPut, path: pathTo("policies"),
-			body: api.PolicyEdit{DeleteTemplates: &args, Version: version()}})
-	}
+	remove := policyRemoval(c, "template ", "Delete templates that have no links", "watchword policy template delete resync",
+		func(ids *[]string) api.PolicyEdit { return api.PolicyEdit{DeleteTemplates: ids} })
 	cmd.AddCommand(&cobra.Command{
 		Use:     "show ID",
 		Short:   "Print a template as it is written",
@@ -252,17 +243,8 @@ Watchword::Group::"corp/staff", Watchword::User::"corp/alice".`,
 		return c.madeVersion(cmd, call{what: "link " + args[0], method: http.MethodPut, path: pathTo("policies"),
 			body: api.PolicyEdit{PutLinks: &[]api.PolicyLink{link}, Version: version()}})
 	}
-	remove := &cobra.Command{
-		Use:     "delete ID...",
-		Short:   "Delete links",
-		Example: "  watchword policy link delete desk.corp",
-		Args:    cobra.MinimumNArgs(1),
-	}
-	gone := versionFlag(remove)
-	remove.RunE = func(cmd *cobra.Command, args []string) error {
-		return c.madeVersion(cmd, call{what: "delete link " + strings.Join(args, ", "), method: http.MethodPut, path: pathTo("policies"),
-			body: api.PolicyEdit{DeleteLinks: &args, Version: gone()}})
-	}
+	remove := policyRemoval(c, "link ", "Delete links", "watchword policy link delete desk.corp",
+		func(ids *[]string) api.PolicyEdit { return api.PolicyEdit{DeleteLinks: ids} })
 	cmd.AddCommand(put, remove)
 	return cmd
 }
