@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -265,7 +266,7 @@ func TestVerifyAnswersAcceptOrReject(t *testing.T) {
 	if w := do(h, "POST", "/v1/verify", `{"user":"alice","code":"755224"}`); w.Code != 200 || w.Body.String() != `{"result":"accept","serial":"24680017"}` {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
-	if a := core.arg.(tokens.Attempt); a != (tokens.Attempt{User: "alice", Code: "755224", Transport: "http"}) {
+	if a := core.arg.(tokens.Attempt); !reflect.DeepEqual(a, tokens.Attempt{User: "alice", Code: "755224", Transport: "http"}) {
 		t.Errorf("%+v", a)
 	}
 	// A reject tells nothing, not even what the core says by mistake.

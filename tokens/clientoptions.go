@@ -34,6 +34,42 @@ type ClientOptions struct {
 	// just that to forge a reply (CVE-2024-3596): only a proxy that cannot sign is a
 	// reason for it.
 	UnsignedProxyState bool `json:"unsigned_proxy_state,omitempty"`
+
+	// Dialogues are the questions that the client's users may be asked, by
+	// Access-Challenge; none: an attempt ends with an accept or a reject.
+	Dialogues []Dialogue `json:"dialogues,omitempty"`
+
+	// Joined are the dialogues whose answers the client's users may type into one
+	// password, one after another, for a gateway that cannot ask. No dialogue starts
+	// by it.
+	Joined []Dialogue `json:"joined,omitempty"`
+
+	// Rate is how many requests a second are taken from the client, on each node, over a
+	// burst of as many; what is more is dropped. Zero: no limit.
+	Rate int `json:"rate,omitempty"`
+
+	// Replies are the attributes that replies have beside what the protocol wants.
+	Replies []Reply `json:"replies,omitempty"`
+
+	// Messages are the texts of Reply-Message: by Question for a challenge, and
+	// "accept" and "reject". One that is missing has its default, which for "accept"
+	// and "reject" is none.
+	Messages map[string]string `json:"messages,omitempty"`
+}
+
+// Reply are attributes that a client's replies to certain users have.
+type Reply struct {
+	// Group is the group whose members get them; empty: everybody.
+	Group string `json:"group,omitempty"`
+	// Attributes, in the order in which they are sent; of an Access-Accept alone.
+	Attributes []ReplyAttribute `json:"attributes"`
+}
+
+// ReplyAttribute is one attribute by its dictionary name (Filter-Id,
+// Cisco-AVPair), with its value in the dictionary's way of writing it.
+type ReplyAttribute struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
 }
 
 // Uses says whether the client may use a method.

@@ -21,6 +21,11 @@ type Attempt struct {
 	Method    string // how Proof was computed, for the audit: chap, mschap, mschapv2
 	Transport string // radius, http
 	Origin    Origin
+
+	State     []byte     // of the Challenge that Code answers; none: the attempt begins here
+	Dialogues []Dialogue // that may begin, or go on
+	Joined    []Dialogue // whose answers Code may hold one after another
+	Groups    bool       // an accept is to name the user's groups
 }
 
 // Proof is what a method shows that does not send the code (CHAP, MS-CHAP): it was
@@ -50,8 +55,10 @@ func (p *oneAtATime) Proves(code []byte) bool {
 // Result is the answer to an attempt. A reject does not say why: the audit
 // does.
 type Result struct {
-	Accept bool
-	Serial string // of the token that matched, on accept only
+	Accept    bool
+	Serial    string     // of the token that matched, on accept only
+	Groups    []string   // the user's, sorted, on accept only and where they were asked for
+	Challenge *Challenge // if there is one, the attempt has not ended yet
 }
 
 // maxCode bounds what may be typed: one more byte than the longest PIN (96) and the

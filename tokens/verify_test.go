@@ -3,6 +3,7 @@ package tokens_test
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -57,7 +58,7 @@ func TestWhoDoesNotWaitIsAnsweredOnce(t *testing.T) {
 	if got := ask(h.vpn, tokens.Attempt{User: "alice", Code: code}); got.err != nil || !got.result.Accept || got.result.Serial != "T1" {
 		t.Errorf("the right code: %+v", got)
 	}
-	if got := ask(h.vpn, tokens.Attempt{User: "alice", Code: code}); got.err != nil || got.result != (tokens.Result{}) {
+	if got := ask(h.vpn, tokens.Attempt{User: "alice", Code: code}); got.err != nil || !reflect.DeepEqual(got.result, tokens.Result{}) {
 		t.Errorf("the same again: %+v", got)
 	}
 	for what, c := range map[string]struct {
@@ -318,7 +319,7 @@ func TestAllRejectionsLookTheSame(t *testing.T) {
 			factors, pins := h.keys.factors.Load(), h.keys.pins.Load()
 			loads := h.db.loads.Load()
 			r, err := h.Verify(ctx, h.vpn, tokens.Attempt{User: name(c.user), Code: pin + c.code, Transport: "radius"})
-			if r != (tokens.Result{}) || err != nil {
+			if !reflect.DeepEqual(r, tokens.Result{}) || err != nil {
 				t.Errorf("%s: %+v, %v, want a plain reject", c.user, r, err)
 			}
 			if got := h.last().Reason; got != string(c.reason) {
