@@ -22,6 +22,7 @@ const (
 	reusedAuthenticator
 	overload
 	notReady
+	rateLimited
 	causes // how many there are, and one
 )
 
@@ -57,6 +58,8 @@ var remedies = [causes]remedy{
 		"see whether HSM and database are slow, or raise the bound on requests in work"},
 	notReady: {"not_ready", "Status-Server stays unanswered while Watchword is not ready, so that gateways use another server",
 		"ask /readyz what is missing"},
+	rateLimited: {"rate_limited", "the client sends more requests a second than it may",
+		"see what the gateway sends ('watchword radius watch --client'), or raise the client's rate"},
 }
 
 // drops logs and counts what was dropped.

@@ -40,6 +40,8 @@ type tally struct {
 	access  [outcomes]prometheus.Counter
 	status  prometheus.Counter
 	dropped [causes]prometheus.Counter
+
+	signed, unsigned bucket // what the client may send
 }
 
 func newMetrics(inWork *gate, cache *replyCache) *metrics {

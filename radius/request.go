@@ -66,7 +66,9 @@ func (s *Server) receive(r *request, n int) (taken bool) {
 
 	r.key.set(r.path.peer, &r.packet)
 	r.sum = sha256.Sum256(r.packet.wire)
-	room := s.gate.enter()
+	limit := r.bucket()
+	welcome := limit == nil || limit.take(now.Sub(s.cache.start), r.client.Rate)
+	room := welcome && s.gate.enter()
 	standing, reply := s.cache.begin(r, room, now)
 	if standing == isNew {
 		s.work.Add(1)
@@ -75,6 +77,9 @@ func (s *Server) receive(r *request, n int) (taken bool) {
 	}
 	if room {
 		s.gate.leave()
+	}
+	if limit != nil && welcome { // what is sent again is not limited: it costs the core nothing
+		limit.back(r.client.Rate)
 	}
 	switch standing {
 	case isAnswered:
@@ -85,6 +90,10 @@ func (s *Server) receive(r *request, n int) (taken bool) {
 	case isImpostor:
 		s.drops.fromClient(r, reusedAuthenticator, now)
 	case isUnwelcome:
+		if !welcome {
+			s.drops.fromClient(r, rateLimited, now)
+			break
+		}
 		s.drops.fromClient(r, overload, now)
 	}
 	return false

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +23,11 @@ type Config struct {
 
 	// Readers is how many goroutines read each address. Default: 2.
 	Readers int
+
+	// Apart gives each reader a socket of its own (SO_REUSEPORT), in the place of one
+	// that they share. The operating system divides the gateways among them, by
+	// address and port: a single gateway is read by one reader then.
+	Apart bool
 
 	// MaxInWork is how many requests may be in work at once, over all
 	// addresses. Beyond it the newest are dropped and counted. Default: 4096.
@@ -157,14 +163,14 @@ func (s *Server) Listen() error {
 	}
 	var sockets []*socket
 	for _, address := range s.config.Listen {
-		k, err := listen(address)
+		some, err := listen(address, s.config.Readers, s.config.Apart)
 		if err != nil {
 			for _, open := range sockets {
 				open.conn.Close()
 			}
 			return err
 		}
-		sockets = append(sockets, k)
+		sockets = append(sockets, some...)
 	}
 	s.sockets = sockets
 	return nil
@@ -177,7 +183,9 @@ func (s *Server) Listening() []netip.AddrPort {
 	defer s.mu.Unlock()
 	var all []netip.AddrPort
 	for _, k := range s.sockets {
-		all = append(all, k.address())
+		if at := k.address(); !slices.Contains(all, at) { // one address may have several
+			all = append(all, at)
+		}
 	}
 	return all
 }
@@ -202,10 +210,12 @@ func (s *Server) Serve(ctx context.Context) error {
 		go s.answers()
 	}
 	failed := make(chan error, len(sockets)*s.config.Readers)
+	for _, at := range s.Listening() {
+		s.log.Info("RADIUS listening", "address", at.String())
+	}
 	var readers sync.WaitGroup
 	for _, k := range sockets {
-		s.log.Info("RADIUS listening", "address", k.address().String())
-		for range s.config.Readers {
+		for range k.readers {
 			readers.Go(func() {
 				if err := s.read(k); err != nil {
 					failed <- fmt.Errorf("RADIUS: reading from %s: %w", k.address(), err)

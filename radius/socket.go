@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // receiveBuffer is what the operating system is asked to hold of what was not
@@ -26,15 +29,70 @@ type path struct {
 	n       int      // bytes of control in use
 }
 
-// socket is one listen address.
+// socket is one socket of a listen address.
 type socket struct {
 	conn     *net.UDPConn
 	wildcard bool // replies must name the address that was asked
+	readers  int  // how many goroutines read it
 }
 
-// listen opens a socket. An IPv4 or IPv6 address, the unspecified one too,
-// gets sockets of that family only; an address without a host both.
-func listen(address string) (*socket, error) {
+// listen opens an address for several readers: one socket that they share or, with
+// apart, one for each, among which the operating system divides the gateways. An IPv4
+// or IPv6 address, the unspecified one too, gets sockets of that family only; an
+// address without a host both.
+//
+// The first socket is bound as if it were the only one, so that a second server on the
+// address is refused, whichever way it binds; what lets others share the address is
+// said of it after that.
+func listen(address string, readers int, apart bool) ([]*socket, error) {
+	first, err := bind(address, false)
+	if err != nil {
+		return nil, err
+	}
+	all := []*socket{first}
+	if !apart || readers == 1 {
+		first.readers = readers
+		return all, nil
+	}
+	err = first.share()
+	for len(all) < readers && err == nil {
+		var next *socket
+		if next, err = bind(first.named(address), true); err == nil {
+			all = append(all, next)
+		}
+	}
+	if err != nil {
+		for _, k := range all {
+			k.conn.Close()
+		}
+		return nil, fmt.Errorf("RADIUS: a socket for each reader (SO_REUSEPORT): %w", err)
+	}
+	return all, nil
+}
+
+// named is the address that was asked for with the port that it got.
+func (s *socket) named(address string) string {
+	host, _, _ := net.SplitHostPort(address)
+	return net.JoinHostPort(host, strconv.Itoa(int(s.address().Port())))
+}
+
+// share lets other sockets of the same user be bound to the same address.
+func (s *socket) share() error {
+	raw, err := s.conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var bad error
+	if err := raw.Control(func(fd uintptr) {
+		bad = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	}); err != nil {
+		return err
+	}
+	return bad
+}
+
+// bind opens one socket.
+func bind(address string, shared bool) (*socket, error) {
 	network := "udp"
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -48,13 +106,28 @@ func listen(address string) (*socket, error) {
 		}
 	}
 	config := net.ListenConfig{Control: control}
+	if shared {
+		config.Control = controlShared
+	}
 	conn, err := config.ListenPacket(context.Background(), network, address)
 	if err != nil {
 		return nil, fmt.Errorf("RADIUS listen address %q: %w", address, err)
 	}
-	s := &socket{conn: conn.(*net.UDPConn)}
+	s := &socket{conn: conn.(*net.UDPConn), readers: 1}
 	s.wildcard = s.address().Addr().IsUnspecified()
 	return s, nil
+}
+
+// controlShared is control for a socket that shares its address.
+func controlShared(network, address string, c syscall.RawConn) error {
+	var err error
+	if e := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) }); e != nil {
+		return e
+	}
+	if err != nil {
+		return err
+	}
+	return control(network, address, c)
 }
 
 // control sets options before the socket is bound, so that they hold for the

@@ -97,6 +97,7 @@ func (c *Config) checkListeners() error {
 	return firstOf(
 		positive("http.timeout", c.HTTP.Timeout), positive("radius.timeout", c.RADIUS.Timeout),
 		positive("radius.reply_life", c.RADIUS.ReplyLife),
+		within("radius.readers", c.RADIUS.Readers, 1, 64),
 		within("radius.max_in_work", c.RADIUS.MaxInWork, 1, 1<<20),
 	)
 }

@@ -90,6 +90,14 @@ type RADIUSConfig struct {
 	// Default: [127.0.0.1:1812]
 	Listen []string `yaml:"listen"`
 
+	// Readers of each address. Default: 2
+	Readers int `yaml:"readers"`
+
+	// Give each reader a socket of its own (SO_REUSEPORT), among which the system
+	// divides the gateways. Default: false, which has them share one: a single
+	// gateway then keeps all of them busy.
+	ReusePort bool `yaml:"reuse_port"`
+
 	// Requests in work at once, over all addresses; beyond it the newest are
 	// dropped and counted. Default: 4096
 	MaxInWork int `yaml:"max_in_work"`
@@ -276,7 +284,7 @@ func defaultConfig() *Config {
 		TimeZone:            "UTC",
 		HTTP:                HTTPConfig{Listen: []string{"127.0.0.1:8080"}, Timeout: 30 * time.Second},
 		RADIUS: RADIUSConfig{
-			Listen: []string{"127.0.0.1:1812"}, MaxInWork: 4096,
+			Listen: []string{"127.0.0.1:1812"}, Readers: 2, MaxInWork: 4096,
 			Timeout: 10 * time.Second, ReplyLife: 30 * time.Second,
 		},
 		FIDO: FIDOConfig{

@@ -227,7 +227,7 @@ func (a *appliance) listen(ctx context.Context) (err error) {
 	}
 	if len(c.RADIUS.Listen) > 0 {
 		a.radius, err = radius.New(a.core, radius.Config{
-			Listen: c.RADIUS.Listen, MaxInWork: c.RADIUS.MaxInWork, Timeout: c.RADIUS.Timeout, ReplyLife: c.RADIUS.ReplyLife,
+			Listen: c.RADIUS.Listen, Readers: c.RADIUS.Readers, Apart: c.RADIUS.ReusePort, MaxInWork: c.RADIUS.MaxInWork, Timeout: c.RADIUS.Timeout, ReplyLife: c.RADIUS.ReplyLife,
 			Logger: a.log, Registerer: prometheus.Registerer(metrics),
 		})
 		if err != nil {
