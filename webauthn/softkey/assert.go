@@ -53,8 +53,10 @@ func (k *Key) getAssertion(ctx context.Context, parameters []byte) (any, error) 
 	switch {
 	case r.RPID == nil, r.ClientDataHash == nil:
 		return nil, statusMissingParameter
-	case len(r.ClientDataHash) != sha256.Size, len(r.Allow) > maxListed:
+	case len(r.ClientDataHash) != sha256.Size:
 		return nil, statusInvalidLength
+	case len(r.Allow) > k.o.MaxListed:
+		return nil, statusLimitExceeded
 	case r.Param != nil && len(r.Param) == 0:
 		return nil, k.probed(ctx)
 	case r.Options.RK != nil:
@@ -135,7 +137,7 @@ func (k *Key) answerable(rpIDHash *[32]byte, allow []credentialDescriptor, verif
 		}
 		return held, nil
 	}
-	for _, d := range allow {
+	for _, d := range publicKeys(allow) {
 		c, err := k.find(d.ID, rpIDHash)
 		if err != nil {
 			return nil, err

@@ -56,6 +56,9 @@ var encoding = func() cbor.EncMode {
 	return mode
 }()
 
+// mostElements bounds an array that a client sends.
+const mostElements = 256
+
 // decoding reads what a client sends: bounded in depth and in the size of
 // maps and arrays, without duplicate keys, indefinite lengths or tags.
 var decoding = func() cbor.DecMode {
@@ -64,7 +67,7 @@ var decoding = func() cbor.DecMode {
 		IndefLength:      cbor.IndefLengthForbidden,
 		TagsMd:           cbor.TagsForbidden,
 		MaxNestedLevels:  4 + 4, // CTAP2 has at most four; the decoder asks for a little more
-		MaxArrayElements: 256,
+		MaxArrayElements: mostElements,
 		MaxMapPairs:      64,
 	}.DecMode()
 	if err != nil {

@@ -21,6 +21,7 @@ const (
 	statusCBORUnexpectedType     status = 0x11
 	statusInvalidCBOR            status = 0x12
 	statusMissingParameter       status = 0x14
+	statusLimitExceeded          status = 0x15
 	statusCredentialExcluded     status = 0x19
 	statusUnsupportedAlgorithm   status = 0x26
 	statusOperationDenied        status = 0x27
@@ -62,7 +63,6 @@ const (
 // Bounds of a message and of what is in it.
 const (
 	maxMessage    = 57 + 128*59 // what CTAPHID can carry: 7609
-	maxListed     = 16          // credentials in an allow or exclude list
 	maxIDLength   = 512
 	touchTimeout  = 30 * time.Second
 	nextTimeout   = 30 * time.Second
@@ -78,6 +78,7 @@ type device struct {
 
 // session is what a power cycle forgets.
 type session struct {
+	since      time.Time     // plugged in
 	agreement  [3]*agreement // by PIN protocol, 1 and 2; made when asked for
 	token      token
 	mismatches int // wrong PINs in a row
@@ -92,7 +93,7 @@ type session struct {
 func (k *Key) PowerCycle() {
 	k.command.Lock()
 	defer k.command.Unlock()
-	k.device.session = session{}
+	k.device.session = session{since: time.Now()}
 }
 
 // Command runs a CTAP2 command: the command's byte and its CBOR parameters, to
@@ -156,6 +157,9 @@ func (k *Key) dispatch(ctx context.Context, request []byte) (any, error) {
 	case cmdSelection:
 		return nil, k.touch(ctx)
 	case cmdReset:
+		if k.o.ResetWithin > 0 && time.Since(k.device.session.since) > k.o.ResetWithin {
+			return nil, statusNotAllowed
+		}
 		if err := k.touch(ctx); err != nil {
 			return nil, err
 		}
@@ -209,7 +213,7 @@ func (k *Key) forget() error {
 	defer k.mu.Unlock()
 	k.wrapping = w
 	clear(k.resident)
-	k.device = device{pin: newPINState()}
+	k.device = device{pin: k.newPINState(), session: session{since: k.device.session.since}}
 	return nil
 }
 
@@ -255,18 +259,19 @@ func (k *Key) info() any {
 	}
 	return map[int]any{
 		0x01: []string{"FIDO_2_0", "FIDO_2_1"},
-		0x02: []string{"credProtect", "hmac-secret"},
+		0x02: []string{"credProtect", "hmac-secret", "minPinLength"},
 		0x03: k.aaguid[:],
 		0x04: options,
 		0x05: maxMessage,
 		0x06: []int{2, 1},
-		0x07: maxListed,
+		0x07: k.o.MaxListed,
 		0x08: maxIDLength,
 		0x09: k.o.Transports,
 		0x0a: makes,
 		0x0c: pin.change,
 		0x0d: pin.least,
 		0x0e: firmware,
+		0x10: maxInformed,
 		0x14: free,
 	}
 }

@@ -160,7 +160,7 @@ func TestAMalformedCommandHasItsStatus(t *testing.T) {
 		return m
 	}
 	listed := []any{}
-	for range maxListed + 1 {
+	for range p.k.o.MaxListed + 1 {
 		listed = append(listed, map[string]any{"id": dataHash, "type": "public-key"})
 	}
 	for name, c := range map[string]struct {
@@ -178,7 +178,7 @@ func TestAMalformedCommandHasItsStatus(t *testing.T) {
 		"a hash of another":     {cmdMakeCredential, with(full, map[int]any{1: "text"}), statusCBORUnexpectedType},
 		"a short hash":          {cmdMakeCredential, with(full, map[int]any{1: dataHash[1:]}), statusInvalidLength},
 		"a long user ID":        {cmdMakeCredential, with(full, map[int]any{3: map[string]any{"id": make([]byte, 65)}}), statusInvalidLength},
-		"a long list":           {cmdMakeCredential, with(full, map[int]any{5: listed}), statusInvalidLength},
+		"a long list":           {cmdMakeCredential, with(full, map[int]any{5: listed}), statusLimitExceeded},
 		"unknown algorithms":    {cmdMakeCredential, with(full, map[int]any{4: []any{map[string]any{"alg": -9, "type": "public-key"}}}), statusUnsupportedAlgorithm},
 		"no touch":              {cmdMakeCredential, with(full, map[int]any{7: map[string]any{"up": false}}), statusInvalidOption},
 		"no verification here":  {cmdMakeCredential, with(full, map[int]any{7: map[string]any{"uv": true}}), statusInvalidOption},
@@ -191,7 +191,7 @@ func TestAMalformedCommandHasItsStatus(t *testing.T) {
 		"which key is touched":  {cmdMakeCredential, with(full, map[int]any{8: []byte{}, 9: 2}), statusPINNotSet},
 		"assert: no hash":       {cmdGetAssertion, map[int]any{1: "example.com"}, statusMissingParameter},
 		"assert: rk":            {cmdGetAssertion, map[int]any{1: "example.com", 2: dataHash, 5: map[string]any{"rk": true}}, statusUnsupportedOption},
-		"assert: a long list":   {cmdGetAssertion, map[int]any{1: "example.com", 2: dataHash, 3: listed}, statusInvalidLength},
+		"assert: a long list":   {cmdGetAssertion, map[int]any{1: "example.com", 2: dataHash, 3: listed}, statusLimitExceeded},
 		"assert: nothing":       {cmdGetAssertion, map[int]any{1: "example.com", 2: dataHash}, statusNoCredentials},
 		"next of nothing":       {cmdGetNextAssertion, nil, statusNotAllowed},
 		"PIN: nothing":          {cmdClientPIN, map[int]any{}, statusMissingParameter},
@@ -287,11 +287,18 @@ func TestATokenEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlatform(t, Options{}, 2)
 		p.setPIN("1234")
-		token := p.token("1234", permitManage, "")
-		r := map[int]any{1: subMetadata, 3: 2, 4: p.mac(token, []byte{subMetadata})}
-		time.Sleep(tokenLife - time.Second)
+		fresh := func() map[int]any {
+			return map[int]any{1: subMetadata, 3: 2, 4: p.mac(p.token("1234", permitManage, ""), []byte{subMetadata})}
+		}
+		r := fresh()
+		time.Sleep(tokenFirst - time.Second)
+		p.want(statusOK, cmdCredentialManagement, r)
+		time.Sleep(tokenLife - tokenFirst)
 		p.want(statusOK, cmdCredentialManagement, r)
 		time.Sleep(2 * time.Second)
+		p.want(statusPINAuthInvalid, cmdCredentialManagement, r)
+		r = fresh() // is not used soon
+		time.Sleep(tokenFirst + time.Second)
 		p.want(statusPINAuthInvalid, cmdCredentialManagement, r)
 	})
 }
@@ -442,5 +449,173 @@ func TestACloneHasThePINToo(t *testing.T) {
 	}
 	if p.k.AAGUID() != DefaultAAGUID || clone.k.Vendor() != p.k.Vendor() || clone.k.Vendor().Intermediate().CheckSignatureFrom(p.k.Root()) != nil {
 		t.Error("the clone is of another model or vendor")
+	}
+}
+
+func TestOptionsThatDoNotGoTogetherAreRefused(t *testing.T) {
+	for name, o := range map[string]Options{
+		"nine retries":      {PINRetries: 9},
+		"no retry":          {PINRetries: -1},
+		"a PIN of three":    {MinPINLength: 3},
+		"a PIN of 64":       {MinPINLength: 64},
+		"an endless list":   {MaxListed: mostElements + 1},
+		"less than no room": {Capacity: -1},
+		"a reset before":    {ResetWithin: -time.Second},
+		"an odd model":      {AAGUID: "7761746"},
+		"an odd algorithm":  {Algorithm: -9},
+		"an odd format":     {Format: "packet"},
+		"EdDSA in a TPM":    {Format: TPM, Algorithm: EdDSA},
+		"U2F with RSA":      {Format: U2F, Algorithm: RS256},
+		"a serial of none":  {Format: None, Serial: "1"},
+	} {
+		if _, err := New(o); err == nil || !strings.HasPrefix(err.Error(), "softkey: ") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// configured sends a setting with a fresh token.
+func (p *platform) configured(want status, pin string, subcommand int, parameters map[int]any) {
+	p.t.Helper()
+	r := map[int]any{1: subcommand, 3: p.protocol}
+	message := append(bytes.Repeat([]byte{0xff}, 32), cmdConfig, byte(subcommand))
+	if parameters != nil {
+		b, err := encode(parameters)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		r[2] = cbor.RawMessage(b)
+		message = append(message, b...)
+	}
+	r[4] = p.mac(p.token(pin, permitConfig, ""), message)
+	p.want(want, cmdConfig, r)
+}
+
+func TestTheLeastLengthOfAPINIsToldToWhomItConcerns(t *testing.T) {
+	for _, protocol := range []int{1, 2} {
+		p := newPlatform(t, Options{MinPINLength: 5}, protocol)
+		told := func(rpID string) any {
+			t.Helper()
+			var authData []byte
+			m := p.want(statusOK, cmdMakeCredential, with(newMake(rpID, "alice", false), map[int]any{6: map[string]any{"minPinLength": true}}))
+			if err := cbor.Unmarshal(m[2], &authData); err != nil {
+				t.Fatal(err)
+			}
+			if authData[32]&flagED == 0 {
+				return nil
+			}
+			rest := authData[55+(int(authData[53])<<8|int(authData[54])):]
+			var public, extensions map[any]any
+			rest, err := cbor.UnmarshalFirst(rest, &public)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cbor.Unmarshal(rest, &extensions); err != nil {
+				t.Fatal(err)
+			}
+			return extensions["minPinLength"]
+		}
+		p.setPIN("12345")
+		if got := told("example.com"); got != nil {
+			t.Errorf("nobody is to be told, example.com is told %v", got)
+		}
+		p.configured(statusOK, "12345", subLeastPIN, map[int]any{2: []string{"example.com", "example.net"}})
+		if got := told("example.com"); got != uint64(5) {
+			t.Errorf("example.com is told %v, want 5", got)
+		}
+		if got := told("example.org"); got != nil {
+			t.Errorf("example.org is told %v", got)
+		}
+		many := make([]string, maxInformed+1)
+		p.configured(statusKeyStoreFull, "12345", subLeastPIN, map[int]any{1: 7, 2: many, 3: true})
+		p.configured(statusPINPolicyViolation, "12345", subLeastPIN, map[int]any{1: 4, 2: []string{"example.org"}})
+		p.configured(statusPINPolicyViolation, "12345", subLeastPIN, map[int]any{1: 64})
+		if got := told("example.com"); got != uint64(5) { // of what was refused nothing is done
+			t.Errorf("example.com is told %v, want 5", got)
+		}
+		// A PIN that is too short now is good for being changed only.
+		p.configured(statusOK, "12345", subLeastPIN, map[int]any{1: 6})
+		if got := told("example.net"); got != uint64(6) {
+			t.Errorf("example.net is told %v, want 6", got)
+		}
+		for subcommand, want := range map[int]status{subPINToken: statusPINInvalid, subTokenByPIN: statusPINPolicyViolation} {
+			public, keys := p.agree()
+			r := map[int]any{1: protocol, 2: subcommand, 3: public, 6: p.encrypt(keys, hashed("12345"))}
+			if subcommand == subTokenByPIN {
+				r[9] = permitConfig
+			}
+			p.want(want, cmdClientPIN, r)
+		}
+		p.want(statusOK, cmdReset, nil)
+		if got := told("example.com"); got != nil || p.k.device.pin.least != 5 {
+			t.Errorf("after a reset example.com is told %v, and a PIN has at least %d characters", got, p.k.device.pin.least)
+		}
+	}
+}
+
+func TestASettingThatIsRefusedChangesNothing(t *testing.T) {
+	p := newPlatform(t, Options{}, 2)
+	p.want(statusPINNotSet, cmdConfig, map[int]any{1: subLeastPIN, 2: map[int]any{1: 8, 2: []string{"example.com"}, 3: true}})
+	if pin := p.k.device.pin; pin.least != pinLeast || pin.informed != nil || pin.change {
+		t.Errorf("a refused setting leaves %+v", pin)
+	}
+}
+
+func TestAKeyIsResetSoonAfterItWasPluggedIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlatform(t, Options{ResetWithin: 10 * time.Second}, 2)
+		p.setPIN("1234")
+		time.Sleep(9 * time.Second)
+		p.want(statusOK, cmdReset, nil)
+		time.Sleep(2 * time.Second)
+		p.want(statusNotAllowed, cmdReset, nil) // the reset did not plug it in anew
+		p.k.PowerCycle()
+		p.want(statusOK, cmdReset, nil)
+	})
+}
+
+func TestTheFirstWrongPINsBlockAKeyOfFewRetries(t *testing.T) {
+	p := newPlatform(t, Options{PINRetries: 2}, 2)
+	p.setPIN("1234")
+	guess := func(pin string, want status) {
+		t.Helper()
+		public, keys := p.agree()
+		p.want(want, cmdClientPIN, map[int]any{1: 2, 2: subTokenByPIN, 3: public, 6: p.encrypt(keys, hashed(pin)), 9: permitManage})
+	}
+	guess("0000", statusPINInvalid)
+	guess("1234", statusOK)
+	guess("0000", statusPINInvalid)
+	guess("0000", statusPINBlocked)
+	p.k.PowerCycle()
+	guess("1234", statusPINBlocked)
+	p.want(statusOK, cmdReset, nil)
+	p.setPIN("4321")
+	guess("4321", statusOK)
+}
+
+// TestALongListIsOneMessage has lists as long as the key says that it takes: the
+// credential that it holds is found, wherever in them it stands.
+func TestALongListIsOneMessage(t *testing.T) {
+	p := newPlatform(t, Options{}, 2)
+	m := p.want(statusOK, cmdMakeCredential, newMake("example.com", "alice", false))
+	var authData []byte
+	if err := cbor.Unmarshal(m[2], &authData); err != nil {
+		t.Fatal(err)
+	}
+	held := authData[55 : 55+(int(authData[53])<<8|int(authData[54]))]
+	for _, at := range []int{0, p.k.o.MaxListed / 2, p.k.o.MaxListed - 1} {
+		var listed []any
+		for i := range p.k.o.MaxListed {
+			id := bytes.Repeat([]byte{byte(i)}, len(held))
+			if i == at {
+				id = held
+			}
+			listed = append(listed, map[string]any{"id": id, "type": "public-key"})
+		}
+		p.want(statusCredentialExcluded, cmdMakeCredential, with(newMake("example.com", "bob", false), map[int]any{5: listed}))
+		p.want(statusOK, cmdGetAssertion, map[int]any{1: "example.com", 2: dataHash, 3: listed})
+		listed[at].(map[string]any)["type"] = "password"
+		p.want(statusOK, cmdMakeCredential, with(newMake("example.com", "bob", false), map[int]any{5: listed}))
+		p.want(statusNoCredentials, cmdGetAssertion, map[int]any{1: "example.com", 2: dataHash, 3: listed})
 	}
 }

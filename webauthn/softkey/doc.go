@@ -18,9 +18,10 @@
 // which hold their private keys themselves. So its memory is bounded whatever
 // is asked of it. Nothing is written to disk: a Key ends with the process.
 //
-// Where it differs from a real key: there is no time limit on a reset after it
-// was plugged in, nor on a token's first use; nothing wipes its memory; with a
+// Where it differs from a real key: unless Options say otherwise, there is no
+// time limit on a reset after it was plugged in; nothing wipes its memory; with a
 // serial number, Register tells it to any relying party that asks, while
-// Command wants enterprise attestation to be enabled first. It has no CTAP1
-// (U2F) commands: the format fido-u2f attests credentials made by CTAP2.
+// Command wants enterprise attestation to be enabled first, and then counts any
+// relying party among those that the vendor named. It has no CTAP1 (U2F)
+// commands: the format fido-u2f attests credentials made by CTAP2.
 package softkey

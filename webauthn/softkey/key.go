@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // DefaultAAGUID is the model that a Key says it is unless told otherwise: the
@@ -54,6 +55,16 @@ type Options struct {
 	Resident bool
 	// Capacity is how many resident credentials there is room for. 0: 100.
 	Capacity int
+	// MaxListed is how many credentials may be in one allow or exclude list. 0: 64.
+	MaxListed int
+	// PINRetries is how many wrong PINs in all block the key, 1 to 8. 0: 8.
+	PINRetries int
+	// MinPINLength is how many characters a PIN must have, 4 to 63, until a
+	// setting asks for more. 0: 4.
+	MinPINLength int
+	// ResetWithin is how long after it was plugged in the key takes a reset; it
+	// is ten seconds where a real key has no display. 0: always.
+	ResetWithin time.Duration
 	// BackupEligible sets BE: its credentials can leave the key. BackedUp sets
 	// BS; without BE that is a contradiction, and made all the same.
 	BackupEligible bool
@@ -100,13 +111,23 @@ type Key struct {
 // New makes a key. Its error says which options do not go together.
 func New(o Options) (*Key, error) {
 	k := &Key{o: o, vendor: o.Vendor, capacity: o.Capacity, resident: make(map[string]*credential)}
-	k.device.pin = newPINState()
 	if k.o.Format == "" {
 		k.o.Format = Packed
 	}
 	if k.capacity == 0 {
 		k.capacity = 100
 	}
+	if k.o.MaxListed == 0 {
+		k.o.MaxListed = 64
+	}
+	if k.o.PINRetries == 0 {
+		k.o.PINRetries = pinRetries
+	}
+	if k.o.MinPINLength == 0 {
+		k.o.MinPINLength = pinLeast
+	}
+	k.device.pin = k.newPINState()
+	k.device.session.since = time.Now()
 	if k.o.Transports == nil {
 		k.o.Transports = []string{"usb"}
 	}
@@ -132,6 +153,14 @@ func New(o Options) (*Key, error) {
 		return nil, errors.New("softkey: a TPM 2.0 has no EdDSA")
 	case k.o.Serial != "" && k.o.Format != Packed:
 		return nil, fmt.Errorf("softkey: enterprise attestation is packed, not %s", k.o.Format)
+	case k.o.PINRetries < 1 || k.o.PINRetries > pinRetries:
+		return nil, fmt.Errorf("softkey: %d PIN retries: want 1 to %d", o.PINRetries, pinRetries)
+	case k.o.MinPINLength < pinLeast || k.o.MinPINLength > pinMost:
+		return nil, fmt.Errorf("softkey: a PIN of at least %d characters: want %d to %d", o.MinPINLength, pinLeast, pinMost)
+	case k.o.MaxListed < 1 || k.o.MaxListed > mostElements:
+		return nil, fmt.Errorf("softkey: %d credentials in a list: want 1 to %d", o.MaxListed, mostElements)
+	case k.capacity < 0 || k.o.ResetWithin < 0:
+		return nil, errors.New("softkey: neither the capacity nor the time for a reset can be negative")
 	}
 	switch {
 	case o.AAGUID != "":

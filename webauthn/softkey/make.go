@@ -3,6 +3,7 @@ package softkey
 import (
 	"context"
 	"crypto/sha256"
+	"slices"
 	"unicode/utf8"
 )
 
@@ -19,6 +20,12 @@ type userEntity struct {
 type credentialDescriptor struct {
 	ID   []byte `cbor:"id"`
 	Type string `cbor:"type"`
+}
+
+// publicKeys are the descriptors of the one type of credential that there is;
+// others are passed over (CTAP 2.1 §6.1.2, WebAuthn §5.8.3).
+func publicKeys(all []credentialDescriptor) []credentialDescriptor {
+	return slices.DeleteFunc(all, func(d credentialDescriptor) bool { return d.Type != "public-key" })
 }
 
 type commandOptions struct {
@@ -39,6 +46,7 @@ type makeRequest struct {
 	Extensions struct {
 		CredProtect *uint8 `cbor:"credProtect"`
 		HMACSecret  bool   `cbor:"hmac-secret"`
+		MinPIN      bool   `cbor:"minPinLength"`
 	} `cbor:"6,keyasint"`
 	Options    commandOptions `cbor:"7,keyasint"`
 	Param      []byte         `cbor:"8,keyasint"`
@@ -57,8 +65,8 @@ func (k *Key) makeCredential(ctx context.Context, parameters []byte) (any, error
 		return nil, statusMissingParameter
 	case len(r.ClientDataHash) != sha256.Size, len(r.User.ID) < 1, len(r.User.ID) > 64:
 		return nil, statusInvalidLength
-	case len(r.Exclude) > maxListed:
-		return nil, statusInvalidLength
+	case len(r.Exclude) > k.o.MaxListed:
+		return nil, statusLimitExceeded
 	}
 	rpID := *r.RP.ID
 	if r.Param != nil && len(r.Param) == 0 {
@@ -101,7 +109,7 @@ func (k *Key) makeCredential(ctx context.Context, parameters []byte) (any, error
 		return nil, statusPUATRequired
 	}
 	rpIDHash := sha256.Sum256([]byte(rpID))
-	for _, d := range r.Exclude {
+	for _, d := range publicKeys(r.Exclude) {
 		c, err := k.find(d.ID, &rpIDHash)
 		if err != nil {
 			return nil, err
@@ -134,6 +142,9 @@ func (k *Key) makeCredential(ctx context.Context, parameters []byte) (any, error
 	}
 	if r.Extensions.HMACSecret {
 		extensions["hmac-secret"] = true
+	}
+	if r.Extensions.MinPIN && slices.Contains(pin.informed, rpID) {
+		extensions["minPinLength"] = pin.least
 	}
 	if len(extensions) > 0 {
 		if c.extensions, err = encode(extensions); err != nil {

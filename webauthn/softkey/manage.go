@@ -210,8 +210,9 @@ const (
 )
 
 type configParameters struct {
-	Least  *int `cbor:"1,keyasint"`
-	Change bool `cbor:"3,keyasint"`
+	Least    *int     `cbor:"1,keyasint"`
+	Informed []string `cbor:"2,keyasint"`
+	Change   bool     `cbor:"3,keyasint"`
 }
 
 // configure is authenticatorConfig: settings of the key, for who has a token
@@ -259,16 +260,29 @@ func (k *Key) configure(parameters []byte) error {
 			return err
 		}
 	}
+	return k.setLeastPIN(&p)
+}
+
+// setLeastPIN is setMinPINLength (CTAP 2.1 §6.11.4): all of it, or nothing.
+func (k *Key) setLeastPIN(p *configParameters) error {
+	pin := &k.device.pin
+	least := pin.least
 	if p.Least != nil {
-		if *p.Least < pin.least || *p.Least > 63 {
-			return statusPINPolicyViolation
-		}
-		pin.least = *p.Least
+		least = *p.Least
 	}
-	if p.Change && !pin.set {
+	switch {
+	case least < pin.least || least > pinMost:
+		return statusPINPolicyViolation
+	case p.Change && !pin.set:
 		return statusPINNotSet
+	case len(p.Informed) > maxInformed:
+		return statusKeyStoreFull
 	}
-	if pin.set && (p.Change || pin.length < pin.least) {
+	pin.least = least
+	if p.Informed != nil {
+		pin.informed = p.Informed
+	}
+	if pin.set && (p.Change || pin.length < least) {
 		pin.change = true
 		k.device.session.token = token{}
 	}

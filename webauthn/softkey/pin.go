@@ -16,8 +16,9 @@ type pinState struct {
 	hash       [16]byte // the first half of SHA-256
 	length     int      // in code points
 	retries    int
-	least      int // code points that a new PIN must have
-	change     bool
+	least      int      // code points that a new PIN must have
+	informed   []string // relying parties that may know least; replaced as a whole
+	change     bool     // the PIN is good for nothing but changing it
 	alwaysUV   bool
 	enterprise bool // enterprise attestation is enabled
 }
@@ -25,11 +26,17 @@ type pinState struct {
 const (
 	pinRetries    = 8
 	pinLeast      = 4
+	pinMost       = 63
 	pinMismatches = 3 // in a row, before a power cycle is needed
 	uvRetries     = 3
+
+	maxInformed = 8 // relying parties that may know the least length of a PIN
 )
 
-func newPINState() pinState { return pinState{retries: pinRetries, least: pinLeast} }
+// newPINState is that of a key as it was delivered.
+func (k *Key) newPINState() pinState {
+	return pinState{retries: k.o.PINRetries, least: k.o.MinPINLength}
+}
 
 // Permissions of a PIN token (CTAP 2.1 §6.5.5.7).
 const (
@@ -38,6 +45,9 @@ const (
 	permitManage = 0x04
 	permitConfig = 0x20
 	permitAny    = permitMake | permitAssert | permitManage | permitConfig
+
+	permitFinger = 0x08 // enrol fingerprints: not here
+	permitBlobs  = 0x10 // write large blobs: not here
 )
 
 // token is the pinUvAuthToken in use. There is one at a time.
@@ -47,9 +57,15 @@ type token struct {
 	permissions byte
 	rpID        string // "": of any relying party, until first used
 	until       time.Time
+	used        bool
 }
 
-const tokenLife = 10 * time.Minute
+// A token ends some time after it was given out, and before, if it is not used
+// soon (CTAP 2.1 §6.5.2.1).
+const (
+	tokenLife  = 10 * time.Minute
+	tokenFirst = 30 * time.Second
+)
 
 // use checks a pinUvAuthParam over the parts against the token. The permission
 // must be there, and the relying party the one the token is for; without one
@@ -68,6 +84,9 @@ func (s *session) use(protocol int, param []byte, permission byte, rpID string, 
 	}
 	if t.rpID == "" {
 		t.rpID = rpID
+	}
+	if !t.used {
+		t.used, t.until = true, t.until.Add(tokenLife-tokenFirst)
 	}
 	return nil
 }
@@ -192,7 +211,7 @@ func (k *Key) changePIN(r *pinRequest, keys *shared) error {
 func (k *Key) storePIN(encrypted []byte, keys *shared) error {
 	padded, err := keys.decrypt(encrypted)
 	if err != nil {
-		return err
+		return statusPINAuthInvalid
 	}
 	defer clear(padded)
 	new, err := unpad(padded)
@@ -205,7 +224,7 @@ func (k *Key) storePIN(encrypted []byte, keys *shared) error {
 	if length < pin.least || !utf8.Valid(new) || pin.change && subtle.ConstantTimeCompare(sum[:16], pin.hash[:]) == 1 {
 		return statusPINPolicyViolation
 	}
-	pin.set, pin.change, pin.retries, pin.length = true, false, pinRetries, length
+	pin.set, pin.change, pin.retries, pin.length = true, false, k.o.PINRetries, length
 	copy(pin.hash[:], sum[:])
 	k.device.session.mismatches = 0
 	k.device.session.token = token{}
@@ -227,7 +246,7 @@ func (k *Key) checkPIN(encrypted []byte, keys *shared) error {
 	pin.retries--
 	hash, err := keys.decrypt(encrypted)
 	if err == nil && len(hash) == len(pin.hash) && subtle.ConstantTimeCompare(hash, pin.hash[:]) == 1 {
-		pin.retries = pinRetries
+		pin.retries = k.o.PINRetries
 		s.mismatches = 0
 		return nil
 	}
@@ -265,7 +284,10 @@ func (k *Key) tokenByPIN(r *pinRequest, keys *shared) (any, error) {
 	if err := k.checkPIN(r.PINHash, keys); err != nil {
 		return nil, err
 	}
-	if k.device.pin.change {
+	switch {
+	case k.device.pin.change && r.Subcommand == subPINToken:
+		return nil, statusPINInvalid // older clients know no other word for it
+	case k.device.pin.change:
 		return nil, statusPINPolicyViolation
 	}
 	return k.newToken(keys, permissions, r.RPID)
@@ -290,7 +312,7 @@ func permitted(r *pinRequest) error {
 		return statusMissingParameter
 	case *r.Permissions == 0:
 		return statusInvalidParameter
-	case *r.Permissions&^permitAny != 0:
+	case *r.Permissions&(permitFinger|permitBlobs) != 0:
 		return statusUnauthorizedPermission
 	case *r.Permissions&(permitMake|permitAssert) != 0 && r.RPID == "":
 		return statusMissingParameter
@@ -299,7 +321,7 @@ func permitted(r *pinRequest) error {
 }
 
 func (k *Key) newToken(keys *shared, permissions byte, rpID string) (any, error) {
-	t := token{protocol: keys.protocol, permissions: permissions, rpID: rpID, until: time.Now().Add(tokenLife)}
+	t := token{protocol: keys.protocol, permissions: permissions & permitAny, rpID: rpID, until: time.Now().Add(tokenFirst)}
 	rand.Read(t.key[:])
 	k.device.session.token = t
 	encrypted, err := keys.encrypt(t.key[:])

@@ -296,9 +296,10 @@ func TestSettingsOfTheKey(t *testing.T) {
 	must(t, "123456\n", "fido2-token", "-S", "-a", p.Path())
 	must(t, "123456\n", "fido2-token", "-S", "-l", "6", p.Path())
 	refused(t, "FIDO_ERR_PIN_POLICY_VIOLATION", "123456\n", "fido2-token", "-S", "-l", "5", p.Path())
+	must(t, "123456\n", "fido2-token", "-S", "-m", rpID, p.Path())
 	must(t, "123456\n", "fido2-token", "-S", "-u", p.Path())
 	out := must(t, "", "fido2-token", "-I", p.Path())
-	for _, want := range []string{"options: ep,", " alwaysUv", "minpinlen: 6", "pin change required: false"} {
+	for _, want := range []string{"options: ep,", " alwaysUv", "minpinlen: 6", "minPinLength", "pin change required: false"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("fido2-token -I does not say %q:\n%s", want, out)
 		}
