@@ -46,6 +46,7 @@ type Config struct {
 	SinkLease  time.Duration    // how long a server that is gone keeps a sink from others; zero: 30 s
 	SinkPause  time.Duration    // between two looks at what is to tell, and before what failed is tried again; zero: 1 s
 	SinkAlarm  time.Duration    // how long a sink fails before the audit says so; zero: 1 min
+	SinkClock  Clock            // by which sinks are waited for; nil: the time that it is
 	Location   *time.Location   // in which policies see hours and days; nil: UTC
 	Now        func() time.Time // nil: time.Now
 	Rand       io.Reader        // nil: crypto/rand
@@ -169,6 +170,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.SinkAlarm == 0 {
 		c.SinkAlarm = alarmAfter
+	}
+	if c.SinkClock == nil {
+		c.SinkClock = wallClock{}
 	}
 	if c.Location == nil {
 		c.Location = time.UTC

@@ -71,6 +71,18 @@ type carrier struct {
 	gaps   map[int64]bool  // chains of which records were found missing
 }
 
+// Clock is what waits for sinks that fail, and says how long they do.
+type Clock interface {
+	Now() time.Time
+	After(d time.Duration) <-chan time.Time // as time.After
+}
+
+// wallClock is the time that it is.
+type wallClock struct{}
+
+func (wallClock) Now() time.Time                         { return time.Now() }
+func (wallClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
+
 // errNotOurs is a sink that another node tells.
 var errNotOurs = errors.New("another server tells this sink")
 
@@ -223,11 +235,9 @@ func (c *carrier) run(ctx context.Context) {
 
 // rest waits for so long, or until the bell rings.
 func (c *carrier) rest(ctx context.Context, d time.Duration, bell <-chan struct{}) {
-	t := time.NewTimer(d)
-	defer t.Stop()
 	select {
 	case <-ctx.Done():
-	case <-t.C:
+	case <-c.s.cfg.SinkClock.After(d):
 	case <-bell:
 	}
 }
@@ -398,7 +408,7 @@ func (c *carrier) end() {
 // failure notes that the sink could not be told.
 func (c *carrier) failure(ctx context.Context, why error) {
 	c.failed++
-	now, alarm := time.Now(), false
+	now, alarm := c.s.cfg.SinkClock.Now(), false
 	c.note(func(n *shipped) {
 		n.failures++
 		n.err, n.at = sinkError(why), now

@@ -265,6 +265,64 @@ func TestRsyslogGetsTheWholeAudit(t *testing.T) {
 	n.wantIntactAudit()
 }
 
+// TestASyslogServerAwayForFiveMinutesLosesNothing waits the five minutes, by the clock
+// on the wall: WATCHWORD_LONG=1 asks for it. TestAfterFiveMinutesOfFailuresNothingIsLost
+// is the same in a moment.
+func TestASyslogServerAwayForFiveMinutesLosesNothing(t *testing.T) {
+	if os.Getenv("WATCHWORD_LONG") == "" {
+		t.Skip("five minutes long: set WATCHWORD_LONG=1 to run it")
+	}
+	n := startNode(t, nodeOptions{plain: true})
+	r := newRsyslog(t)
+	r.start()
+	list := newTokens("L", 2, true)
+	n.equip(list...)
+	n.cli("sink", "add", "siem", "--syslog", "tls://"+r.at, "--ca-file", r.ca)
+	wantAllOf(t, n.listed(), r.received)
+	r.kill()
+	before, rounds := len(r.received()), 0
+	for begin := time.Now(); time.Since(begin) < 5*time.Minute; time.Sleep(5 * time.Second) {
+		for _, k := range list {
+			if got := n.verify(k.user, k.press()); got != sawAccept {
+				t.Fatalf("%s: %s", k.user, got)
+			}
+		}
+		rounds++
+	}
+	var k struct {
+		Failures, Lag int64
+		LastError     string `json:"last_error"`
+	}
+	n.must(http.MethodGet, "/v1/sinks/siem", nil, &k)
+	t.Logf("away for five minutes: %d rounds, %d failures, %d records behind (%s)", rounds, k.Failures, k.Lag, k.LastError)
+	if k.Failures < 8 || k.Lag < int64(2*rounds) || k.LastError == "" {
+		t.Errorf("after five minutes: %+v", k)
+	}
+	back := time.Now()
+	r.start()
+	want := n.listed()
+	wantAllOf(t, want, r.received)
+	took := time.Since(back)
+	t.Logf("back: all %d records are there after %s, %d of them from the time between", len(want), took.Round(time.Second), len(want)-before)
+	if took > 90*time.Second {
+		t.Errorf("it took %s to begin again", took)
+	}
+	eventually(t, 60*time.Second, "it is told, and nothing is behind", func() bool {
+		n.must(http.MethodGet, "/v1/sinks/siem", nil, &k)
+		return k.LastError == ""
+	})
+	failing := map[string]int{}
+	for _, r := range n.listed() {
+		if r.Action == "sink.failing" {
+			failing[r.Outcome]++
+		}
+	}
+	if failing["error"] != 1 || failing["ok"] != 1 {
+		t.Errorf("the audit tells of the sink %v", failing)
+	}
+	n.wantIntactAudit()
+}
+
 // inbox is a webhook's receiver.
 type inbox struct {
 	mu     sync.Mutex
