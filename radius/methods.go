@@ -39,9 +39,13 @@ var (
 	errNoProof = errors.New("the request has neither password nor any other proof: look at the gateway's authentication settings")
 	errNoUser  = errors.New("the request names no user: look at the gateway's authentication settings")
 	errUser    = errors.New("the user name is not valid UTF-8: set the gateway to UTF-8")
+	errState   = errors.New("it answers a question of ours by another method than PAP: set the gateway to PAP")
 	errEmpty   = errors.New("the password is empty: the gateway must ask for the code and send it as the password")
 	errNoise   = errors.New("the password is not valid UTF-8: most likely the shared secret differs between gateway and Watchword")
 )
+
+// errQuestion is the core's fault.
+var errQuestion = errors.New("the core asks what this client cannot be asked")
 
 // attempt fills in what the core is asked about an Access-Request. Where no code
 // could be read r.unread says why: it is put to the core as well, which audits and
@@ -50,7 +54,7 @@ func (s *Server) attempt(r *request) {
 	r.asked, r.by, r.unread = r.attempt()
 	if r.unread != nil {
 		s.refused(r, r.unread)
-		r.asked.Code, r.asked.Proof = "", nil
+		r.asked.Code, r.asked.Proof, r.asked.State, r.asked.Dialogues, r.asked.Joined = "", nil, nil, nil, nil
 	}
 	r.asked.Transport, r.asked.Origin = transport, r.origin()
 }
@@ -59,6 +63,12 @@ func (s *Server) attempt(r *request) {
 // and whatever is not understood is silence.
 func (s *Server) outcome(r *request, result tokens.Result, err error) outcome {
 	switch {
+	case err == nil && r.unread == nil && result.Challenge != nil:
+		if r.asked.Proof != nil || !r.replies.ask(result.Challenge) {
+			s.fault(r, errQuestion)
+			return unanswered
+		}
+		return challenged
 	case err == nil && r.unread == nil && result.Accept:
 		return accepted
 	case err == nil, errors.Is(err, tokens.ErrInvalid), errors.Is(err, tokens.ErrForbidden):
@@ -92,6 +102,8 @@ func (r *request) attempt() (a tokens.Attempt, by *method, err error) {
 			continue
 		case !r.client.Uses(by.name):
 			return a, by, errBarred
+		case p.state != nil && by.name != tokens.MethodPAP:
+			return a, by, errState // no question was asked there
 		}
 		return a, by, by.read(r, &a)
 	}

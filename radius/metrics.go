@@ -2,6 +2,7 @@ package radius
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -12,12 +13,13 @@ type outcome int
 const (
 	accepted   outcome = iota
 	rejected           // by the core, or as it could not be an attempt at all
+	challenged         // with a question
 	unanswered         // the core could not decide: silence, never an Accept
 	shed               // the core had too much at once: silence
 	outcomes           // how many there are
 )
 
-var outcomeLabels = [outcomes]string{accepted: "accept", rejected: "reject", unanswered: "fault", shed: "shed"}
+var outcomeLabels = [outcomes]string{accepted: "accept", rejected: "reject", challenged: "challenge", unanswered: "fault", shed: "shed"}
 
 // metrics are the server's. Client names are those of known clients only, so
 // that no sender can make up labels.
@@ -37,6 +39,7 @@ type metrics struct {
 
 // tally is the counters of one client, looked up once.
 type tally struct {
+	replies atomic.Pointer[replies] // made when they were asked for last
 	access  [outcomes]prometheus.Counter
 	status  prometheus.Counter
 	dropped [causes]prometheus.Counter

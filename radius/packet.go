@@ -21,6 +21,7 @@ const (
 	codeAccessRequest = byte(layeh.CodeAccessRequest)
 	codeAccessAccept  = byte(layeh.CodeAccessAccept)
 	codeAccessReject  = byte(layeh.CodeAccessReject)
+	codeChallenge     = byte(layeh.CodeAccessChallenge)
 	codeStatusServer  = byte(layeh.CodeStatusServer)
 )
 
@@ -31,10 +32,13 @@ const (
 	attrCHAPPassword         = byte(rfc2865.CHAPPassword_Type)
 	attrCHAPChallenge        = byte(rfc2865.CHAPChallenge_Type)
 	attrNASIPAddress         = byte(rfc2865.NASIPAddress_Type)
+	attrReplyMessage         = byte(rfc2865.ReplyMessage_Type)
+	attrState                = byte(rfc2865.State_Type)
 	attrCallingStationID     = byte(rfc2865.CallingStationID_Type)
 	attrNASIdentifier        = byte(rfc2865.NASIdentifier_Type)
 	attrVendorSpecific       = byte(rfc2865.VendorSpecific_Type)
 	attrProxyState           = byte(rfc2865.ProxyState_Type)
+	attrPrompt               = byte(rfc2869.Prompt_Type)
 	attrEAPMessage           = byte(rfc2869.EAPMessage_Type)
 	attrMessageAuthenticator = byte(rfc2869.MessageAuthenticator_Type)
 
@@ -60,6 +64,7 @@ type packet struct {
 	nasIdentifier []byte
 	nasAddress    []byte // 4 bytes
 	calling       []byte // Calling-Station-Id
+	state         []byte // of the Access-Challenge that the request answers
 	eap           bool   // EAP-Message is there
 	proxyState    int    // bytes of all Proxy-State attributes, with their headers
 	ma            int    // where the value of Message-Authenticator begins in wire; 0: there is none
@@ -126,6 +131,11 @@ func (p *packet) parse(datagram []byte) cause {
 			}
 		case attrCallingStationID:
 			p.calling = value
+		case attrState:
+			if p.state != nil || size == 2 {
+				return malformed // 0-1 (RFC 2865, section 5.44), of a byte at least (5.24)
+			}
+			p.state = value
 		case attrEAPMessage:
 			if !p.eap { // one EAP packet may fill several
 				p.eap = true
@@ -157,16 +167,17 @@ func (p *packet) parse(datagram []byte) cause {
 	if credentials > 1 {
 		return malformed
 	}
-	// Each Proxy-State must come back. What would not fit into the reply beside
-	// a Message-Authenticator is refused before any code is spent on it.
-	size := headerSize + 2 + authSize + p.proxyState
-	if p.msVersion != 0 {
-		size += maxExtra
-	}
-	if size > maxPacketSize {
-		return malformed
-	}
 	return 0
+}
+
+// answerable says whether a reply with extra bytes of attributes, beside those that each
+// has, is one packet: each Proxy-State must come back, and what would not fit is
+// refused before any code is spent on it.
+func (p *packet) answerable(extra int) bool {
+	if p.msVersion != 0 {
+		extra += maxExtra
+	}
+	return headerSize+2+authSize+p.proxyState+extra <= maxPacketSize
 }
 
 // microsoft takes what there is of MS-CHAP in a Vendor-Specific attribute (RFC 2548,

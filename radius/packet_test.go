@@ -80,6 +80,8 @@ func TestMalformedPacketsAreDropped(t *testing.T) {
 		"two names":                         twice(rfc2865.UserName_Type, []byte("bob")),
 		"two passwords":                     twice(rfc2865.UserPassword_Type, make([]byte, 16)),
 		"two CHAP passwords":                twice(rfc2865.CHAPPassword_Type, make([]byte, 17)),
+		"two States":                        twice(rfc2865.State_Type, []byte("a")),
+		"an empty State":                    header(22, 24, 2),
 		"PAP and CHAP":                      encoded(t, both),
 		"PAP and EAP":                       encoded(t, eap),
 		"Proxy-State that cannot come back": encoded(t, long),

@@ -1,6 +1,8 @@
 package radius
 
 import (
+	"bytes"
+	"slices"
 	"unicode/utf8"
 
 	"watchword/tokens"
@@ -16,12 +18,20 @@ var pap = method{
 		switch {
 		case err != nil:
 			return err // a reject: RFC 2865, section 5
-		case len(password) == 0:
+		case len(password) == 0 && !r.mayBeEmpty():
 			return errEmpty
 		case !utf8.Valid(password):
 			return errNoise
 		}
 		a.Code = string(password)
+		a.Dialogues, a.Joined = r.client.Dialogues, r.client.Joined
+		a.State = bytes.Clone(r.packet.state)
 		return nil
 	},
+}
+
+// mayBeEmpty says whether nothing typed is an attempt: where the PIN is asked for, and
+// then the code, the gateway may begin with nothing to have the first question.
+func (r *request) mayBeEmpty() bool {
+	return slices.Contains(r.client.Dialogues, tokens.DialoguePIN)
 }

@@ -22,6 +22,7 @@ type request struct {
 	source   string // the peer's address
 	from     netip.Addr
 	tally    *tally
+	replies  *replies
 	key      cacheKey
 	sum      [sha256.Size]byte // of the packet
 	received time.Time
@@ -30,9 +31,10 @@ type request struct {
 	out      []byte // the reply
 
 	asked         tokens.Attempt
-	by            *method  // by which it was read
-	unread        error    // why there is no code in asked
-	outcome       outcome  // once it is decided
+	by            *method // by which it was read
+	unread        error   // why there is no code in asked
+	outcome       outcome // once it is decided, and
+	result        tokens.Result
 	before, after *request // that wait as well, in the hands of their deadline
 }
 
@@ -55,6 +57,7 @@ func (s *Server) receive(r *request, n int) (taken bool) {
 	}
 	r.client = client
 	r.tally = s.metrics.client(client.Name)
+	r.replies = s.repliesTo(client, r.tally)
 	if c := r.inspect(n); c != 0 {
 		s.drops.fromClient(r, c, now)
 		return false
@@ -107,8 +110,11 @@ func (r *request) inspect(n int) cause {
 	if c := p.parse(r.buf[:n]); c != 0 {
 		return c
 	}
-	if len(r.client.Plain) == 0 {
+	switch {
+	case len(r.client.Plain) == 0:
 		return noSecret // anyone could sign
+	case !p.answerable(r.replies.longest):
+		return malformed
 	}
 	required := r.client.RequireMA
 	switch p.code() {
@@ -152,7 +158,7 @@ func (s *Server) ask(r *request) {
 	// If it is given up meanwhile r stays as it is.
 	s.core.Ask(d.ctx, r.client.Principal().From(r.source), r.asked, func(result tokens.Result, err error) {
 		if d.leave(r) {
-			r.outcome = s.outcome(r, result, err)
+			r.outcome, r.result = s.outcome(r, result, err), result
 			s.decided <- r
 		}
 	})
@@ -184,10 +190,15 @@ func (s *Server) answer(r *request) {
 	switch r.outcome {
 	case accepted:
 		r.answers(true)
+		r.extra = r.replies.accept(r.extra)
 		s.conclude(r, codeAccessAccept)
 	case rejected:
 		r.answers(false)
+		r.extra = r.replies.reject(r.extra)
 		s.conclude(r, codeAccessReject)
+	case challenged:
+		r.extra = r.replies.challenge(r.extra, r.result.Challenge)
+		s.conclude(r, codeChallenge)
 	default:
 		s.cache.abandon(r)
 	}
@@ -204,8 +215,8 @@ func (s *Server) conclude(r *request, code byte) {
 }
 
 func (s *Server) recycle(r *request) {
-	r.client, r.tally, r.packet = nil, nil, packet{}
-	r.asked, r.by, r.unread = tokens.Attempt{}, nil, nil
+	r.client, r.tally, r.replies, r.packet = nil, nil, nil, packet{}
+	r.asked, r.by, r.unread, r.result = tokens.Attempt{}, nil, nil, tokens.Result{}
 	s.requests.Put(r)
 }
 

@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Method is a way in which a RADIUS client shows a code.
@@ -48,12 +51,14 @@ type ClientOptions struct {
 	// burst of as many; what is more is dropped. Zero: no limit.
 	Rate int `json:"rate,omitempty"`
 
-	// Replies are the attributes that replies have beside what the protocol wants.
+	// Replies are the attributes that an Access-Accept has beside what the protocol
+	// wants, from all the replies that are for the user. Of an attribute that may stand
+	// there once, the first counts.
 	Replies []Reply `json:"replies,omitempty"`
 
 	// Messages are the texts of Reply-Message: by Question for a challenge, and
 	// "accept" and "reject". One that is missing has its default, which for "accept"
-	// and "reject" is none.
+	// and "reject" is none; one that is empty is not sent.
 	Messages map[string]string `json:"messages,omitempty"`
 }
 
@@ -80,26 +85,58 @@ func (o *ClientOptions) Uses(m Method) bool {
 	return slices.Contains(o.Methods, m)
 }
 
-// maxOptions bounds the options of a client in JSON.
-const maxOptions = 16 << 10
+// The bounds of options.
+const (
+	maxOptions    = 16 << 10  // bytes of all of them, in JSON
+	maxRate       = 1_000_000 // requests a second
+	maxMessage    = 253       // bytes of a Reply-Message (RFC 2865, section 5.18)
+	maxReplyName  = 128       // bytes
+	maxReplyValue = 512       // bytes: an attribute in hexadecimal
+)
+
+// Texts of Reply-Message that answer no question.
+const (
+	MessageAccept = "accept"
+	MessageReject = "reject"
+)
+
+// messageKeys are what Messages may hold.
+var messageKeys = []string{
+	string(QuestionCode), string(QuestionNextCode), string(QuestionNewPIN), string(QuestionBadPIN), string(QuestionNewPINAgain),
+	MessageAccept, MessageReject,
+}
 
 // text are the options as they are kept: in one form only, and empty where they are
 // the default.
 func (o *ClientOptions) text() (string, error) {
-	methods := slices.Clone(o.Methods)
-	slices.Sort(methods)
-	for i, m := range methods {
-		switch {
-		case !slices.Contains(everyMethod, m):
-			return "", fmt.Errorf("%w: method %q; it is pap, chap, mschap or mschapv2", ErrInvalid, m)
-		case i > 0 && m == methods[i-1]:
-			return "", fmt.Errorf("%w: method %s is named twice", ErrInvalid, m)
+	held := *o
+	var err error
+	if held.Methods, err = inOrder("method", o.Methods, everyMethod); err != nil {
+		return "", err
+	}
+	if slices.Equal(held.Methods, []Method{MethodPAP}) {
+		held.Methods = nil
+	}
+	if held.Dialogues, err = inOrder("dialogue", o.Dialogues, everyDialogue); err != nil {
+		return "", err
+	}
+	// The PIN may stand before the code from every client.
+	if held.Joined, err = inOrder("joined dialogue", o.Joined, []Dialogue{DialogueNextCode, DialogueNewPIN}); err != nil {
+		return "", err
+	}
+	for _, d := range held.Joined {
+		if slices.Contains(held.Dialogues, d) {
+			return "", fmt.Errorf("%w: %s is both a dialogue and a joined one; a gateway can either ask, or not", ErrInvalid, d)
 		}
 	}
-	held := *o
-	held.Methods = methods
-	if slices.Equal(methods, []Method{MethodPAP}) {
-		held.Methods = nil
+	if o.Rate < 0 || o.Rate > maxRate {
+		return "", fmt.Errorf("%w: a rate of %d requests a second; it is 1 to %d, or 0 for no limit", ErrInvalid, o.Rate, maxRate)
+	}
+	if held.Replies, err = heldReplies(o.Replies); err != nil {
+		return "", err
+	}
+	if err := checkMessages(o.Messages); err != nil {
+		return "", err
 	}
 	out, err := json.Marshal(held)
 	switch {
@@ -111,6 +148,87 @@ func (o *ClientOptions) text() (string, error) {
 		return "", nil
 	}
 	return string(out), nil
+}
+
+// inOrder sorts names of a kind, each of which is one of those that there are, once.
+func inOrder[T ~string](kind string, names, known []T) ([]T, error) {
+	sorted := slices.Clone(names)
+	slices.Sort(sorted)
+	for i, n := range sorted {
+		switch {
+		case !slices.Contains(known, n):
+			all := make([]string, len(known))
+			for i := range known {
+				all[i] = string(known[i])
+			}
+			return nil, fmt.Errorf("%w: %s %q; it is %s or %s", ErrInvalid, kind, n, strings.Join(all[:len(all)-1], ", "), all[len(all)-1])
+		case i > 0 && n == sorted[i-1]:
+			return nil, fmt.Errorf("%w: %s %s is named twice", ErrInvalid, kind, n)
+		}
+	}
+	return sorted, nil
+}
+
+// heldReplies are replies with their groups folded. What the attributes mean is for
+// Config.CheckReplies to say.
+func heldReplies(replies []Reply) ([]Reply, error) {
+	held := slices.Clone(replies)
+	groups := map[string]bool{}
+	for i := range held {
+		r := &held[i]
+		whose := "everybody"
+		if r.Group != "" {
+			group, err := FoldName(r.Group)
+			if err != nil {
+				return nil, fmt.Errorf("the group of reply %d: %w", i+1, err)
+			}
+			r.Group, whose = group, "group "+group
+		}
+		switch {
+		case groups[r.Group]:
+			return nil, fmt.Errorf("%w: there are two replies for %s; put their attributes into one", ErrInvalid, whose)
+		case len(r.Attributes) == 0:
+			return nil, fmt.Errorf("%w: the reply for %s has no attribute", ErrInvalid, whose)
+		}
+		groups[r.Group] = true
+		for n, a := range r.Attributes {
+			if err := a.check(); err != nil {
+				return nil, fmt.Errorf("attribute %d of the reply for %s: %w", n+1, whose, err)
+			}
+		}
+	}
+	return held, nil
+}
+
+// check says what is wrong with the form of an attribute.
+func (a *ReplyAttribute) check() error {
+	name := func(r rune) bool { return r <= ' ' || r > '~' || r == '=' }
+	switch {
+	case a.Name == "" || len(a.Name) > maxReplyName || strings.ContainsFunc(a.Name, name):
+		return fmt.Errorf("%w: its name is missing, or no attribute's; they are like Filter-Id", ErrInvalid)
+	case len(a.Value) > maxReplyValue:
+		return fmt.Errorf("%w: the value of %s is longer than %d bytes", ErrInvalid, a.Name, maxReplyValue)
+	case !utf8.ValidString(a.Value) || strings.ContainsFunc(a.Value, unicode.IsControl):
+		return fmt.Errorf("%w: the value of %s holds control characters, or is not UTF-8", ErrInvalid, a.Name)
+	}
+	return nil
+}
+
+// checkMessages says what is wrong with texts of Reply-Message. One that is empty is
+// not sent.
+func checkMessages(messages map[string]string) error {
+	for _, key := range slices.Sorted(maps.Keys(messages)) {
+		text := messages[key]
+		switch {
+		case !slices.Contains(messageKeys, key):
+			return fmt.Errorf("%w: there is no message %q; there are %s", ErrInvalid, key, strings.Join(messageKeys, ", "))
+		case len(text) > maxMessage:
+			return fmt.Errorf("%w: the message %s has %d bytes; a Reply-Message holds %d at most", ErrInvalid, key, len(text), maxMessage)
+		case !utf8.ValidString(text) || strings.ContainsFunc(text, unicode.IsControl):
+			return fmt.Errorf("%w: the message %s holds control characters or line ends, or is not UTF-8", ErrInvalid, key)
+		}
+	}
+	return nil
 }
 
 // ParseClientOptions reads what Client.Options holds. What this version does not know

@@ -123,6 +123,9 @@ func (s *Service) plannedClient(ctx context.Context, p Principal, n *NewClient, 
 	if err != nil {
 		return nil, err
 	}
+	if err := s.checkReplies(n.Options.Replies); err != nil {
+		return nil, err
+	}
 	prefix := n.Prefix.Masked()
 	if a := prefix.Addr(); a.Is4In6() && prefix.Bits() >= 96 {
 		prefix = netip.PrefixFrom(a.Unmap(), prefix.Bits()-96)
@@ -162,6 +165,17 @@ func (s *Service) plannedClient(ctx context.Context, p Principal, n *NewClient, 
 		return nil, s.refuse(ctx, p, policy.ClientPut, *e, err)
 	}
 	return next, nil
+}
+
+// checkReplies says what is wrong with reply attributes.
+func (s *Service) checkReplies(replies []Reply) error {
+	switch {
+	case len(replies) == 0:
+		return nil
+	case s.cfg.CheckReplies == nil:
+		return fmt.Errorf("%w: this server has no RADIUS, so no reply attributes", ErrInvalid)
+	}
+	return s.cfg.CheckReplies(replies)
 }
 
 // compareClient fills in what is other than it was.

@@ -22,6 +22,8 @@ const (
 	DialogueNewPIN Dialogue = "new_pin"
 )
 
+var everyDialogue = []Dialogue{DialoguePIN, DialogueNextCode, DialogueNewPIN}
+
 // Question is what a Challenge asks for.
 type Question string
 

@@ -51,6 +51,10 @@ type Config struct {
 	Now        func() time.Time // nil: time.Now
 	Rand       io.Reader        // nil: crypto/rand
 	Log        *slog.Logger     // nil: discarded
+
+	// CheckReplies says what is wrong with the reply attributes of a RADIUS client, by
+	// the dictionary of the RADIUS server, as ErrInvalid; nil: there can be none.
+	CheckReplies func([]Reply) error
 }
 
 // Service is the core: every use case is one of its methods. All may be called
