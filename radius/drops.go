@@ -66,6 +66,7 @@ var remedies = [causes]remedy{
 type drops struct {
 	log     *slog.Logger
 	metrics *metrics
+	hub     *hub
 	clients quiet[clientCause]
 	unknown quiet[netip.Addr]
 }
@@ -83,28 +84,31 @@ const (
 	quietUnknowns = 1024
 )
 
-func newDrops(log *slog.Logger, m *metrics) *drops {
+func newDrops(log *slog.Logger, m *metrics, h *hub) *drops {
 	return &drops{
 		log:     log,
 		metrics: m,
+		hub:     h,
 		clients: quiet[clientCause]{period: quietPeriod, max: quietClients},
 		unknown: quiet[netip.Addr]{period: quietPeriod, max: quietUnknowns},
 	}
 }
 
 // fromUnknown notes a packet from an address that belongs to no client.
-func (d *drops) fromUnknown(addr netip.Addr, now time.Time) {
+func (d *drops) fromUnknown(r *request, now time.Time) {
 	d.metrics.unknown.Inc()
-	if speak, unsaid := d.unknown.may(addr, now); speak {
-		r := &remedies[unknownClient]
-		d.log.LogAttrs(context.Background(), slog.LevelWarn, "RADIUS packet dropped: "+r.says,
-			slog.String("address", addr.String()), slog.String("remedy", r.do), slog.Int64("since_last", unsaid))
+	d.hub.dropped(r, unknownClient)
+	if speak, unsaid := d.unknown.may(r.from, now); speak {
+		known := &remedies[unknownClient]
+		d.log.LogAttrs(context.Background(), slog.LevelWarn, "RADIUS packet dropped: "+known.says,
+			slog.String("address", r.source), slog.String("remedy", known.do), slog.Int64("since_last", unsaid))
 	}
 }
 
 // fromClient notes a packet of a known client.
 func (d *drops) fromClient(r *request, c cause, now time.Time) {
 	r.tally.dropped[c].Inc()
+	d.hub.dropped(r, c)
 	if speak, unsaid := d.clients.may(clientCause{r.client.Name, c}, now); speak {
 		d.log.LogAttrs(context.Background(), slog.LevelWarn, "RADIUS packet dropped: "+remedies[c].says,
 			slog.String("client", r.client.Name), slog.String("address", r.source),

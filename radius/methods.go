@@ -56,7 +56,7 @@ func (s *Server) attempt(r *request) {
 		s.refused(r, r.unread)
 		r.asked.Code, r.asked.Proof, r.asked.State, r.asked.Dialogues, r.asked.Joined = "", nil, nil, nil, nil
 	}
-	r.asked.Transport, r.asked.Origin = transport, r.origin()
+	r.asked.Transport, r.asked.Origin = r.byway(), r.origin()
 }
 
 // outcome is where errors become outcomes: only an Accept without any error is one,

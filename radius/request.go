@@ -10,8 +10,11 @@ import (
 	"watchword/tokens"
 )
 
-// transport names this room in attempts and audit.
-const transport = "radius"
+// These name this room in attempts and audit: what comes from the network, and trials.
+const (
+	transport      = "radius"
+	transportTrial = "radius-test"
+)
 
 // request is one datagram and what is known about it. It is used again.
 type request struct {
@@ -26,6 +29,7 @@ type request struct {
 	key      cacheKey
 	sum      [sha256.Size]byte // of the packet
 	received time.Time
+	test     *trial // nil: it came from the network
 	digest   *digester
 	extra    []byte // attributes of the reply, beside those that each has
 	out      []byte // the reply
@@ -50,9 +54,13 @@ func (s *Server) receive(r *request, n int) (taken bool) {
 		r.from = from
 		r.source = from.String()
 	}
-	client, ok := s.core.ClientFor(r.from.WithZone(""))
+	client, ok := r.test.of()
 	if !ok {
-		s.drops.fromUnknown(r.from, now)
+		client, ok = s.core.ClientFor(r.from.WithZone(""))
+	}
+	if !ok {
+		r.client, r.packet = nil, packet{} // of the one before
+		s.drops.fromUnknown(r, now)
 		return false
 	}
 	r.client = client
@@ -87,9 +95,11 @@ func (s *Server) receive(r *request, n int) (taken bool) {
 	switch standing {
 	case isAnswered:
 		s.metrics.cached.Inc()
+		s.hub.ended(r, sightRepeated, reply[0], time.Since(now))
 		s.send(reply, &r.path)
 	case isInWork:
 		s.metrics.attached.Inc()
+		s.hub.ended(r, sightAttached, 0, 0)
 	case isImpostor:
 		s.drops.fromClient(r, reusedAuthenticator, now)
 	case isUnwelcome:
@@ -169,6 +179,7 @@ func (s *Server) ask(r *request) {
 func (s *Server) giveUp(r *request, why error) {
 	s.fault(r, why)
 	r.tally.access[unanswered].Inc()
+	s.hub.ended(r, outcomeLabels[unanswered], 0, time.Since(r.received))
 	s.cache.abandon(r)
 	s.gate.leave()
 	s.work.Done()
@@ -200,6 +211,7 @@ func (s *Server) answer(r *request) {
 		r.extra = r.replies.challenge(r.extra, r.result.Challenge)
 		s.conclude(r, codeChallenge)
 	default:
+		s.hub.ended(r, outcomeLabels[r.outcome], 0, time.Since(r.received))
 		s.cache.abandon(r)
 	}
 	s.recycle(r)
@@ -211,12 +223,13 @@ func (s *Server) conclude(r *request, code byte) {
 	now := time.Now()
 	to := s.cache.finish(r, reply, now)
 	s.metrics.seconds.Observe(now.Sub(r.received).Seconds())
+	s.hub.ended(r, outcomeLabels[r.outcome], code, now.Sub(r.received))
 	s.send(reply, &to)
 }
 
 func (s *Server) recycle(r *request) {
 	r.client, r.tally, r.replies, r.packet = nil, nil, nil, packet{}
-	r.asked, r.by, r.unread, r.result = tokens.Attempt{}, nil, nil, tokens.Result{}
+	r.asked, r.by, r.unread, r.result, r.test = tokens.Attempt{}, nil, nil, tokens.Result{}, nil
 	s.requests.Put(r)
 }
 

@@ -97,6 +97,7 @@ type Server struct {
 	deadlines deadlines
 	metrics   *metrics
 	drops     *drops
+	hub       hub
 	faults    quiet[string]
 	refusals  quiet[refusal]
 	unsent    quiet[netip.Addr]
@@ -104,6 +105,7 @@ type Server struct {
 	requests  sync.Pool
 	decided   chan *request  // to be answered, with room for all that may be in work; closed when no more come
 	work      sync.WaitGroup // requests taken and not done
+	trying    sync.RWMutex   // held for reading while a test's request is received
 	cancel    context.CancelFunc
 
 	mu      sync.Mutex
@@ -141,7 +143,7 @@ func New(core Core, config Config) (*Server, error) {
 	s.deadlines.timeout, s.deadlines.giveUp = config.Timeout, s.giveUp
 	s.deadlines.base, s.cancel = context.WithCancel(context.Background())
 	s.metrics = newMetrics(&s.gate, s.cache)
-	s.drops = newDrops(s.log, s.metrics)
+	s.drops = newDrops(s.log, s.metrics, &s.hub)
 	if config.Registerer != nil {
 		if err := s.metrics.register(config.Registerer); err != nil {
 			return nil, fmt.Errorf("RADIUS metrics: %w", err)
@@ -226,6 +228,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	err := s.wait(ctx, failed)
 
 	s.stopReading()
+	s.trying.Lock() // whoever still begins a test
+	s.trying.Unlock()
 	for _, k := range sockets {
 		// Wakes the readers; what was taken is still answered by the socket.
 		_ = k.conn.SetReadDeadline(time.Unix(1, 0))
@@ -233,6 +237,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	readers.Wait()
 	s.work.Wait()
 	close(s.decided)
+	s.hub.close()
 	s.cancel()
 	s.closeSockets()
 	close(s.done)
@@ -315,6 +320,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	started := s.started
 	s.mu.Unlock()
 	if !started {
+		s.hub.close()
 		s.cancel()
 		s.closeSockets()
 		return nil

@@ -12,5 +12,6 @@ func (s *Server) status(r *request, now time.Time) {
 		return
 	}
 	r.tally.status.Inc()
+	s.hub.ended(r, outcomeLabels[accepted], codeAccessAccept, time.Since(now))
 	s.send(r.reply(codeAccessAccept), &r.path)
 }
