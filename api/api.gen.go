@@ -301,6 +301,45 @@ func (e NewTokenType) Valid() bool {
 	}
 }
 
+// Defines values for RegistrationRequestAttestation.
+const (
+	RegistrationRequestAttestationDirect     RegistrationRequestAttestation = "direct"
+	RegistrationRequestAttestationEnterprise RegistrationRequestAttestation = "enterprise"
+)
+
+// Valid indicates whether the value is a known member of the RegistrationRequestAttestation enum.
+func (e RegistrationRequestAttestation) Valid() bool {
+	switch e {
+	case RegistrationRequestAttestationDirect:
+		return true
+	case RegistrationRequestAttestationEnterprise:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for RegistrationRequestUserVerification.
+const (
+	RegistrationRequestUserVerificationDiscouraged RegistrationRequestUserVerification = "discouraged"
+	RegistrationRequestUserVerificationPreferred   RegistrationRequestUserVerification = "preferred"
+	RegistrationRequestUserVerificationRequired    RegistrationRequestUserVerification = "required"
+)
+
+// Valid indicates whether the value is a known member of the RegistrationRequestUserVerification enum.
+func (e RegistrationRequestUserVerification) Valid() bool {
+	switch e {
+	case RegistrationRequestUserVerificationDiscouraged:
+		return true
+	case RegistrationRequestUserVerificationPreferred:
+		return true
+	case RegistrationRequestUserVerificationRequired:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for RulesActivation.
 const (
 	RulesActivationAssign RulesActivation = "assign"
@@ -1322,7 +1361,8 @@ type Key struct {
 	Realm *string `json:"realm,omitempty"`
 
 	// Scope What a key may do: `admin` everything; `helpdesk` users and tokens; `provision` bring
-	// users and tokens in and hand them out; `verify` check codes, keys, statements and sessions
+	// users and tokens in and hand them out; `station` enrol FIDO keys and see what is known of their models;
+	// `verify` check codes, keys, statements and sessions
 	// and nothing else; `read` look at everything and change nothing; `role:NAME` what
 	// the installation's own policies say of the role.
 	Scope Scope `json:"scope"`
@@ -1562,7 +1602,8 @@ type NewKey struct {
 	Realm *string `json:"realm,omitempty"`
 
 	// Scope What a key may do: `admin` everything; `helpdesk` users and tokens; `provision` bring
-	// users and tokens in and hand them out; `verify` check codes, keys, statements and sessions
+	// users and tokens in and hand them out; `station` enrol FIDO keys and see what is known of their models;
+	// `verify` check codes, keys, statements and sessions
 	// and nothing else; `read` look at everything and change nothing; `role:NAME` what
 	// the installation's own policies say of the role.
 	Scope Scope `json:"scope"`
@@ -1963,8 +2004,11 @@ type RecoverySheet struct {
 	Token Token `json:"token"`
 }
 
-// RegistrationRequest A FIDO key to enrol.
+// RegistrationRequest A FIDO key to enrol, for a user or as stock.
 type RegistrationRequest struct {
+	// Attestation What the key is asked to prove of itself, where the setting asks for less. Enterprise attestation names its serial number.
+	Attestation *RegistrationRequestAttestation `json:"attestation,omitempty"`
+
 	// Discoverable It must be found without a user name (a passkey).
 	Discoverable *bool `json:"discoverable,omitempty"`
 
@@ -1974,9 +2018,21 @@ type RegistrationRequest struct {
 	// RpId The relying party; the first of the settings if none is named.
 	RpId *string `json:"rp_id,omitempty"`
 
-	// User The user's name.
-	User string `json:"user"`
+	// Stock It is nobody's yet: the token is `imported`, is assigned later, and then `pending` until its owner signs in with it.
+	Stock *bool `json:"stock,omitempty"`
+
+	// User The user's name; none for stock.
+	User *string `json:"user,omitempty"`
+
+	// UserVerification Whether the key must verify its user, by a PIN or a finger. The setting cannot be weakened.
+	UserVerification *RegistrationRequestUserVerification `json:"user_verification,omitempty"`
 }
+
+// RegistrationRequestAttestation What the key is asked to prove of itself, where the setting asks for less. Enterprise attestation names its serial number.
+type RegistrationRequestAttestation string
+
+// RegistrationRequestUserVerification Whether the key must verify its user, by a PIN or a finger. The setting cannot be weakened.
+type RegistrationRequestUserVerification string
 
 // RegistrationResponse What the browser answered.
 type RegistrationResponse struct {
@@ -2164,7 +2220,8 @@ type Rules struct {
 type RulesActivation string
 
 // Scope What a key may do: `admin` everything; `helpdesk` users and tokens; `provision` bring
-// users and tokens in and hand them out; `verify` check codes, keys, statements and sessions
+// users and tokens in and hand them out; `station` enrol FIDO keys and see what is known of their models;
+// `verify` check codes, keys, statements and sessions
 // and nothing else; `read` look at everything and change nothing; `role:NAME` what
 // the installation's own policies say of the role.
 type Scope = string

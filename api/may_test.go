@@ -5,7 +5,7 @@ package api
 // of all of them, and with none: see TestWhoMayDoWhat. An operation without a row
 // fails that test, and so does a row without an operation.
 //
-//	S superuser   H helpdesk   P provisioner   A auditor   V verifier
+//	S superuser   H helpdesk   P provisioner   E enroller   A auditor   V verifier
 //	R a role of the installation's own, which no policy says anything of
 //	O superuser of one realm
 //	N who shows no key and no session
@@ -20,8 +20,8 @@ var mays = []may{
 	{"POST", "/v1/verify", "SOHV", `{"user":"{user}","code":"000000"}`, 200},
 	{"POST", "/v1/pin", "SOV", `{"user":"{user}","code":"000000","new_pin":"280714"}`, 200},
 
-	{"POST", "/v1/webauthn/register/begin", "SOHP", `{"user":"{user}"}`, 200},
-	{"POST", "/v1/webauthn/register/finish", "SOHP", `{"session":"{registering}","response":{attested}}`, 201},
+	{"POST", "/v1/webauthn/register/begin", "SOHPE", `{"user":"{user}"}`, 200},
+	{"POST", "/v1/webauthn/register/finish", "SOHPE", `{"session":"{registering}","response":{attested}}`, 201},
 	{"POST", "/v1/webauthn/login/begin", "SOHVN#", `{"user":"{user}"}`, 200},
 	{"POST", "/v1/webauthn/login/finish", "SOHVN#", `{"session":"{login}","response":{},"sign_in":{}}`, 400},
 
@@ -74,15 +74,15 @@ var mays = []may{
 	{"GET", "/v1/imports/{import}", "SOHPA", "", 200},
 	{"POST", "/v1/imports/{import}/undo", "SO!", "", 200},
 
-	{"GET", "/v1/fido/metadata", "SOHA", "", 404},
+	{"GET", "/v1/fido/metadata", "SOHEA", "", 404},
 	{"POST", "/v1/fido/metadata", "S!", "e30.e30.c2ln", 400},
-	{"GET", "/v1/fido/models", "SOHA", "", 200},
-	{"GET", "/v1/fido/allowed?aaguid=01020304-0506-0708-0102-030405060708", "SOHA", "", 200},
-	{"GET", "/v1/fido/rules", "SOHA", "", 200},
+	{"GET", "/v1/fido/models", "SOHEA", "", 200},
+	{"GET", "/v1/fido/allowed?aaguid=01020304-0506-0708-0102-030405060708", "SOHEA", "", 200},
+	{"GET", "/v1/fido/rules", "SOHEA", "", 200},
 	{"PUT", "/v1/fido/rules", "S!", `{"version":{rules},"rules":{"default":{"allow_unknown":true,"required_attestation":"none"}}}`, 200},
-	{"GET", "/v1/fido/roots", "SOHA", "", 200},
+	{"GET", "/v1/fido/roots", "SOHEA", "", 200},
 	{"PUT", "/v1/fido/roots", "S!", `{"pem":""}`, 200},
-	{"GET", "/v1/fido/concerns", "SOHA", "", 200},
+	{"GET", "/v1/fido/concerns", "SOHEA", "", 200},
 
 	{"GET", "/v1/realms", "SOHA", "", 200},
 	{"GET", "/v1/realms/{realm}/rules", "SOHA", "", 200},

@@ -243,8 +243,8 @@ type caller struct {
 // callers are all of them.
 func (w *tries) callers() []caller {
 	list := []caller{{name: "nobody", letter: "N", realm: tokens.DefaultRealm}}
-	for letter, role := range map[string]string{"S": "superuser", "H": "helpdesk", "P": "provisioner", "A": "auditor", "V": "verifier", "R": "night-shift"} {
-		scope := map[string]string{"S": "admin", "H": "helpdesk", "P": "provision", "A": "read", "V": "verify", "R": "role:night-shift"}[letter]
+	for letter, role := range map[string]string{"S": "superuser", "H": "helpdesk", "P": "provisioner", "E": "enroller", "A": "auditor", "V": "verifier", "R": "night-shift"} {
+		scope := map[string]string{"S": "admin", "H": "helpdesk", "P": "provision", "E": "station", "A": "read", "V": "verify", "R": "role:night-shift"}[letter]
 		w.key = w.admin
 		key := w.call("POST", "/v1/keys", `{"name":"`+role+`","scope":"`+scope+`"}`, 201)["key"].(string)
 		list = append(list, caller{name: "a key of a " + role, letter: letter, realm: tokens.DefaultRealm, shown: key},

@@ -27,9 +27,21 @@ func (s *Server) fido() (FIDO, error) {
 
 // BeginRegistration is POST /v1/webauthn/register/begin.
 func (s *Server) BeginRegistration(c echo.Context, params BeginRegistrationParams) error {
-	in, err := decode[RegistrationRequest](c, "user")
+	in, err := decode[RegistrationRequest](c)
 	if err != nil {
 		return err
+	}
+	if err := bounded("user", in.User, 255); err != nil {
+		return err
+	}
+	if in.User != nil && *in.User == "" || (in.User == nil) != value(in.Stock) {
+		return fmt.Errorf("%w: name the user, or say that it is for stock", tokens.ErrInvalid)
+	}
+	if in.UserVerification != nil && !in.UserVerification.Valid() {
+		return fmt.Errorf("%w: user_verification is required, preferred or discouraged", tokens.ErrInvalid)
+	}
+	if in.Attestation != nil && !in.Attestation.Valid() {
+		return fmt.Errorf("%w: attestation is direct or enterprise", tokens.ErrInvalid)
 	}
 	realm, err := oneRealm(params.Realm, in.Realm)
 	if err != nil {
@@ -40,7 +52,8 @@ func (s *Server) BeginRegistration(c echo.Context, params BeginRegistrationParam
 		return err
 	}
 	begun, err := keys.BeginRegistration(c.Request().Context(), who(c), webauthn.RegistrationRequest{
-		Realm: realm, User: in.User, RPID: value(in.RpId), Discoverable: value(in.Discoverable),
+		Realm: realm, User: value(in.User), Stock: value(in.Stock), RPID: value(in.RpId), Discoverable: value(in.Discoverable),
+		UserVerification: string(value(in.UserVerification)), Attestation: string(value(in.Attestation)),
 	})
 	return reply(c, ceremonyView(&begun), err)
 }

@@ -25,7 +25,7 @@ const keyIDSize = 8
 type NewKey struct {
 	Name    string
 	Realm   string    // the one realm that it may act in; empty: all
-	Scope   string    // see policy.Scope: admin, helpdesk, provision, verify, read, role:NAME
+	Scope   string    // see policy.Scope: admin, helpdesk, provision, station, verify, read, role:NAME
 	Expires time.Time // zero: never
 
 	Sources []netip.Prefix // the networks that it is good from; none: any
@@ -133,7 +133,7 @@ func (s *Service) makeKey(ctx context.Context, p Principal, n NewKey) (APIKey, s
 	now := s.cfg.Now().UTC()
 	switch {
 	case len(policy.Scope(n.Scope).Roles()) == 0:
-		return APIKey{}, "", fmt.Errorf("%w: scope %q; it is admin, helpdesk, provision, verify, read, or role: and the name of a role of your own", ErrInvalid, n.Scope)
+		return APIKey{}, "", fmt.Errorf("%w: scope %q; it is admin, helpdesk, provision, station, verify, read, or role: and the name of a role of your own", ErrInvalid, n.Scope)
 	case !n.Expires.IsZero() && !n.Expires.After(now):
 		return APIKey{}, "", fmt.Errorf("%w: the key would have expired before it was made", ErrInvalid)
 	}

@@ -196,7 +196,7 @@ func (s *Service) compute(ctx context.Context, trials []trial, now time.Time) {
 	}
 	keys.prove(ctx, s)
 	wait()
-	keys.suspend(ctx, s)
+	keys.next(ctx, s)
 }
 
 // computeCodes fills in what decide needs of codes: the MAC of each PIN that
@@ -379,6 +379,11 @@ func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *ver
 		if t.pin != nil {
 			s.rebound(w, this, t, v, now)
 		}
+		if v.turnOn != nil {
+			w.put(TokenWrite{Token: *v.turnOn, Expect: v.token.Version})
+			this.beside = s.movedBy(t, v, policy.TokenActivate, v.turnOn, now)
+			v.token.State, v.token.Binding = v.turnOn.State, v.turnOn.Binding
+		}
 		if t.key != nil {
 			this.result = accepted(v, t.user, now)
 		}
@@ -387,7 +392,7 @@ func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *ver
 		}
 	case v.suspend != nil:
 		w.put(TokenWrite{Token: *v.suspend, Expect: v.token.Version})
-		this.beside = s.suspension(t, v, now)
+		this.beside = s.movedBy(t, v, policy.TokenSuspend, v.suspend, now)
 		v.token.State, v.token.Binding = v.suspend.State, v.suspend.Binding
 	default:
 		before := t.subject.Standing

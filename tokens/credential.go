@@ -16,11 +16,13 @@ import (
 const FIDO Type = "fido"
 
 // Credential is what a FIDO token is apart from what all tokens have. It is bound
-// in the row like a seed, and never changes.
+// in the row like a seed, and never changes. One of stock was made for nobody in
+// particular: it belongs to whom its token is assigned to.
 type Credential struct {
 	ID        []byte // as the authenticator chose it, 1 to 1023 bytes
 	RPID      string // relying party id, a domain name
-	UserID    int64  // whom it was made for: nobody else can ever be given it
+	UserID    int64  // whom it was made for: nobody else can ever be given it; zero: stock
+	Handle    []byte // stock: the user handle that it was made with, 32 bytes; otherwise none, see UserHandle
 	PublicKey []byte // COSE_Key (RFC 9052, section 7), at most 2048 bytes
 
 	AAGUID      [16]byte // the model; zeros where the authenticator does not say
@@ -39,6 +41,16 @@ const (
 	maxCredentialID = 1023
 	maxPublicKey    = 2048
 )
+
+// handleSize is the length of the user handles that Watchword makes.
+const handleSize = sha256.Size
+
+// stock says that it was made for nobody in particular.
+func (c *Credential) stock() bool { return c != nil && c.UserID == 0 && len(c.Handle) == handleSize }
+
+// waits says that a FIDO token of stock has an owner, whose first answer with it turns
+// it on.
+func (t *Token) waits() bool { return t.Type == FIDO && t.State == Pending && t.Credential.stock() }
 
 // Key is what a credential is looked for by: SHA-256 of the relying party id and
 // the credential id. No two tokens have the same.
@@ -76,7 +88,7 @@ func (c *Credential) Valid() error {
 		return fmt.Errorf("%w: a relying party id of %d characters; 1 to 253 are possible", ErrInvalid, len(c.RPID))
 	case len(c.PublicKey) < 1 || len(c.PublicKey) > maxPublicKey:
 		return fmt.Errorf("%w: a public key of %d bytes; 1 to %d are possible", ErrInvalid, len(c.PublicKey), maxPublicKey)
-	case c.UserID < 1:
+	case c.UserID < 0 || c.UserID == 0 && len(c.Handle) != handleSize || c.UserID > 0 && len(c.Handle) != 0:
 		return fmt.Errorf("%w: a credential that was made for nobody", ErrInvalid)
 	}
 	for _, s := range append([]string{c.Format, c.Attestation, c.Attester, c.RPID}, c.Transports...) {
@@ -111,7 +123,11 @@ func (c *Credential) Encode() []byte {
 		b = binary.BigEndian.AppendUint32(b, uint32(len(s)))
 		b = append(b, s...)
 	}
-	b = append(b, 1) // the encoding's version
+	version := byte(1)
+	if len(c.Handle) > 0 {
+		version = 2 // ends in the handle
+	}
+	b = append(b, version)
 	put(c.ID)
 	put([]byte(c.RPID))
 	b = binary.BigEndian.AppendUint64(b, uint64(c.UserID))
@@ -127,7 +143,11 @@ func (c *Credential) Encode() []byte {
 			flags |= 1 << i
 		}
 	}
-	return append(b, flags)
+	b = append(b, flags)
+	if len(c.Handle) > 0 {
+		put(c.Handle)
+	}
+	return b
 }
 
 var errCredential = errors.New("the encoding of a credential is damaged")
@@ -135,7 +155,8 @@ var errCredential = errors.New("the encoding of a credential is damaged")
 // DecodeCredential reads what Encode wrote. It keeps no part of b.
 func DecodeCredential(b []byte) (*Credential, error) {
 	var c Credential
-	bad := len(b) < 1 || b[0] != 1
+	bad := len(b) < 1 || b[0] != 1 && b[0] != 2
+	long := !bad && b[0] == 2
 	take := func(n int) []byte {
 		if bad || n < 0 || n > len(b) {
 			bad = true
@@ -166,6 +187,10 @@ func DecodeCredential(b []byte) (*Credential, error) {
 	if f := take(1); f != nil {
 		c.Discoverable, c.UserVerified, c.Synced = f[0]&1 != 0, f[0]&2 != 0, f[0]&4 != 0
 		bad = bad || f[0] > 7
+	}
+	if long {
+		c.Handle = get()
+		bad = bad || len(c.Handle) == 0
 	}
 	if bad || len(b) != 0 {
 		return nil, errCredential

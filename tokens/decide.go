@@ -120,6 +120,7 @@ type verdict struct {
 	// Of a key:
 	verified bool   // on accept: its user, by the authenticator
 	suspend  *Token // the token's next form, where it was cloned
+	turnOn   *Token // the token's next form, where it waited for this accept
 	why      string // for the audit
 
 	rekeyed *rekeyed // of an attempt that is to change the PIN: what becomes of that; nil where it is rejected

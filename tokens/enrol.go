@@ -93,19 +93,20 @@ func spentAs(err error, why string) error {
 }
 
 // RefuseKey audits a registration that is refused for what the authenticator
-// said or is, and answers an error that wraps ErrInvalid and says why.
+// said or is, and answers an error that wraps ErrInvalid and says why. Without a user
+// it was one of a key for stock.
 func (s *Service) RefuseKey(ctx context.Context, p Principal, realm, user string, reason Reason, why string, detail []audit.Field) error {
-	realm, key, err := p.names(realm, user)
+	action, realm, key, err := p.enrols(realm, user)
 	if err != nil {
 		return err
 	}
 	e := audit.Event{Realm: realm, User: key}
-	if err := s.authorise(ctx, p, policy.KeyEnrol, &e); err != nil {
+	if err := s.authorise(ctx, p, action, &e); err != nil {
 		return err
 	}
 	e.Outcome, e.Reason = "refused", string(reason)
 	e.Detail = sound(append([]audit.Field{{Name: fieldWhy, Value: why}}, detail...))
-	if err := s.record(ctx, p, policy.KeyEnrol, e); err != nil {
+	if err := s.record(ctx, p, action, e); err != nil {
 		return err
 	}
 	return fmt.Errorf("%w: %s", ErrInvalid, why)

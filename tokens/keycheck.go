@@ -32,6 +32,7 @@ type keyAnswer struct {
 	said    Assertion
 	refused *CheckError
 	suspend *Token // the token's next form, if it was cloned
+	turnOn  *Token // the token's next form, if it waited for this answer
 	err     error
 }
 
@@ -56,7 +57,7 @@ func decideKey(owner *User, bar Reason, k *keyAnswer) verdict {
 		v.reason = ReasonExpired
 	case k.replay:
 		v.reason = ReasonReplay
-	case !k.intact || t.Valid() != nil || c.UserID != owner.ID:
+	case !k.intact || t.Valid() != nil || c.UserID != owner.ID && !c.stock():
 		v.reason = ReasonTampered
 	case k.refused != nil:
 		v.reason, v.why = k.refused.Reason, k.refused.Why
@@ -66,7 +67,7 @@ func decideKey(owner *User, bar Reason, k *keyAnswer) verdict {
 		v.reason = ReasonSuspendedUsed
 	case t.State == Lost:
 		v.reason = ReasonLostUsed
-	case t.State != Active:
+	case t.State != Active && !t.waits():
 		v.reason = ReasonUnknownCredential
 	case k.ended:
 		v.reason = ReasonExpiredUsed
@@ -78,6 +79,9 @@ func decideKey(owner *User, bar Reason, k *keyAnswer) verdict {
 	default:
 		v.accept, v.reason = true, ReasonAccepted
 		v.factor, v.verified = uint64(k.said.SignCount), k.said.UserVerified
+		if t.State == Pending {
+			v.turnOn = k.turnOn
+		}
 	}
 	return v
 }
@@ -200,7 +204,12 @@ func (b *keyBatch) prove(ctx context.Context, s *Service) {
 		} else {
 			ask(t, &k.intact, s.decoy3.Sealed(nil).Message(), s.decoy3.Binding)
 		}
-		if k.handle = len(t.key.Handle) == 0; !k.handle {
+		if k.handle = len(t.key.Handle) == 0; k.handle {
+			continue
+		}
+		if c := k.token.Credential; k.known && c.stock() {
+			k.handle = hmac.Equal(c.Handle, t.key.Handle)
+		} else {
 			ask(t, &k.handle, handleMessage(t.user.ID), t.key.Handle)
 		}
 	}
@@ -233,32 +242,36 @@ func (t *trial) idle() bool {
 	return k != nil && t.principal.anybody() && (!k.known || k.expired || k.replay || k.refused != nil)
 }
 
-// suspend binds the next form of those tokens that were cloned. It is called once
-// all checks have ended.
-func (b *keyBatch) suspend(ctx context.Context, s *Service) {
+// next binds the next form of those tokens that were cloned, and of those that waited
+// for their first answer. It is called once all checks have ended.
+func (b *keyBatch) next(ctx context.Context, s *Service) {
 	for _, t := range b.work {
 		k := t.answer
 		if t.unproven != nil && k.err == nil {
 			k.err = t.unproven
 		}
-		if decideKey(t.user, t.bar, k).reason != ReasonCloned {
+		next, v := *k.token, decideKey(t.user, t.bar, k)
+		switch {
+		case v.reason == ReasonCloned:
+			next.State = Suspended
+			k.suspend = &next
+		case v.accept && next.State == Pending:
+			next.State = Active
+			k.turnOn = &next
+		default:
 			continue
 		}
-		next := *k.token
-		next.State = Suspended
 		if err := s.bind(ctx, []*Token{&next}, t.user.PINMAC); err != nil {
 			k.err = err
-			continue
 		}
-		k.suspend = &next
 	}
 }
 
-// suspension is the audit's record of a token that a verification suspended.
-func (s *Service) suspension(t *trial, v *verdict, now time.Time) *audit.Event {
+// movedBy is the audit's record of a token that a verification suspended, or turned on.
+func (s *Service) movedBy(t *trial, v *verdict, action policy.Action, next *Token, now time.Time) *audit.Event {
 	return &audit.Event{
-		Time: now, Action: string(policy.TokenSuspend), Outcome: "ok", Realm: t.subject.User.Realm, User: t.subject.User.Key,
+		Time: now, Action: string(action), Outcome: "ok", Realm: t.subject.User.Realm, User: t.subject.User.Key,
 		Serial: v.token.Serial, Actor: string(KindSystem), Client: t.client, Source: t.principal.Source, Reason: string(v.reason), Policy: t.policy,
-		Detail: []audit.Field{{Name: "from", Value: string(v.token.State)}, {Name: "to", Value: string(v.suspend.State)}},
+		Detail: []audit.Field{{Name: "from", Value: string(v.token.State)}, {Name: "to", Value: string(next.State)}},
 	}
 }

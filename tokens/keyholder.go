@@ -89,7 +89,7 @@ func (s *Subject) credentials(rpID string, active bool, now time.Time) []HeldKey
 	var list []HeldKey
 	for i := range s.Tokens {
 		t := &s.Tokens[i]
-		if c := t.Credential; t.Type == FIDO && c != nil && c.RPID == rpID && (!active || t.State == Active && !t.expired(now)) {
+		if c := t.Credential; t.Type == FIDO && c != nil && c.RPID == rpID && (!active || (t.State == Active || t.waits()) && !t.expired(now)) {
 			// In the order of those that are made up, which would show otherwise.
 			list = append(list, HeldKey{ID: c.ID, Transports: slices.Sorted(slices.Values(c.Transports))})
 		}
@@ -98,7 +98,7 @@ func (s *Subject) credentials(rpID string, active bool, now time.Time) []HeldKey
 }
 
 // LoginHolder answers the credentials with which a user may sign in: the active
-// ones for the relying party. For a user who has none, and for one whom there is
+// ones for the relying party, and those of stock that wait for it. For a user who has none, and for one whom there is
 // not, it answers credentials that were made up (Web Authentication, section
 // 14.6.2): always the same for a name, on every node. So all of them look alike,
 // and cost the same; whose Realm, User and Credentials are set, and nothing else.

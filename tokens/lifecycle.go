@@ -12,9 +12,10 @@ import (
 
 // Assign gives an imported token to a user; it is then active, or, where the rules
 // of the realm ask for two codes first, pending. A user holds at most as many tokens
-// as the rules say. Assigning again to the same user changes nothing. A FIDO key can
-// be assigned to the user only for whom it was enrolled, and is active at once: it
-// showed then that it works.
+// as the rules say. Assigning again to the same user changes nothing. A FIDO key that
+// was enrolled for a user can be assigned only to that user, and is active at once: it
+// showed then that it works. One of stock can be assigned to anybody, and is pending
+// until its owner signs in with it for the first time.
 //
 // With a token that makes codes, and is active at once, the user has no more need of a
 // temporary passcode: it ends, whatever token it stood in for. A FIDO key ends none: it
@@ -75,7 +76,7 @@ func (s *Service) handOver(ctx context.Context, t *Token, owner *Subject, rules 
 	switch {
 	case t.State != Imported:
 		return Token{}, fmt.Errorf("%w: token %s is %s; only an imported token can be assigned", ErrState, t.Serial, t.State)
-	case t.Type == FIDO && (t.Credential == nil || t.Credential.UserID != owner.User.ID):
+	case t.Type == FIDO && !t.Credential.stock() && (t.Credential == nil || t.Credential.UserID != owner.User.ID):
 		return Token{}, fmt.Errorf("%w: token %s is a key that was made for another user, and can be nobody else's; revoke it, and have %s enrol a key", ErrState, t.Serial, owner.User.Name)
 	}
 	next := *t
@@ -91,7 +92,10 @@ func (s *Service) handOver(ctx context.Context, t *Token, owner *Subject, rules 
 
 // state is that of a token which just got an owner.
 func (a Activation) state(t *Token) State {
-	if a == ActivateByCode && t.Type != FIDO {
+	switch {
+	case t.Type == FIDO && t.Credential.stock():
+		return Pending // until its owner shows it
+	case a == ActivateByCode && t.Type != FIDO:
 		return Pending
 	}
 	return Active
@@ -196,6 +200,9 @@ func resume(t, next *Token, reason string) error {
 	case Revoked:
 		return saying(sayEnded, fmt.Errorf("%w: token %s is revoked, which is final", ErrState, t.Serial))
 	case Pending:
+		if t.waits() {
+			return saying(saySignIn, fmt.Errorf("%w: token %s is a key that waits for its owner to sign in with it", ErrState, t.Serial))
+		}
 		return saying(sayCodes, fmt.Errorf("%w: token %s waits for two codes: activate it with them", ErrState, t.Serial))
 	default:
 		return fmt.Errorf("%w: token %s is %s; only a suspended or lost token can be resumed", ErrState, t.Serial, t.State)

@@ -206,6 +206,15 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 			_, err := h.EnrolKey(ctx, p, n)
 			return err
 		},
+		"KeyStock": func(p tokens.Principal) error { _, err := h.KeyStock(ctx, p, "corp", []byte("nonce")); return err },
+		"StockKey": func(p tokens.Principal) error {
+			_, err := h.StockKey(ctx, p, h.newStock("corp", newSeckey("stock")))
+			return err
+		},
+		"Enrolled": func(p tokens.Principal) error {
+			_, err := h.Enrolled(ctx, p, before(tokens.NewFIDO{Realm: "corp", User: "carol", Credential: corp.key.credential(corp.owner)}))
+			return err
+		},
 		"RefuseKey": func(p tokens.Principal) error {
 			err := h.RefuseKey(ctx, p, "corp", "carol", "prohibited", "the model is prohibited", nil)
 			if errors.Is(err, tokens.ErrInvalid) {
@@ -428,7 +437,7 @@ func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
 		"AddKey": policy.KeyAdd, "DeleteKey": policy.KeyDelete, "RotateKey": policy.KeyRotate,
 		"Grants": policy.RoleList, "GrantRole": policy.RoleGrant, "RevokeRole": policy.RoleRevoke, "Sessions": policy.SessionList, "SignIn": policy.SessionStart,
 		"VerifyKey": policy.Verify, "RefuseLogin": policy.Verify, "LoginHolder": policy.Verify, "KeyHolder": policy.KeyEnrol,
-		"EnrolKey": policy.KeyEnrol, "RefuseKey": policy.KeyEnrol, "EnrolSoft": policy.TokenEnrol,
+		"EnrolKey": policy.KeyEnrol, "RefuseKey": policy.KeyEnrol, "KeyStock": policy.KeyStock, "StockKey": policy.KeyStock, "Enrolled": policy.KeyEnrol, "EnrolSoft": policy.TokenEnrol,
 		"Activate": policy.TokenActivate, "SetExpiry": policy.TokenExpire, "Annotate": policy.TokenNote, "Replace": policy.TokenReplace, "Bulk": policy.TokenBulk,
 		"Invite": policy.InviteAdd, "Invitations": policy.InviteList, "SetGroups": policy.UserGroups, "UserGroups": policy.UserShow,
 		"PutSealed": policy.FIDORules, "Rules": policy.RealmShow, "SetRules": policy.RealmRules, "DropRules": policy.RealmRules,

@@ -54,7 +54,7 @@ type APIKey struct {
 	ID       string // public part
 	Name     string
 	Realm    string            // the one realm that it may act in; empty: all
-	Scope    string            // admin, helpdesk, provision, verify, read, role:NAME
+	Scope    string            // admin, helpdesk, provision, station, verify, read, role:NAME
 	MAC      [sha256.Size]byte // under the HSM's binding key, over the key's SHA-256, the columns above, Expires, Sources and Successor
 	Created  time.Time
 	Expires  time.Time // zero: never

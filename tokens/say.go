@@ -79,6 +79,8 @@ func Say(action policy.Action, t *Token, u *UserEntry, err error) string {
 // sayReady says what comes next with a token that was turned on, or is to be.
 func sayReady(begin string, t *Token, u *UserEntry, now time.Time) string {
 	switch {
+	case t.waits() && !t.expired(now):
+		return begin + " Sign in with it once, and touch it when you are asked for it: that turns it on."
 	case t.State == Pending:
 		return begin + " Before you can use it, read me two codes that it shows, one right after the other."
 	case t.expired(now):
@@ -192,6 +194,7 @@ const (
 	sayTaken     = "I cannot give you this one. Please read me the serial number once more."
 	sayEnded     = "This one was turned off for good, and cannot be turned on again. You need another one."
 	sayCodes     = "It waits for you: read me two codes that it shows, one right after the other."
+	saySignIn    = "It waits for you: sign in with it once, and touch it when you are asked for it."
 	sayHow       = "Please tell me how you got it back."
 	sayAlone     = "Nobody else can ever use that one. I can only turn it off for good."
 	sayWho       = "I cannot find your account under this name. How is it spelt?"

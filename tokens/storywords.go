@@ -33,6 +33,7 @@ var deeds = map[policy.Action]struct{ done, tried string }{
 	policy.TokenExpire:   {"The expiry of token TOKEN was changed", "change the expiry of token TOKEN"},
 	policy.TokenNote:     {"Token TOKEN was noted on", "note on token TOKEN"},
 	policy.TokenReplace:  {"Token TOKEN was replaced", "replace token TOKEN"},
+	policy.KeyStock:      {"FIDO key TOKEN was enrolled as stock", "enrol a FIDO key as stock"},
 	policy.KeyEnrol:      {"FIDO key TOKEN was enrolled for USER", "enrol a FIDO key for USER"},
 	policy.InviteAdd:     {"USER was invited to enrol a token", "invite USER to enrol a token"},
 	policy.InviteDelete:  {"An invitation of USER was withdrawn", "withdraw an invitation of USER"},
@@ -64,6 +65,9 @@ func (s *Service) sentence(r *audit.Record) string {
 		return capital(who) + " asked to " + say(deed.tried) + "; it was so already."
 	case r.Outcome == "ok":
 		text = say(deed.done) + " by " + who
+		if policy.Action(r.Action) == policy.TokenActivate && r.Actor == string(KindSystem) {
+			text = say("Key TOKEN was turned on: USER signed in with it for the first time")
+		}
 		if policy.Action(r.Action) == policy.UserPINChange {
 			text = say(deed.done)
 		}
@@ -150,7 +154,7 @@ func particulars(r *audit.Record) string {
 // waits says that a token which was given waits for its first codes.
 func waits(state string) string {
 	if state == string(Pending) {
-		return "; it waits for two codes of it"
+		return "; it waits for two codes of it, or, if it is a key, for its owner to sign in with it"
 	}
 	return ""
 }

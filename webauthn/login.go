@@ -36,12 +36,9 @@ func (s *Service) BeginLogin(ctx context.Context, p tokens.Principal, r LoginReq
 	if err != nil {
 		return Ceremony{}, err
 	}
-	verification := cmp.Or(r.UserVerification, s.cfg.UserVerification)
-	switch rank := verificationRank(verification); {
-	case rank < 0:
-		return Ceremony{}, fmt.Errorf("%w: user verification is %s; it can be required, preferred or discouraged", tokens.ErrInvalid, printable(verification))
-	case rank < verificationRank(s.cfg.UserVerification):
-		return Ceremony{}, fmt.Errorf("%w: user verification is %s by setting, and can only be made stricter", tokens.ErrInvalid, s.cfg.UserVerification)
+	verification, err := s.verification(r.UserVerification)
+	if err != nil {
+		return Ceremony{}, err
 	}
 	// Without a name it is asked about nobody in particular: whether the principal
 	// may is decided either way.
@@ -59,11 +56,27 @@ func (s *Service) BeginLogin(ctx context.Context, p tokens.Principal, r LoginReq
 			st.Allowed = append(st.Allowed, allowDigest(k.ID))
 		}
 	}
+	if err := s.draw(st); err != nil {
+		return Ceremony{}, err
+	}
 	if err := s.begin(ctx, st); err != nil {
 		return Ceremony{}, err
 	}
 	o.Challenge = sessionEncoding.EncodeToString(st.challenge)
 	return st.ceremony(o)
+}
+
+// verification is what a ceremony asks of user verification: the setting, or what is
+// stricter.
+func (s *Service) verification(asked string) (string, error) {
+	verification := cmp.Or(asked, s.cfg.UserVerification)
+	switch rank := verificationRank(verification); {
+	case rank < 0:
+		return "", fmt.Errorf("%w: user verification is %s; it can be required, preferred or discouraged", tokens.ErrInvalid, printable(verification))
+	case rank < verificationRank(s.cfg.UserVerification):
+		return "", fmt.Errorf("%w: user verification is %s by setting, and can only be made stricter", tokens.ErrInvalid, s.cfg.UserVerification)
+	}
+	return verification, nil
 }
 
 // FinishLogin judges the answer to a login. It accepts one answer to a challenge,

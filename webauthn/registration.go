@@ -2,8 +2,10 @@ package webauthn
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,10 +18,17 @@ import (
 // RegistrationRequest begins the enrolment of a FIDO key.
 type RegistrationRequest struct {
 	Realm string // empty: the principal's, or the default one
-	User  string
+	User  string // whose it will be; empty with Stock
+	Stock bool   // it is enrolled for nobody in particular, and given to somebody later
 	RPID  string // relying party; empty: the default one
 	// Discoverable demands a passkey: a credential that is found without a user name.
 	Discoverable bool
+	// UserVerification is required, preferred or discouraged, and at least as
+	// strict as the setting. Empty: as the setting says.
+	UserVerification string
+	// Attestation asks for direct or enterprise attestation where the setting asks for
+	// less. Empty: as the setting says.
+	Attestation string
 }
 
 // Ceremony is what a browser needs for its part.
@@ -74,20 +83,32 @@ const (
 	extProtect    = "credProtect"
 )
 
-// BeginRegistration begins to enrol a key for a user. It writes nothing.
+// BeginRegistration begins to enrol a key for a user, or as stock. It writes nothing.
 func (s *Service) BeginRegistration(ctx context.Context, p tokens.Principal, r RegistrationRequest) (Ceremony, error) {
 	party, err := s.party(r.RPID)
 	if err != nil {
 		return Ceremony{}, err
 	}
-	holder, err := s.core.KeyHolder(ctx, p, r.Realm, r.User, party.ID)
+	if r.Stock != (r.User == "") {
+		return Ceremony{}, fmt.Errorf("%w: a key is enrolled for a user, or as stock", tokens.ErrInvalid)
+	}
+	verification, err := s.verification(r.UserVerification)
 	if err != nil {
 		return Ceremony{}, err
 	}
-	st := &session{
-		Kind: kindRegister, Realm: holder.Realm, User: holder.User, UserID: holder.UserID, RPID: party.ID,
-		Verification: s.cfg.UserVerification, Discoverable: r.Discoverable,
+	attestation, err := s.attestation(r.Attestation)
+	if err != nil {
+		return Ceremony{}, err
 	}
+	st := &session{Kind: kindRegister, RPID: party.ID, Verification: verification, Discoverable: r.Discoverable}
+	if err := s.draw(st); err != nil {
+		return Ceremony{}, err
+	}
+	holder, err := s.holder(ctx, p, st, r.Realm, r.User)
+	if err != nil {
+		return Ceremony{}, err
+	}
+	st.Realm, st.User, st.UserID = holder.Realm, holder.User, holder.UserID
 	if err := s.begin(ctx, st); err != nil {
 		return Ceremony{}, err
 	}
@@ -104,13 +125,40 @@ func (s *Service) BeginRegistration(ctx context.Context, p tokens.Principal, r R
 	if r.Discoverable {
 		o.Selection.ResidentKey = "required"
 	}
-	o.Attestation = s.cfg.Attestation
+	o.Attestation = attestation
 	o.Extensions = map[string]any{
 		extProperties:                       true,
 		"credentialProtectionPolicy":        "userVerificationOptionalWithCredentialIDList",
 		"enforceCredentialProtectionPolicy": false,
 	}
 	return st.ceremony(o)
+}
+
+// attestations are what can be asked for, least first.
+var attestations = []string{"none", "direct", "enterprise"}
+
+// attestation is what a registration asks for: at least as much as the setting says.
+func (s *Service) attestation(asked string) (string, error) {
+	switch rank := slices.Index(attestations, asked); {
+	case asked == "":
+		return s.cfg.Attestation, nil
+	case rank < 0:
+		return "", fmt.Errorf("%w: attestation is %s; it can be direct or enterprise", tokens.ErrInvalid, printable(asked))
+	case rank < slices.Index(attestations, s.cfg.Attestation):
+		return s.cfg.Attestation, nil
+	}
+	return asked, nil
+}
+
+// holder is for whom a key is enrolled: a user, or for stock nobody, of whom only the
+// realm and the handle are known.
+func (s *Service) holder(ctx context.Context, p tokens.Principal, st *session, realm, user string) (tokens.KeyHolder, error) {
+	if user != "" {
+		return s.core.KeyHolder(ctx, p, realm, user, st.RPID)
+	}
+	h, err := s.core.KeyStock(ctx, p, realm, st.Nonce[:])
+	h.Name = "Key " + strings.ToUpper(hex.EncodeToString(st.Nonce[:4])) // people see it where they choose among passkeys
+	return h, err
 }
 
 func (st *session) ceremony(options any) (Ceremony, error) {
@@ -128,24 +176,66 @@ func descriptors(held []tokens.HeldKey) []descriptor {
 
 // FinishRegistration enrols the key that answered, if the answer holds and the
 // rules allow the key. A refusal is audited with its reason; the error wraps
-// tokens.ErrInvalid and says it in words.
+// tokens.ErrInvalid and says it in words. The same answer again, even when the
+// registration has expired, is answered with the token that it enrolled.
 func (s *Service) FinishRegistration(ctx context.Context, p tokens.Principal, sessionText string, response []byte) (tokens.Token, error) {
 	st, err := s.resume(ctx, sessionText, kindRegister)
 	if err != nil {
 		return tokens.Token{}, err
 	}
-	holder, err := s.core.KeyHolder(ctx, p, st.Realm, st.User, st.RPID)
+	holder, err := s.holder(ctx, p, st, st.Realm, st.User)
 	if err != nil {
-		return tokens.Token{}, err
+		return s.again(ctx, p, st, response, err)
 	}
 	n := &tokens.NewFIDO{Realm: st.Realm, User: st.User, Spend: st.spend}
 	err = s.register(ctx, st, &holder, response, n)
 	if r := (*refusal)(nil); errors.As(err, &r) {
+		// It may have come before: in time, and when the rules were others.
+		if t, err := s.again(ctx, p, st, response, r); err == nil {
+			return t, nil
+		}
 		return tokens.Token{}, s.core.RefuseKey(ctx, p, st.Realm, st.User, r.reason, r.why, n.Detail)
 	} else if err != nil {
 		return tokens.Token{}, err
 	}
-	return s.core.EnrolKey(ctx, p, *n)
+	enrol := s.core.EnrolKey
+	if st.stock() {
+		enrol = s.core.StockKey
+	}
+	t, err := enrol(ctx, p, *n)
+	if errors.Is(err, tokens.ErrState) || errors.Is(err, tokens.ErrExists) {
+		return s.again(ctx, p, st, response, err)
+	}
+	return t, err
+}
+
+// again answers the token that this very answer enrolled before: whoever sent it did
+// not hear of it. Where it did not, the answer is what there was to say otherwise. It
+// asks neither metadata nor rules, which may have changed since.
+func (s *Service) again(ctx context.Context, p tokens.Principal, st *session, response []byte, otherwise error) (tokens.Token, error) {
+	if p.Kind == tokens.KindInvitation { // which is used up
+		return tokens.Token{}, otherwise
+	}
+	a, err := parseAnswer(response, kindRegister)
+	if err != nil || a.checkClient(st, s.parties[st.RPID]) != nil {
+		return tokens.Token{}, otherwise
+	}
+	discoverable, err := a.discoverable(st)
+	if err != nil {
+		return tokens.Token{}, otherwise
+	}
+	proven, err := attest(a, st, s.cfg.Now())
+	if err != nil {
+		return tokens.Token{}, otherwise
+	}
+	t, err := s.core.Enrolled(ctx, p, tokens.EnrolledBefore{
+		Realm: st.Realm, User: st.User, RPID: st.RPID, ID: proven.auth.AttData.CredentialID,
+		PublicKey: proven.auth.AttData.CredentialPublicKey, UserID: st.UserID, Discoverable: discoverable,
+	})
+	if errors.Is(err, tokens.ErrNotFound) {
+		return tokens.Token{}, otherwise
+	}
+	return t, err
 }
 
 // register judges an answer (section 7.1, steps 5 to 27) and fills in what is to
@@ -155,7 +245,7 @@ func (s *Service) register(ctx context.Context, st *session, holder *tokens.KeyH
 	if !s.cfg.Now().Before(st.expires()) {
 		return refuse(reasonExpired, "the registration took too long; begin it again")
 	}
-	if holder.UserID != st.UserID {
+	if holder.UserID != st.UserID || holder.UserID == 0 && len(holder.Handle) == 0 {
 		return refuse(reasonMalformed, "the registration was begun for another user")
 	}
 	a, err := parseAnswer(response, kindRegister)
@@ -181,6 +271,9 @@ func (s *Service) register(ctx context.Context, st *session, holder *tokens.KeyH
 		ID: auth.AttData.CredentialID, RPID: st.RPID, UserID: st.UserID, PublicKey: auth.AttData.CredentialPublicKey,
 		Format: proven.format, AAGUID: proven.aaguid, Transports: a.transports, Discoverable: discoverable,
 		UserVerified: auth.verified, Synced: auth.synced,
+	}
+	if st.stock() {
+		n.Credential.Handle = holder.Handle
 	}
 	if auth.verified {
 		n.Detail = append(n.Detail, audit.Field{Name: "user_verified", Value: "true"})

@@ -29,8 +29,8 @@ type session struct {
 	Version      int      // 1
 	Kind         string
 	Realm        string // folded
-	User         string // as typed; empty for a passkey
-	UserID       int64  // of whom a key is made for; zero at login, where it would tell that the user exists
+	User         string // as typed; empty for a passkey, and for a key of stock
+	UserID       int64  // of whom a key is made for; zero for stock, and at login, where it would tell that the user exists
 	RPID         string
 	Verification string       // required, preferred or discouraged
 	Discoverable bool         // registration: the credential must be one that is found without a user name
@@ -77,12 +77,20 @@ var canonical = func() cbor.EncMode {
 
 var sessionEncoding = base64.RawURLEncoding.Strict()
 
-// begin seals a new session: its nonce, expiry and challenge.
-func (s *Service) begin(ctx context.Context, st *session) error {
-	st.Version, st.Expires = 1, s.cfg.Now().Add(s.cfg.TTL).Unix()
+// draw makes a session's nonce.
+func (s *Service) draw(st *session) error {
 	if _, err := io.ReadFull(s.cfg.Rand, st.Nonce[:]); err != nil {
 		return fmt.Errorf("%w: no randomness for a challenge: %w", tokens.ErrUnavailable, err)
 	}
+	return nil
+}
+
+// stock says that a key is to be enrolled for nobody in particular.
+func (st *session) stock() bool { return st.Kind == kindRegister && st.User == "" && st.UserID == 0 }
+
+// begin seals a new session whose nonce was drawn: its expiry and challenge.
+func (s *Service) begin(ctx context.Context, st *session) error {
+	st.Version, st.Expires = 1, s.cfg.Now().Add(s.cfg.TTL).Unix()
 	var err error
 	if st.encoded, err = canonical.Marshal(st); err != nil {
 		return fmt.Errorf("encode a ceremony's state: %w", err)

@@ -36,6 +36,7 @@ With --realm the key may act in that realm only. The scopes are
   admin      everything
   helpdesk   users and tokens
   provision  bring users and tokens in, and hand them out
+  station    enrol FIDO keys at an enrolment station, and see what is known of their models
   verify     check codes, keys and sessions, and nothing else
   read       look at everything, change nothing
   role:NAME  what your own policies say of the role
@@ -46,7 +47,7 @@ With --source, once or more, the key is good from those networks only.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			what := "make API key " + args[0]
 			if scope == "" {
-				return &failure{What: what, Why: "--scope is needed", Do: "it is admin, helpdesk, provision, verify, read or role:NAME"}
+				return &failure{What: what, Why: "--scope is needed", Do: "it is admin, helpdesk, provision, station, verify, read or role:NAME"}
 			}
 			body := api.NewKey{Name: args[0], Scope: api.Scope(scope), Realm: ptr(c.realm)}
 			if expires != "" {
@@ -63,7 +64,7 @@ With --source, once or more, the key is good from those networks only.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&scope, "scope", "", "admin, helpdesk, provision, verify, read or role:NAME")
+	f.StringVar(&scope, "scope", "", "admin, helpdesk, provision, station, verify, read or role:NAME")
 	f.StringArrayVar(&sources, "source", nil, "a network that it is good from, such as 192.0.2.0/24; may be repeated (default any)")
 	f.StringVar(&expires, "expires", "", "the day on which it ends to be valid (default never)")
 	f.StringVar(&out, "out", "", "new file to write the key to, instead of printing it")

@@ -20,7 +20,7 @@ func policyCommand(c *client) *cobra.Command {
 		Short: "Say who may do what, in Cedar",
 		Long: `Policies permit and forbid: administration, and being let in. What none permits is
 denied, and a forbid beats every permit. The built-in ones give the roles superuser,
-helpdesk, provisioner, auditor and verifier their rights; yours may permit more, and
+helpdesk, provisioner, enroller, auditor and verifier their rights; yours may permit more, and
 forbid anything. All of them are one whole, which has versions.
 
 A file holds any number of policies, each with its id:

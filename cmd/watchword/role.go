@@ -18,6 +18,7 @@ the role says. The roles that come with rights are
   superuser    everything; some acts take a code of the last five minutes
   helpdesk     users and tokens
   provisioner  brings users and tokens in, and hands them out
+  enroller     enrols FIDO keys, for users or as stock, and sees what is known of their models
   auditor      looks at everything, changes nothing
   verifier     checks codes and keys, and nothing else
 

@@ -42,6 +42,7 @@ const (
 	AuditExport   Action = "audit.export"
 	AuditCut      Action = "audit.cut"     // old records were removed behind a signed cut
 	KeyEnrol      Action = "key.enrol"     // a FIDO key
+	KeyStock      Action = "key.stock"     // a FIDO key that is nobody's yet
 	TokenEnrol    Action = "token.enrol"   // a software token
 	TokenConfirm  Action = "token.confirm" // its first code: in old records only, before TokenActivate
 	InviteAdd     Action = "invitation.add"

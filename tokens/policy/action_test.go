@@ -12,7 +12,7 @@ import (
 )
 
 // everything says for each operation who may do it, by the first letter of the scope
-// that an API key has: admin, helpdesk, verify, read, provision; and invite. The
+// that an API key has: admin, helpdesk, verify, read, provision, station; and invite. The
 // server itself may do all.
 var everything = map[Action]string{
 	Verify:  "ahv",
@@ -25,9 +25,9 @@ var everything = map[Action]string{
 	AuditList: "ahr", AuditVerify: "ar",
 	ImportShow: "ahrp", ImportUndo: "a",
 	ImportTransport: "a", ImportPGP: "a", HSMTransportKey: "a", HSMPGPKey: "a",
-	KeyEnrol: "ahip", TokenEnrol: "ahip", TokenConfirm: "a",
+	KeyEnrol: "ahips", KeyStock: "aps", TokenEnrol: "ahip", TokenConfirm: "a",
 	InviteAdd: "ahp", InviteList: "ahrp", InviteDelete: "ahp",
-	UserGroups: "ahp", FIDOShow: "ahr", FIDOImport: "a", FIDORules: "a",
+	UserGroups: "ahp", FIDOShow: "ahrs", FIDOImport: "a", FIDORules: "a",
 	StatementCheck: "av", StatementRotate: "a", StatementList: "ar", StatementGive: "a", StatementDestroy: "a",
 	UserEdit: "ahp", UserImport: "ap", UserExport: "ar", UserPINChange: "av", UserStory: "ahr",
 	TokenActivate: "ahip", TokenExpire: "ahp", TokenNote: "ahp", TokenReplace: "ah", TokenBulk: "ah", TokenDrift: "ahr", TokenStory: "ahr",
@@ -80,7 +80,7 @@ func TestEveryOperationIsInTheTable(t *testing.T) {
 }
 
 // roleOf is the role that the scope of a letter is.
-var roleOf = map[byte]Role{'a': Superuser, 'h': Helpdesk, 'v': Verifier, 'r': Auditor, 'p': Provisioner}
+var roleOf = map[byte]Role{'a': Superuser, 'h': Helpdesk, 'v': Verifier, 'r': Auditor, 'p': Provisioner, 's': Enroller}
 
 // protected are the operations for which a person proves a token anew.
 var protected = []Action{

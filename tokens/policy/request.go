@@ -26,6 +26,7 @@ const (
 	Superuser   Role = "superuser"   // everything
 	Helpdesk    Role = "helpdesk"    // users and tokens; no imports, exports, keys, clients, roles or policies
 	Provisioner Role = "provisioner" // brings tokens and users in and hands them out; takes nothing away
+	Enroller    Role = "enroller"    // enrols FIDO keys, for users or as stock, and sees what is known of models
 	Auditor     Role = "auditor"     // looks at everything, changes nothing
 	Verifier    Role = "verifier"    // verifies codes, keys and statements, nothing else
 )

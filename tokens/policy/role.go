@@ -13,6 +13,7 @@ var scopeRoles = map[Scope][]Role{
 	ScopeVerify:    {Verifier},
 	ScopeRead:      {Auditor},
 	ScopeProvision: {Provisioner},
+	ScopeStation:   {Enroller},
 }
 
 // Roles are the roles that who has the scope has, which nobody may change: one, or
@@ -47,7 +48,7 @@ func (r Role) Valid() bool {
 // Known says whether the role is one of those that come with rights.
 func (r Role) Known() bool {
 	switch r {
-	case Superuser, Helpdesk, Provisioner, Auditor, Verifier:
+	case Superuser, Helpdesk, Provisioner, Enroller, Auditor, Verifier:
 		return true
 	}
 	return false
