@@ -159,9 +159,10 @@ func (t *Trial) request() (wire, proof []byte, err error) {
 	if _, err := rand.Read(b[1:headerSize]); err != nil { // identifier and authenticator
 		return nil, nil, err
 	}
+	var long error
 	add := func(kind byte, value []byte) {
-		if len(value) > 253 {
-			err = fmt.Errorf("%w: %s is longer than 253 bytes", ErrTrial, attributeName(kind))
+		if len(value) > maxValue {
+			long = fmt.Errorf("%w: %s is longer than %d bytes", ErrTrial, attributeName(kind), maxValue)
 			return
 		}
 		b = append(append(b, kind, byte(2+len(value))), value...)
@@ -184,8 +185,8 @@ func (t *Trial) request() (wire, proof []byte, err error) {
 	if t.State != nil {
 		add(attrState, t.State)
 	}
-	if err != nil {
-		return nil, nil, err
+	if long != nil {
+		return nil, nil, long
 	}
 	binary.BigEndian.PutUint16(b[2:4], uint16(len(b)))
 	copy(b[headerSize+2:], newDigester().messageAuthenticator(t.Client.Plain, b, headerSize+2))
