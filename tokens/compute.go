@@ -33,6 +33,7 @@ func (e *engine) decide(ctx context.Context, batch []*pending) *decided {
 	s := e.s
 	view, err := s.load(ctx, batch)
 	if err != nil {
+		s.counts.failed(batch)
 		for _, x := range batch {
 			x.fail(err)
 		}
@@ -349,6 +350,7 @@ func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *ver
 	this := &d.list[len(d.list)-1]
 	event := &this.event
 	t.event(event, now, v)
+	this.outcome = event.Outcome
 	if event.User == "" && t.subject != nil {
 		event.User = t.subject.User.Key // a passkey's
 	}

@@ -276,6 +276,7 @@ type decided struct {
 type judged struct {
 	*pending
 	verdict verdict
+	outcome string       // as the event has it
 	event   audit.Event  // Action is empty where the crowd keeps the event
 	subject *Subject     // nil for an unknown user
 	result  *KeyResult   // of a key that is accepted
@@ -348,6 +349,7 @@ func (e *engine) commit(ctx context.Context, d *decided, made func()) (again []*
 			break
 		}
 	}
+	e.s.counts.note(d.list)
 	for i := range d.list {
 		x, v := d.list[i].pending, &d.list[i].verdict
 		switch {
@@ -382,6 +384,10 @@ func (e *engine) confirm(ctx context.Context, c *Change) error {
 // fail answers all of a batch that there is no verdict.
 func (e *engine) fail(d *decided, err error) {
 	e.s.noteDatabase(err)
+	for i := range d.list {
+		d.list[i].outcome, d.list[i].verdict.reason = "error", ReasonUnavailable
+	}
+	e.s.counts.note(d.list)
 	for i := range d.list {
 		d.list[i].fail(err)
 	}

@@ -156,6 +156,13 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 			return err
 		},
 		"DeleteClient": func(p tokens.Principal) error { return h.DeleteClient(ctx, p, "nas") },
+		"WatchClients": func(p tokens.Principal) error {
+			return second(h.WatchClients(ctx, p, tokens.Watching{Realm: "corp", Client: "nas"}))
+		},
+		"MayWatch": func(p tokens.Principal) error { return h.MayWatch(ctx, p, tokens.Watching{Realm: "corp"}) },
+		"TestClient": func(p tokens.Principal) error {
+			return second(h.TestClient(ctx, p, tokens.ClientTest{Client: "nas", User: "carol", Method: "pap"}))
+		},
 		"AddKey": func(p tokens.Principal) error {
 			_, _, err := h.AddKey(ctx, p, tokens.NewKey{Name: "x", Realm: "corp", Scope: "read"})
 			return err
@@ -404,7 +411,7 @@ func TestOneRealmsKeyNeitherSeesNorTouchesAnother(t *testing.T) {
 			do := useCases(h, c)[name]
 			want, outcome, reason := tokens.ErrForbidden, "denied", string(tokens.ReasonForbidden)
 			switch name {
-			case "DeleteKey", "RotateKey", "DeleteClient": // which name no realm: there is no such thing in theirs
+			case "DeleteKey", "RotateKey", "DeleteClient", "TestClient": // which name no realm: there is no such thing in theirs
 				want, outcome, reason = tokens.ErrNotFound, "refused", "not_found"
 			}
 			if err := do(stranger); !errors.Is(err, want) {
@@ -434,6 +441,7 @@ func TestEachScopeDoesWhatThePolicySays(t *testing.T) {
 		"Drift": policy.TokenDrift, "TokenStory": policy.TokenStory, "UserStory": policy.UserStory,
 		"Report": policy.ReportShow, "Summary": policy.ReportShow,
 		"Records": policy.AuditList, "BeginImport": policy.ImportBegin, "MayImport": policy.ImportBegin, "RefuseImport": policy.ImportBegin, "OpenPGP": policy.ImportBegin, "PutClient": policy.ClientPut, "CompareClient": policy.ClientPut, "DeleteClient": policy.ClientDelete,
+		"WatchClients": policy.ClientWatch, "MayWatch": policy.ClientWatch, "TestClient": policy.ClientTest,
 		"AddKey": policy.KeyAdd, "DeleteKey": policy.KeyDelete, "RotateKey": policy.KeyRotate,
 		"Grants": policy.RoleList, "GrantRole": policy.RoleGrant, "RevokeRole": policy.RoleRevoke, "Sessions": policy.SessionList, "SignIn": policy.SessionStart,
 		"VerifyKey": policy.Verify, "RefuseLogin": policy.Verify, "LoginHolder": policy.Verify, "KeyHolder": policy.KeyEnrol,

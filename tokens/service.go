@@ -81,6 +81,7 @@ type Service struct {
 	skewed     atomic.Bool
 	dbDown     atomic.Bool // the last batch could not be read or committed
 	spent      spent
+	counts     attemptCounts
 	rowProofs  rowProofs
 	forgot     atomic.Int64 // what expired before this, Unix nanoseconds, may be forgotten as spent
 	keyUse     keyUse

@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -77,6 +78,9 @@ func (s *Service) Verify(ctx context.Context, p Principal, a Attempt) (Result, e
 	}
 	e := audit.Event{Realm: realm}
 	if err := s.allow(ctx, p, policy.Verify, &e, nil); err != nil {
+		if errors.Is(err, ErrForbidden) {
+			s.counts.refused(&p, "denied", ReasonForbidden)
+		}
 		return Result{}, err
 	}
 	x := s.attempt(p, realm, a)
@@ -159,6 +163,7 @@ func (s *Service) malformed(ctx context.Context, p Principal, realm, user, trans
 			return err
 		}
 	}
+	s.counts.refused(&p, e.Outcome, ReasonMalformed)
 	if err == nil {
 		err = fmt.Errorf("%w: %s", ErrInvalid, needed)
 	}

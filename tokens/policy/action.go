@@ -32,6 +32,8 @@ const (
 	ClientList    Action = "client.list"
 	ClientPut     Action = "client.put"
 	ClientDelete  Action = "client.delete"
+	ClientWatch   Action = "client.watch" // somebody watches what they ask, as it comes
+	ClientTest    Action = "client.test"  // an attempt in a client's place
 	KeyList       Action = "key.list"
 	KeyAdd        Action = "key.add"
 	KeyDelete     Action = "key.delete"

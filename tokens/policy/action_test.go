@@ -20,7 +20,7 @@ var everything = map[Action]string{
 	TokenShow: "ahrp", TokenList: "ahrp", TokenAssign: "ahp", TokenUnassign: "ah", TokenResync: "ah", TokenSuspend: "ah", TokenResume: "ah",
 	TokenLost: "ah", TokenRevoke: "ah",
 	ImportBegin: "ap", ImportPublish: "ap", ImportDiscard: "ap", ImportList: "ahrp",
-	ClientList: "ar", ClientPut: "a", ClientDelete: "a",
+	ClientList: "ar", ClientPut: "a", ClientDelete: "a", ClientWatch: "ar", ClientTest: "a",
 	KeyList: "ar", KeyAdd: "a", KeyDelete: "a",
 	AuditList: "ahr", AuditVerify: "ar",
 	ImportShow: "ahrp", ImportUndo: "a",
