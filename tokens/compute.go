@@ -23,7 +23,9 @@ type trial struct {
 	bar      Reason
 	cands    []candidate
 	answer   *keyAnswer // of a key, in the place of cands
-	unproven error      // why its row could not be looked at
+	turn     *exchange  // its part in a dialogue; mostly nil
+	v        verdict
+	unproven error // why its row could not be looked at
 }
 
 // decide loads, computes and judges a batch. Attempts on the same user are judged
@@ -69,13 +71,17 @@ func (e *engine) decide(ctx context.Context, batch []*pending) *decided {
 	// attempt on the same user would have others wait that long again.
 	ctx, cancel := context.WithTimeout(ctx, computeTimeout)
 	defer cancel()
+	turns := s.turns(ctx, batch, subjects, now)
 	writes := make(map[*Subject]*write, len(batch))
 	for len(rest) > 0 {
 		var round []int
-		round, rest = s.round(batch, subjects, rest, now)
+		round, rest = s.round(batch, subjects, turns, rest, now)
 		trials := make([]trial, len(round))
 		for j, i := range round {
 			trials[j] = trial{pending: batch[i], subject: subjects[i]}
+			if turns != nil {
+				trials[j].take(turns[i], writes)
+			}
 		}
 		s.compute(ctx, trials, now)
 		for j := range trials {
@@ -83,16 +89,28 @@ func (e *engine) decide(ctx context.Context, batch []*pending) *decided {
 			if t.answer != nil {
 				t.answer.replay = t.answer.replay || spends[t.key.Spend.Hash]
 			}
-			v := t.judge()
-			e.gate(ctx, t, &v)
-			if t.pin != nil && v.accept {
-				s.changePIN(ctx, t, &v)
+			t.v = t.judge()
+			if t.turn != nil {
+				t.said(&t.v, spends)
 			}
-			if t.answer != nil && v.spends() {
-				spends[t.key.Spend.Hash] = true
+			e.gate(ctx, t, &t.v)
+			if x, ok := t.uses(); ok {
+				spends[x.Hash] = true
 			}
-			s.apply(d, writes, t, &v, now)
 		}
+		if turns != nil {
+			e.converse(ctx, trials, now)
+		}
+		for j := range trials {
+			t := &trials[j]
+			e.nameGroups(ctx, t)
+			if t.pin != nil && t.v.accept {
+				s.changePIN(ctx, t, &t.v)
+			}
+			t.spend()
+			s.apply(d, writes, t, &t.v, now)
+		}
+		rest = e.putOff(batch, subjects, trials, rest)
 	}
 	if len(d.list) == 0 {
 		return nil
@@ -103,16 +121,20 @@ func (e *engine) decide(ctx context.Context, batch []*pending) *decided {
 // round takes from rest what can be computed together: of each user one attempt
 // that may change the user's state, after any number that cannot, so that who
 // floods a user who is barred anyway has nobody else wait.
-func (s *Service) round(batch []*pending, subjects []*Subject, rest []int, now time.Time) (round, later []int) {
+func (s *Service) round(batch []*pending, subjects []*Subject, turns []*exchange, rest []int, now time.Time) (round, later []int) {
 	met := make(map[*Subject]bool, len(rest))
 	for _, i := range rest {
 		subject := subjects[i]
+		var said *exchange
+		if turns != nil {
+			said = turns[i]
+		}
 		switch {
 		case subject == nil:
 		case met[subject]:
 			later = append(later, i)
 			continue
-		case subject.User == nil || barred(subject.User, &subject.Standing, &s.cfg.Throttle, batch[i].client, now) == "":
+		case subject.User == nil || s.barOf(batch[i], said, subject, now) == "":
 			met[subject] = true
 		}
 		round = append(round, i)
@@ -185,7 +207,7 @@ func (s *Service) compute(ctx context.Context, trials []trial, now time.Time) {
 		t.user = &decoyUser
 		if t.subject != nil {
 			t.user = t.subject.User
-			t.bar = barred(t.user, &t.subject.Standing, &s.cfg.Throttle, t.client, now)
+			t.bar = s.barOf(t.pending, t.turn, t.subject, now)
 		}
 		if t.key != nil {
 			keys.add(s, t, now)
@@ -216,14 +238,22 @@ func (s *Service) computeCodes(ctx context.Context, trials []trial, now time.Tim
 		if t.key != nil {
 			continue
 		}
-		if t.subject != nil {
+		switch next := t.turn != nil && t.turn.kind == stateNextCode; {
+		case next:
+			t.cands = t.nextCandidates()
+		case t.subject != nil:
 			t.cands = shown(t.subject.Tokens)
 		}
 		if len(t.cands) == 0 {
 			decoy := s.decoyFor(t.code)
 			t.cands = []candidate{{token: &decoy, decoy: true}}
 		}
-		s.asPasscode(t)
+		if t.turn == nil || t.turn.kind != stateNextCode {
+			s.asPasscode(t)
+		}
+		if t.first() && t.code != "" {
+			pins.add(t.user, t.code, &t.turn.exact, &t.turn.err)
+		}
 		for k := range t.cands {
 			c := &t.cands[k]
 			if c.token.Digits < 0 { // an altered row; compute goes no further with it
@@ -245,9 +275,12 @@ func (s *Service) computeCodes(ctx context.Context, trials []trial, now time.Tim
 				pin, c.code = split(t.code, c.token.Digits)
 			}
 			c.bare = pin == ""
-			c.pinOK = c.bare && !t.user.HasPIN()
+			c.pinOK = c.bare && (!t.user.HasPIN() || t.turn.carriesPIN(t.user))
 			if !c.bare {
-				pins.add(t.user, pin, c)
+				pins.add(t.user, pin, &c.pinOK, &c.err)
+			}
+			if t.turn != nil && t.turn.said.typed && !c.pinOK { // something went before it
+				c.bare = false
 			}
 		}
 	}
@@ -276,7 +309,9 @@ func (s *Service) computeCodes(ctx context.Context, trials []trial, now time.Tim
 				blocks.add(c, t.boundTo(c))
 				continue
 			}
-			c.factors = s.cfg.Windows.factors(make([]uint64, 0, 12), c.token, now)
+			if c.factors == nil {
+				c.factors = s.cfg.Windows.factors(make([]uint64, 0, 12), c.token, now)
+			}
 			job := hsm.Job{Key: c.token.Sealed(t.boundTo(c)), Factors: c.factors}
 			if t.mayAccept() && c.pinOK && c.token.State == Active && !c.expired {
 				job.Stop = func(i int, mac []byte) bool {
@@ -311,7 +346,7 @@ func (s *Service) computeCodes(ctx context.Context, trials []trial, now time.Tim
 // mayAccept says whether a right code is accepted: only then may it cost less than a
 // wrong one.
 func (t *trial) mayAccept() bool {
-	return t.subject != nil && t.bar == "" && !t.user.mustChangePIN() && (t.pin == nil || t.user.HasPIN())
+	return t.subject != nil && t.bar == "" && !t.user.mustChangePIN() && (t.pin == nil || t.user.HasPIN()) && (t.turn == nil || t.turn.bad == "")
 }
 
 // boundTo is the PIN MAC that the row of a candidate's token is bound to.
@@ -354,7 +389,7 @@ func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *ver
 	if event.User == "" && t.subject != nil {
 		event.User = t.subject.User.Key // a passkey's
 	}
-	if t.subject == nil || v.err != nil && !v.counted || t.idle() {
+	if t.subject == nil || v.err != nil && !v.counted || t.idle() || t.idleTalk() {
 		if t.impossible && (t.signing == nil || t.signing.user == "") {
 			event.User = ""
 		}
@@ -362,7 +397,7 @@ func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *ver
 			*event = audit.Event{}
 		}
 	}
-	if !v.accept && !v.counted && v.suspend == nil || t.subject == nil {
+	if !v.accept && !v.counted && v.suspend == nil && !v.consumes() || t.subject == nil {
 		return
 	}
 	w := writes[t.subject]
@@ -372,13 +407,18 @@ func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *ver
 		d.writes = append(d.writes, w)
 	}
 	switch {
-	case v.accept:
-		v.token.Motion = v.token.consume(v.factor, now)
-		if !slices.Contains(w.moved, v.token) {
-			w.moved = append(w.moved, v.token)
+	case v.accept || v.consumes():
+		if v.consumes() {
+			v.token.Motion = v.token.consume(v.factor, now)
+			if !slices.Contains(w.moved, v.token) {
+				w.moved = append(w.moved, v.token)
+			}
+		}
+		if !v.accept {
+			break
 		}
 		t.subject.Standing = t.subject.clear()
-		if t.pin != nil {
+		if v.rekeyed != nil {
 			s.rebound(w, this, t, v, now)
 		}
 		if v.turnOn != nil {
@@ -408,14 +448,19 @@ func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *ver
 // pinBatch computes the MACs of the PINs typed in a batch, each once.
 type pinBatch struct {
 	messages [][]byte
-	wanted   [][]byte // the user's PIN MAC; empty if there is none
-	asked    []*candidate
+	asked    []pinAsked
 }
 
-func (b *pinBatch) add(u *User, pin string, c *candidate) {
+// pinAsked is a PIN that was typed.
+type pinAsked struct {
+	wanted []byte // the user's PIN MAC; empty if there is none
+	right  *bool
+	err    *error
+}
+
+func (b *pinBatch) add(u *User, pin string, right *bool, err *error) {
 	b.messages = append(b.messages, pinMessage(u, pin))
-	b.wanted = append(b.wanted, u.PINMAC)
-	b.asked = append(b.asked, c)
+	b.asked = append(b.asked, pinAsked{u.PINMAC, right, err})
 }
 
 // pinMessage is what a PIN's MAC is computed over.
@@ -434,10 +479,11 @@ func (b *pinBatch) run(ctx context.Context, custody Custody) {
 	macs, err := custody.MAC(ctx, hsm.KeyPIN, b.messages...)
 	for i, m := range b.messages {
 		clear(m)
+		a := &b.asked[i]
 		if err != nil {
-			b.asked[i].err = translate(err)
+			*a.err = translate(err)
 			continue
 		}
-		b.asked[i].pinOK = len(b.wanted[i]) > 0 && subtle.ConstantTimeCompare(macs[i], b.wanted[i]) == 1
+		*a.right = len(a.wanted) > 0 && subtle.ConstantTimeCompare(macs[i], a.wanted) == 1
 	}
 }

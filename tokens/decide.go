@@ -124,7 +124,22 @@ type verdict struct {
 	why      string // for the audit
 
 	rekeyed *rekeyed // of an attempt that is to change the PIN: what becomes of that; nil where it is rejected
+
+	// Of a dialogue:
+	asks      *question  // what is asked in the place of a reject; nil for most
+	challenge *Challenge // the same, as it is told
+	first     Reason     // why what was typed before the question was not accepted; may be empty
+	answered  Dialogue   // the dialogue that the answer belongs to
+	joined    Dialogue   // the dialogue whose answers were typed at once
+	opens     bool       // not accepted, but the code is used up by the question
+	still     bool       // accepted, and the code was used up by a question before
+
+	spend  *Spend   // what is used up with it; nil for most
+	groups []string // the user's, on accept, where they were asked for
 }
+
+// consumes says whether the token's code is used up.
+func (v *verdict) consumes() bool { return v.accept && !v.still || v.opens }
 
 // barred is the reason for which a user is turned away whatever was typed, or
 // "". An attempt that is barred is not counted.

@@ -355,10 +355,12 @@ func (e *engine) commit(ctx context.Context, d *decided, made func()) (again []*
 		switch {
 		case v.err != nil:
 			x.fail(unavailable(v.err))
-		case v.reason == ReasonPINSame:
+		case v.reason == ReasonPINSame && x.pin != nil:
 			x.fail(errPINSame)
 		case v.accept:
-			x.tell(answer{result: Result{Accept: true, Serial: v.token.Serial}, key: d.list[i].result, proof: d.list[i].proof})
+			x.tell(answer{result: Result{Accept: true, Serial: v.token.Serial, Groups: v.groups}, key: d.list[i].result, proof: d.list[i].proof})
+		case v.challenge != nil:
+			x.tell(answer{result: Result{Challenge: v.challenge}})
 		default:
 			x.tell(answer{})
 		}
@@ -431,14 +433,14 @@ func (d *decided) withdraw(conflict *ConflictError) (again []*pending) {
 	return again
 }
 
-// replays notes whose challenges had been answered before, on another node or
-// before this one started, and answers the conflict that this is to their users;
-// nil if it is none of ours.
+// replays notes whose challenges and States had been answered before, on another node
+// or before this one started, and answers the conflict that this is to their users; nil
+// if it is none of ours.
 func (d *decided) replays(used *SpentError) *ConflictError {
 	var conflict *ConflictError
 	for i := range d.list {
 		x := &d.list[i]
-		if x.key == nil || !x.verdict.spends() || !slices.Contains(used.Hashes, x.key.Spend.Hash) {
+		if x.verdict.spend == nil || !slices.Contains(used.Hashes, x.verdict.spend.Hash) {
 			continue
 		}
 		x.spent = true
@@ -482,8 +484,8 @@ func (d *decided) change() (*Change, []audit.Event) {
 		if x.beside != nil {
 			events = append(events, *x.beside)
 		}
-		if x.key != nil && x.verdict.spends() {
-			c.Spends = append(c.Spends, x.key.Spend)
+		if x.verdict.spend != nil {
+			c.Spends = append(c.Spends, *x.verdict.spend)
 		}
 	}
 	return c, events

@@ -45,6 +45,7 @@ type Config struct {
 	Deliver    Deliverer        // the ways to sinks; nil: the audit is told to nobody
 	SinkLease  time.Duration    // how long a server that is gone keeps a sink from others; zero: 30 s
 	SinkPause  time.Duration    // between two looks at what is to tell, and before what failed is tried again; zero: 1 s
+	Answer     time.Duration    // how long a question of a dialogue may be answered; zero: 2 min
 	SinkAlarm  time.Duration    // how long a sink fails before the audit says so; zero: 1 min
 	SinkClock  Clock            // by which sinks are waited for; nil: the time that it is
 	Location   *time.Location   // in which policies see hours and days; nil: UTC
@@ -178,6 +179,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.SinkClock == nil {
 		c.SinkClock = wallClock{}
+	}
+	if c.Answer == 0 {
+		c.Answer = 2 * time.Minute
 	}
 	if c.Location == nil {
 		c.Location = time.UTC

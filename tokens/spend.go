@@ -73,8 +73,8 @@ func (m *spent) add(hash [sha256.Size]byte) {
 // note remembers what a batch spent, now that it is durable.
 func (m *spent) note(d *decided) {
 	for i := range d.list {
-		if x := &d.list[i]; x.key != nil && x.verdict.spends() {
-			m.add(x.key.Spend.Hash)
+		if x := d.list[i].verdict.spend; x != nil {
+			m.add(x.Hash)
 		}
 	}
 }

@@ -67,13 +67,14 @@ type Result struct {
 // off can be right.
 const maxCode = 96 + maxPublicID + otpChars + 1
 
-// Verify checks a code. It answers when the outcome is durable: an accept is
-// given at most once for a code, whatever happens. Errors wrap ErrInvalid,
+// Verify checks a code, or the answer to a Challenge. It answers when the outcome is
+// durable: an accept is given at most once for a code, and one answer to a Challenge is
+// looked at, whatever happens. Errors wrap ErrInvalid,
 // ErrForbidden, ErrUnknownKey, ErrUnavailable or ErrOverloaded; everything
 // else is a Result.
 func (s *Service) Verify(ctx context.Context, p Principal, a Attempt) (Result, error) {
 	realm, err := p.realm(a.Realm)
-	if a.User == "" || a.Code == "" && a.Proof == nil || err != nil {
+	if a.User == "" || !a.typed() || err != nil {
 		return Result{}, s.malformed(ctx, p, realm, a.User, a.Transport, "a user and a code are needed", err)
 	}
 	e := audit.Event{Realm: realm}
@@ -84,6 +85,7 @@ func (s *Service) Verify(ctx context.Context, p Principal, a Attempt) (Result, e
 		return Result{}, err
 	}
 	x := s.attempt(p, realm, a)
+	x.talks(&a)
 	x.policy = e.Policy
 	got, err := s.await(ctx, x)
 	return got.result, err
@@ -96,7 +98,7 @@ func (s *Service) Verify(ctx context.Context, p Principal, a Attempt) (Result, e
 func (s *Service) Ask(ctx context.Context, p Principal, a Attempt, done func(Result, error)) {
 	e := audit.Event{}
 	var err error
-	ready := p.Kind == KindClient && a.User != "" && (a.Code != "" || a.Proof != nil)
+	ready := p.Kind == KindClient && a.User != "" && a.typed()
 	if ready {
 		e.Realm, err = p.realm(a.Realm)
 		ready = err == nil
@@ -111,6 +113,7 @@ func (s *Service) Ask(ctx context.Context, p Principal, a Attempt, done func(Res
 		return
 	}
 	x := s.attempt(p, e.Realm, a)
+	x.talks(&a)
 	x.policy, x.done = e.Policy, done
 	if err := s.engine.submit(x); err != nil {
 		x.fail(err)
@@ -190,7 +193,9 @@ type pending struct {
 	key        *KeyAttempt // in the place of code
 	pin        *pinChange  // what is done if it is accepted; mostly nil
 	signing    *signing    // the session that it is for; mostly nil
-	spent      bool        // the database says that the key's challenge was answered before
+	talk       *talk       // what it may do in dialogues; mostly nil
+	groups     bool        // an accept is to name the user's groups
+	spent      bool        // the database says that the key's challenge, or the State, was answered before
 	transport  string
 	policy     string              // what let it in, as in audit.Event
 	nas        string              // see Origin
@@ -234,6 +239,8 @@ func (x *pending) event(e *audit.Event, now time.Time, v *verdict) {
 		e.Outcome = "accept"
 	case v.err != nil:
 		e.Outcome = "error"
+	case v.challenge != nil:
+		e.Outcome = "challenge"
 	}
 	if v.token != nil {
 		e.Serial = v.token.Serial
@@ -252,10 +259,13 @@ func (x *pending) event(e *audit.Event, now time.Time, v *verdict) {
 	}
 	if x.key != nil {
 		e.Detail = append(e.Detail, x.key.detail(v)...)
-	} else if v.accept && v.token.passcode() {
+	} else if v.consumes() && v.token.passcode() {
 		e.Detail = append(e.Detail, audit.Field{Name: fieldNumber, Value: itoa(int64(v.factor) + 1)})
-	} else if v.accept {
+	} else if v.consumes() {
 		e.Detail = append(e.Detail, audit.Field{Name: "factor", Value: itoa(int64(v.factor))})
+	}
+	if x.talk != nil {
+		e.Detail = x.talk.detail(e.Detail, v)
 	}
 	if x.policy != "" { // and not as Policy, which would have the others copied
 		e.Detail = append(e.Detail, audit.Field{Name: audit.FieldPolicy, Value: x.policy})

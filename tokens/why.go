@@ -91,6 +91,12 @@ var explanations = map[Reason]struct{ words, advice string }{
 	ReasonUnchanged:     {"It was so already; nothing changed.", ""},
 	ReasonRule:          {"The rules of the realm do not allow it.", "Look at them: watchword realm rules show. Who administers the realm can change them."},
 
+	ReasonPINFirst:        {"The code was asked for, as this client has it: the PIN first, then the code.", ""},
+	ReasonNextCode:        {"The code was far ahead of the window, so the next one was asked for.", "If no answer followed, ask for two codes in a row: watchword token resync SERIAL CODE1 CODE2."},
+	ReasonDialogueExpired: {"The answer came too late: what was asked was too long ago.", "Log in again, and answer at once. If it stays so, compare the clocks of the servers."},
+	ReasonDialogueInvalid: {"The answer was to no question that was asked of this user through this client, or the client asks it no more.", "Log in again. If it stays so, look at the client's dialogues, and at whether the gateway returns State as it was sent."},
+	ReasonDialogueSpent:   {"The question had been answered before, or something else was done to the user since it was asked.", "Log in again. If the user answered once only, find out who else did."},
+
 	ReasonCloned:            {"The key's signature counter did not rise as it must: there may be a copy of the key. The token was suspended.", "Find out who else has it. If it may have been copied, revoke it and enrol another one: watchword token revoke SERIAL."},
 	ReasonBadSignature:      {"The key's answer was not what was asked for, or its signature was wrong.", "Try again. If it stays so, tell security: somebody may be altering answers, or making them up."},
 	ReasonUnknownCredential: {"The key is none of the user's: it was never enrolled, or was revoked.", "Enrol it by an invitation: watchword user invite NAME. If the user did not just sign in, somebody else tried."},
