@@ -18,8 +18,8 @@ type User struct {
 	DisplayName string
 }
 
-// credential is one key pair, bound to one relying party. It is never changed: a
-// after it was made, other than its user's names, under the Key's lock.
+// credential is one key pair, bound to one relying party. It is never changed
+// after it was made: another takes its place when its user's names change.
 type credential struct {
 	id       []byte
 	alg      Algorithm

@@ -80,10 +80,7 @@ func (k *Key) ServeHID(port io.ReadWriter) error {
 		}
 	}()
 	err := h.run(reports, failed)
-	if h.cancel != nil {
-		h.cancel()
-		<-h.done
-	}
+	h.end()
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil
 	}
@@ -108,10 +105,9 @@ type hid struct {
 	deadline time.Time
 
 	// The command that is running; cancel is nil if there is none.
-	runs    uint32 // on this channel
-	cancel  context.CancelFunc
-	dropped bool // its answer is not wanted any more
-	done    chan []byte
+	runs   uint32 // on this channel
+	cancel context.CancelFunc
+	done   chan []byte
 }
 
 func (h *hid) run(reports <-chan [reportSize]byte, failed <-chan error) error {
@@ -125,9 +121,7 @@ func (h *hid) run(reports <-chan [reportSize]byte, failed <-chan error) error {
 		case answer := <-h.done:
 			h.cancel()
 			h.cancel = nil
-			if !h.dropped {
-				err = h.write(h.runs, hidCBOR, answer)
-			}
+			err = h.write(h.runs, hidCBOR, answer)
 		case now := <-tick.C:
 			err = h.tick(now)
 		case err := <-failed:
@@ -144,7 +138,7 @@ func (h *hid) tick(now time.Time) error {
 		h.want = 0
 		return h.fail(h.channel, hidTimeout)
 	}
-	if h.cancel == nil || h.dropped {
+	if h.cancel == nil {
 		return nil
 	}
 	state := byte(keepaliveProcessing)
@@ -217,12 +211,21 @@ func (h *hid) complete() error {
 			return h.fail(h.channel, hidInvalidLength)
 		}
 		ctx, cancel := context.WithCancel(context.Background())
-		h.runs, h.cancel, h.dropped = h.channel, cancel, false
+		h.runs, h.cancel = h.channel, cancel
 		request := append([]byte(nil), h.message...)
 		go func() { h.done <- h.key.Command(ctx, request) }()
 		return nil
 	}
 	return h.fail(h.channel, hidInvalidCommand)
+}
+
+// end ends the command that is running, if there is one; it is not answered.
+func (h *hid) end() {
+	if h.cancel != nil {
+		h.cancel()
+		<-h.done
+		h.cancel = nil
+	}
 }
 
 // init gives a new client a channel, or ends what a known one had begun.
@@ -238,9 +241,8 @@ func (h *hid) init(channel uint32, nonce []byte) error {
 		if h.want > 0 && h.channel == channel {
 			h.want = 0
 		}
-		if h.cancel != nil && h.runs == channel {
-			h.cancel()
-			h.dropped = true
+		if h.runs == channel {
+			h.end()
 		}
 	}
 	answer := append(make([]byte, 0, 17), nonce...)

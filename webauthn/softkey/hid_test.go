@@ -271,7 +271,6 @@ func TestACommandIsCancelled(t *testing.T) {
 		if _, cmd, _ := w.receive(); cmd != initialise {
 			t.Errorf("INIT is answered with %02x", cmd)
 		}
-		synctest.Wait()
 		w.send(other, cborCommand, []byte{selection})
 		w.want(other, keepalive, 2)
 		touches <- true
