@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/des"
 	"crypto/md5"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -61,34 +63,58 @@ func mschapv2(b []byte, user, code string) []byte {
 	return b
 }
 
-// rounds is how often what is compared is measured in turn, so that all see the same of
-// what else the machine does.
-const rounds = 3
+// round is how long what is compared is measured at a time, and leastRounds how often
+// at least: in turn, there and back, so that all see the same of what else the machine
+// does.
+const (
+	round       = time.Second
+	leastRounds = 5
+)
 
 // comparison measures the same in several ways, in turn.
 type comparison struct {
 	name string
-	run  func() (rate, error)
+	run  func(time.Duration) (rate, error)
 }
 
-// compare answers the mean of each. The first is what the others are held against.
-func compare(t *table, n int, list []comparison) error {
-	mean := make([]rate, len(list))
-	for range rounds {
-		for i, c := range list {
-			r, err := c.run()
-			if err != nil {
-				return fmt.Errorf("%s: %w", c.name, err)
+// compare measures all for as long as the options say, and adds the median of each, and
+// the median of what it was of the first in the same round.
+func compare(t *table, n int, o options, list []comparison) error {
+	all, of := make([][]rate, len(list)), make([][]float64, len(list))
+	for r := range max(leastRounds, int(o.seconds/round)) {
+		for i := range list {
+			if r%2 == 1 {
+				i = len(list) - 1 - i
 			}
-			mean[i].perSecond += r.perSecond / rounds
-			mean[i].p50 += r.p50 / rounds
-			mean[i].p99 += r.p99 / rounds
+			made, err := list[i].run(round)
+			if err != nil {
+				return fmt.Errorf("%s: %w", list[i].name, err)
+			}
+			all[i] = append(all[i], made)
+		}
+		for i := range list {
+			of[i] = append(of[i], all[i][r].perSecond/all[0][r].perSecond)
 		}
 	}
 	for i, c := range list {
-		t.add(c.name, n, mean[i], &mean[0])
+		m := rate{
+			perSecond: median(all[i], func(r rate) float64 { return r.perSecond }),
+			p50:       median(all[i], func(r rate) time.Duration { return r.p50 }),
+			p99:       median(all[i], func(r rate) time.Duration { return r.p99 }),
+		}
+		t.add(c.name, n, m, &rate{perSecond: m.perSecond / median(of[i], func(x float64) float64 { return x })})
 	}
 	return nil
+}
+
+// median is the middle of what is measured of each; of two in the middle, the lower one.
+func median[R any, T cmp.Ordered](list []R, of func(R) T) T {
+	var all []T
+	for _, x := range list {
+		all = append(all, of(x))
+	}
+	slices.Sort(all)
+	return all[(len(all)-1)/2]
 }
 
 // furnished starts a server of its own on a database, with tokens in people's hands.
@@ -123,7 +149,7 @@ func furnished(ctx context.Context, dir, db string, pg *postgres, o options, fle
 func runMethods(ctx context.Context, dir string, pg *postgres, o options) error {
 	fleet := newFleet(o.tokens)
 	t := table{beside: []string{"of PAP"}}
-	t.title = fmt.Sprintf("RADIUS methods: %d users, %d cores, everything on one machine, %d times %v a measurement", o.users, runtime.NumCPU(), rounds, o.seconds)
+	t.title = fmt.Sprintf("RADIUS methods: %d users, %d cores, everything on one machine, medians of rounds of %v in turn", o.users, runtime.NumCPU(), round)
 	for _, db := range o.databases {
 		s, err := furnished(ctx, filepath.Join(dir, "methods_"+db), db, pg, o, fleet)
 		if err != nil {
@@ -137,11 +163,11 @@ func runMethods(ctx context.Context, dir string, pg *postgres, o options) error 
 		for _, n := range o.outstanding {
 			var list []comparison
 			for _, m := range []string{"PAP", "CHAP", "MS-CHAPv2"} {
-				list = append(list, comparison{db + " RADIUS " + m, func() (rate, error) {
-					return drive(ctx, n, 0, o.seconds, s.methodWorker(fleet, o.users, m))
+				list = append(list, comparison{db + " RADIUS " + m, func(limit time.Duration) (rate, error) {
+					return drive(ctx, n, 0, limit, s.methodWorker(fleet, o.users, m))
 				}})
 			}
-			if err := compare(&t, n, list); err != nil {
+			if err := compare(&t, n, o, list); err != nil {
 				return err
 			}
 		}
@@ -171,7 +197,7 @@ func runPolicies(ctx context.Context, dir string, pg *postgres, o options) error
 	const links = 10_000
 	fleet := newFleet(o.tokens)
 	t := table{beside: []string{"of none"}}
-	t.title = fmt.Sprintf("Policies: %d users, %d cores, everything on one machine, %d times %v a measurement", o.users, runtime.NumCPU(), rounds, o.seconds)
+	t.title = fmt.Sprintf("Policies: %d users, %d cores, everything on one machine, medians of rounds of %v in turn", o.users, runtime.NumCPU(), round)
 	for _, db := range o.databases {
 		s, err := furnished(ctx, filepath.Join(dir, "policies_"+db), db, pg, o, fleet)
 		if err != nil {
@@ -190,13 +216,13 @@ func runPolicies(ctx context.Context, dir string, pg *postgres, o options) error
 		edit := func(body string) error { return s.send(ctx, http.MethodPut, "/v1/policies", body) }
 		for _, n := range o.outstanding {
 			under := func(name, put, taken string) comparison {
-				return comparison{db + " RADIUS PAP, " + name, func() (rate, error) {
+				return comparison{db + " RADIUS PAP, " + name, func(limit time.Duration) (rate, error) {
 					if put != "" {
 						if err := edit(put); err != nil {
 							return rate{}, err
 						}
 					}
-					r, err := drive(ctx, n, 0, o.seconds, s.radiusWorker(fleet, o.users))
+					r, err := drive(ctx, n, 0, limit, s.radiusWorker(fleet, o.users))
 					if err == nil && taken != "" {
 						err = edit(taken)
 					}
@@ -210,7 +236,7 @@ func runPolicies(ctx context.Context, dir string, pg *postgres, o options) error
 				}
 				return strings.Join(all, ",")
 			}
-			err := compare(&t, n, []comparison{
+			err := compare(&t, n, o, []comparison{
 				under("no policies", "", ""),
 				under("10 policies", `{"put":[`+strings.Join(ten, ",")+`]}`, `{"delete":[`+ids(ten, "gate", "%d")+`]}`),
 				under(fmt.Sprintf("%d links", links),

@@ -88,10 +88,10 @@ func (q *question) judge(list []*entry) Decision {
 	permit, forbid := p[:0], f[:0]
 	asked := list[:0] // those that Cedar must be asked about
 	for _, e := range list {
-		switch {
-		case e.native == byCedar && !e.always:
+		switch is := e.conditional(q); {
+		case is == unsure:
 			asked = append(asked, e)
-		case !e.always && !q.natively(e.native):
+		case is == fails:
 		case e.forbid:
 			forbid = append(forbid, e)
 		default:
@@ -102,6 +102,17 @@ func (q *question) judge(list []*entry) Decision {
 		return decision(permit, forbid)
 	}
 	return q.ask(permit, forbid, asked)
+}
+
+// conditional is what the policy's conditions come to.
+func (e *entry) conditional(q *question) truth {
+	switch {
+	case e.always:
+		return holds
+	case e.test == nil:
+		return unsure
+	}
+	return e.test.holds(q)
 }
 
 // decision is what follows where every policy could be evaluated.

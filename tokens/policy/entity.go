@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"math"
 	"math/bits"
 	"net/netip"
 	"strings"
@@ -86,16 +85,16 @@ func (c *Context) record(need uint16) cedar.Record {
 		m["nas"] = cedar.String(c.NAS)
 	}
 	if need&needSource != 0 && c.Source.IsValid() {
-		m["source"] = address(c.Source)
+		m["source"] = addressOf(c.Source)
 	}
 	if need&needCaller != 0 && c.Caller.IsValid() {
-		m["caller"] = address(c.Caller)
+		m["caller"] = addressOf(c.Caller)
 	}
 	return cedar.NewRecord(m)
 }
 
-// address is one address as Cedar has it. An IPv4 address in IPv6 clothes is itself.
-func address(a netip.Addr) cedar.IPAddr {
+// addressOf is one address as Cedar has it. An IPv4 address in IPv6 clothes is itself.
+func addressOf(a netip.Addr) cedar.IPAddr {
 	a = a.Unmap().WithZone("")
 	return cedar.IPAddr(netip.PrefixFrom(a, a.BitLen()))
 }
@@ -160,7 +159,7 @@ func (r *Resource) attributes() cedar.Record {
 		}
 		m["type"], m["model"] = cedar.String(r.Kind), cedar.String(r.Model)
 		m["attested"] = cedar.Boolean(r.Attested)
-		m["unused_days"] = cedar.Long(min(max(r.Unused, 0), math.MaxInt32))
+		m["unused_days"] = cedar.Long(r.unused())
 		if r.AAGUID != "" {
 			m["aaguid"] = cedar.String(r.AAGUID)
 		}

@@ -57,8 +57,8 @@ type entry struct {
 	actions  actionSet
 	where    where
 
-	always bool   // it has no conditions: its scope is all
-	native native // how its conditions are decided
+	always bool  // it has no conditions: its scope is all
+	test   *test // of its conditions, as far as it goes; may be nil
 
 	tree       *ast.Policy
 	conditions *cedar.Policy // of it, without the scope: that is asked first, and without Cedar
@@ -71,7 +71,7 @@ func newEntry(id string, tree *ast.Policy) *entry {
 	return &entry{
 		id: id, only: []string{id}, forbid: tree.Effect == ast.EffectForbid,
 		who: readWho(tree.Principal), actions: readActions(tree.Action), where: readWhere(tree.Resource),
-		always: len(tree.Conditions) == 0, tree: tree, need: readNeeds(tree.Conditions),
+		always: len(tree.Conditions) == 0, test: newTest(tree.Conditions), tree: tree, need: readNeeds(tree.Conditions),
 		conditions: cedar.NewPolicyFromAST((*public.Policy)(bare)),
 	}
 }
@@ -87,33 +87,6 @@ func (e *entry) alike(id string, tree *ast.Policy) *entry {
 //go:embed builtin.cedar
 var builtinText string
 
-// A native is how the conditions of a policy are decided: by Cedar, or for some that
-// are built in, by Go. A property test holds each to its text.
-type native uint8
-
-const (
-	byCedar native = iota
-	byInvitation
-	bySelf
-	byMFA
-)
-
-var natives = map[string]native{"builtin.invitation": byInvitation, "builtin.self": bySelf, "builtin.mfa": byMFA}
-
-func (q *question) natively(n native) bool {
-	p, c := &q.query.Principal, &q.query.Context
-	switch n {
-	case byInvitation:
-		return p.Realm != ""
-	case bySelf:
-		home, name := p.person()
-		return home == q.resource.Realm && name == q.resource.User
-	case byMFA:
-		return !c.MFA || c.age() >= 300
-	}
-	return false
-}
-
 // Builtin are the policies that every installation has, and no others.
 func Builtin() *Set { return builtins() }
 
@@ -125,7 +98,7 @@ var builtins = sync.OnceValue(func() *Set {
 	var all []*entry
 	for _, p := range list {
 		e := newEntry(string(p.Annotations()["id"]), (*ast.Policy)(p.AST()))
-		e.builtin, e.native = true, natives[e.id]
+		e.builtin = true
 		all = append(all, e)
 	}
 	s := newSet(all)
