@@ -73,24 +73,45 @@ const (
 
 // comparison measures the same in several ways, in turn.
 type comparison struct {
-	name string
-	run  func(time.Duration) (rate, error)
+	name  string
+	ready func() error // before a round; what it costs is not measured; may be nil
+	run   func() (rate, error)
+}
+
+// measure is one round, and how many microseconds of the server's processors a request
+// took in it.
+func (c *comparison) measure(s *server) (r rate, cost float64, err error) {
+	if c.ready != nil {
+		err = c.ready()
+	}
+	if err == nil {
+		before := s.processorTime()
+		r, err = c.run()
+		cost = float64((s.processorTime() - before).Microseconds()) / (r.perSecond * r.took.Seconds())
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w", c.name, err)
+	}
+	return r, cost, err
 }
 
 // compare measures all for as long as the options say, and adds the median of each, and
 // the median of what it was of the first in the same round.
-func compare(t *table, n int, o options, list []comparison) error {
-	all, of := make([][]rate, len(list)), make([][]float64, len(list))
+//
+// The machine's own noise is in a rate, and hardly in what the server's processors did
+// for a request: that is noted too.
+func compare(t *table, n int, o options, s *server, list []comparison) error {
+	all, of, cost := make([][]rate, len(list)), make([][]float64, len(list)), make([][]float64, len(list))
 	for r := range max(leastRounds, int(o.seconds/round)) {
 		for i := range list {
 			if r%2 == 1 {
 				i = len(list) - 1 - i
 			}
-			made, err := list[i].run(round)
+			made, spent, err := list[i].measure(s)
 			if err != nil {
-				return fmt.Errorf("%s: %w", list[i].name, err)
+				return err
 			}
-			all[i] = append(all[i], made)
+			all[i], cost[i] = append(all[i], made), append(cost[i], spent)
 		}
 		for i := range list {
 			of[i] = append(of[i], all[i][r].perSecond/all[0][r].perSecond)
@@ -102,10 +123,14 @@ func compare(t *table, n int, o options, list []comparison) error {
 			p50:       median(all[i], func(r rate) time.Duration { return r.p50 }),
 			p99:       median(all[i], func(r rate) time.Duration { return r.p99 }),
 		}
-		t.add(c.name, n, m, &rate{perSecond: m.perSecond / median(of[i], func(x float64) float64 { return x })})
+		t.add(c.name, n, m, &rate{perSecond: m.perSecond / median(of[i], itself)})
+		t.note("%s, %d outstanding: %.1f us of the server's processors a request, %.2f of %s",
+			c.name, n, median(cost[i], itself), median(cost[i], itself)/median(cost[0], itself), list[0].name)
 	}
 	return nil
 }
+
+func itself(x float64) float64 { return x }
 
 // median is the middle of what is measured of each; of two in the middle, the lower one.
 func median[R any, T cmp.Ordered](list []R, of func(R) T) T {
@@ -118,7 +143,7 @@ func median[R any, T cmp.Ordered](list []R, of func(R) T) T {
 }
 
 // furnished starts a server of its own on a database, with tokens in people's hands.
-func furnished(ctx context.Context, dir, db string, pg *postgres, o options, fleet *fleet) (*server, error) {
+func furnished(ctx context.Context, dir, db string, pg *postgres, o options, users int, fleet *fleet) (*server, error) {
 	fleet.reset()
 	url := ""
 	if db == "postgres" {
@@ -132,11 +157,11 @@ func furnished(ctx context.Context, dir, db string, pg *postgres, o options, fle
 		return nil, err
 	}
 	if _, err = s.importFleet(ctx, dir, fleet); err == nil {
-		say("%s: adding and assigning %d users", db, o.users)
-		err = s.assign(ctx, fleet, o.users)
+		say("%s: adding and assigning %d users", db, users)
+		err = s.assign(ctx, fleet, users)
 	}
 	if err == nil { // once, so that all are measured with handles that are there
-		_, err = drive(ctx, 64, o.users, time.Hour, s.radiusWorker(fleet, o.users))
+		_, err = drive(ctx, 64, users, time.Hour, s.radiusWorker(fleet, users))
 	}
 	if err != nil {
 		s.stop()
@@ -151,7 +176,7 @@ func runMethods(ctx context.Context, dir string, pg *postgres, o options) error 
 	t := table{beside: []string{"of PAP"}}
 	t.title = fmt.Sprintf("RADIUS methods: %d users, %d cores, everything on one machine, medians of rounds of %v in turn", o.users, runtime.NumCPU(), round)
 	for _, db := range o.databases {
-		s, err := furnished(ctx, filepath.Join(dir, "methods_"+db), db, pg, o, fleet)
+		s, err := furnished(ctx, filepath.Join(dir, "methods_"+db), db, pg, o, o.users, fleet)
 		if err != nil {
 			return fmt.Errorf("methods on %s: %w", db, err)
 		}
@@ -163,11 +188,11 @@ func runMethods(ctx context.Context, dir string, pg *postgres, o options) error 
 		for _, n := range o.outstanding {
 			var list []comparison
 			for _, m := range []string{"PAP", "CHAP", "MS-CHAPv2"} {
-				list = append(list, comparison{db + " RADIUS " + m, func(limit time.Duration) (rate, error) {
-					return drive(ctx, n, 0, limit, s.methodWorker(fleet, o.users, m))
+				list = append(list, comparison{name: db + " RADIUS " + m, run: func() (rate, error) {
+					return drive(ctx, n, 0, round, s.methodWorker(fleet, o.users, m))
 				}})
 			}
-			if err := compare(&t, n, o, list); err != nil {
+			if err := compare(&t, n, o, s, list); err != nil {
 				return err
 			}
 		}
@@ -195,11 +220,12 @@ func (s *server) methodWorker(f *fleet, users int, method string) worker {
 // attempts under none.
 func runPolicies(ctx context.Context, dir string, pg *postgres, o options) error {
 	const links = 10_000
+	users := min(o.users, links)
 	fleet := newFleet(o.tokens)
 	t := table{beside: []string{"of none"}}
-	t.title = fmt.Sprintf("Policies: %d users, %d cores, everything on one machine, medians of rounds of %v in turn", o.users, runtime.NumCPU(), round)
+	t.title = fmt.Sprintf("Policies: %d users, %d cores, everything on one machine, medians of rounds of %v in turn", users, runtime.NumCPU(), round)
 	for _, db := range o.databases {
-		s, err := furnished(ctx, filepath.Join(dir, "policies_"+db), db, pg, o, fleet)
+		s, err := furnished(ctx, filepath.Join(dir, "policies_"+db), db, pg, o, users, fleet)
 		if err != nil {
 			return fmt.Errorf("policies on %s: %w", db, err)
 		}
@@ -211,22 +237,28 @@ func runPolicies(ctx context.Context, dir string, pg *postgres, o options) error
 		}
 		var many []string
 		for i := range links {
-			many = append(many, fmt.Sprintf(`{"id":"link%05d","template":"night","resource":"Watchword::User::\"default/%s\""}`, i, userName(i%o.users)))
+			many = append(many, fmt.Sprintf(`{"id":"link%05d","template":"night","resource":"Watchword::User::\"default/%s\""}`, i, userName(i%users)))
 		}
 		edit := func(body string) error { return s.send(ctx, http.MethodPut, "/v1/policies", body) }
+		undo := ""
 		for _, n := range o.outstanding {
+			// A change of the policies has the server read everybody anew: that is over
+			// when a round begins.
 			under := func(name, put, taken string) comparison {
-				return comparison{db + " RADIUS PAP, " + name, func(limit time.Duration) (rate, error) {
-					if put != "" {
-						if err := edit(put); err != nil {
-							return rate{}, err
-						}
+				ready := func() (err error) {
+					if undo != "" {
+						err = edit(undo)
 					}
-					r, err := drive(ctx, n, 0, limit, s.radiusWorker(fleet, o.users))
-					if err == nil && taken != "" {
-						err = edit(taken)
+					if undo = taken; err == nil && put != "" {
+						err = edit(put)
 					}
-					return r, err
+					if err == nil {
+						_, err = drive(ctx, n, users, time.Hour, s.radiusWorker(fleet, users))
+					}
+					return err
+				}
+				return comparison{db + " RADIUS PAP, " + name, ready, func() (rate, error) {
+					return drive(ctx, n, 0, round, s.radiusWorker(fleet, users))
 				}}
 			}
 			ids := func(list []string, prefix, form string) string {
@@ -236,7 +268,7 @@ func runPolicies(ctx context.Context, dir string, pg *postgres, o options) error
 				}
 				return strings.Join(all, ",")
 			}
-			err := compare(&t, n, o, []comparison{
+			err := compare(&t, n, o, s, []comparison{
 				under("no policies", "", ""),
 				under("10 policies", `{"put":[`+strings.Join(ten, ",")+`]}`, `{"delete":[`+ids(ten, "gate", "%d")+`]}`),
 				under(fmt.Sprintf("%d links", links),
