@@ -927,6 +927,20 @@ type Client struct {
 	Changes *[]ClientChanges `json:"changes,omitempty"`
 	Created time.Time        `json:"created"`
 
+	// Dialogues The questions that the client's users may be asked by Access-Challenge: `pin` for the PIN
+	// first and then the code, `next_code` for the code after one that is far ahead, which
+	// resynchronises the token, `new_pin` for another PIN where it must be changed.
+	Dialogues RadiusDialogues `json:"dialogues"`
+
+	// Joined The dialogues whose answers the client's users may type into one password, for a gateway
+	// that cannot ask: none of those in `dialogues`.
+	Joined RadiusJoined `json:"joined"`
+
+	// Messages Texts of Reply-Message, up to 253 bytes: for the questions `code`, `next_code`, `new_pin`, `bad_pin` and
+	// `new_pin_again`, which have a text without, and for `accept` and `reject`, which have
+	// none. One that is empty is not sent.
+	Messages RadiusMessages `json:"messages"`
+
 	// Methods The ways in which the client may show a code: `pap` sends it, hidden under the shared
 	// secret; `chap`, `mschap` and `mschapv2` send what was computed from it, which whoever
 	// records it can search for the code, and which no user with a PIN can use.
@@ -935,10 +949,17 @@ type Client struct {
 
 	// NameRule What `DOMAIN\alice` and `alice@corp` mean from this client: `plain` takes the name as
 	// it stands, `strip` drops the domain, `realm` takes the domain as the realm.
-	NameRule                    NameRule `json:"name_rule"`
-	Prefix                      string   `json:"prefix"`
-	Realm                       string   `json:"realm"`
-	RequireMessageAuthenticator bool     `json:"require_message_authenticator"`
+	NameRule NameRule `json:"name_rule"`
+	Prefix   string   `json:"prefix"`
+
+	// Rate Requests a second, on each node; 0: no limit.
+	Rate  int    `json:"rate"`
+	Realm string `json:"realm"`
+
+	// Replies The attributes that an Access-Accept has beside what the protocol wants, from all the replies
+	// that are for the user: of an attribute that may stand in it once, the first counts.
+	Replies                     RadiusReplies `json:"replies"`
+	RequireMessageAuthenticator bool          `json:"require_message_authenticator"`
 
 	// SecretLength Length of the shared secret in bytes; below 16 it is weak (RFC 2865, section 3).
 	SecretLength int `json:"secret_length"`
@@ -957,6 +978,20 @@ type ClientSettings struct {
 	// AllowUnsignedProxyState Let requests in that have a Proxy-State and no Message-Authenticator, where none is required. Replies to them can be forged (CVE-2024-3596).
 	AllowUnsignedProxyState *bool `json:"allow_unsigned_proxy_state,omitempty"`
 
+	// Dialogues The questions that the client's users may be asked by Access-Challenge: `pin` for the PIN
+	// first and then the code, `next_code` for the code after one that is far ahead, which
+	// resynchronises the token, `new_pin` for another PIN where it must be changed.
+	Dialogues *RadiusDialogues `json:"dialogues,omitempty"`
+
+	// Joined The dialogues whose answers the client's users may type into one password, for a gateway
+	// that cannot ask: none of those in `dialogues`.
+	Joined *RadiusJoined `json:"joined,omitempty"`
+
+	// Messages Texts of Reply-Message, up to 253 bytes: for the questions `code`, `next_code`, `new_pin`, `bad_pin` and
+	// `new_pin_again`, which have a text without, and for `accept` and `reject`, which have
+	// none. One that is empty is not sent.
+	Messages *RadiusMessages `json:"messages,omitempty"`
+
 	// Methods The ways in which the client may show a code: `pap` sends it, hidden under the shared
 	// secret; `chap`, `mschap` and `mschapv2` send what was computed from it, which whoever
 	// records it can search for the code, and which no user with a PIN can use.
@@ -969,8 +1004,15 @@ type ClientSettings struct {
 	// Prefix Its address, or a prefix such as 192.0.2.0/24. The most specific one wins.
 	Prefix string `json:"prefix"`
 
+	// Rate How many requests a second are taken from the client, on each node; what is more is dropped. 0: no limit.
+	Rate *int `json:"rate,omitempty"`
+
 	// Realm The realm of its users.
 	Realm *string `json:"realm,omitempty"`
+
+	// Replies The attributes that an Access-Accept has beside what the protocol wants, from all the replies
+	// that are for the user: of an attribute that may stand in it once, the first counts.
+	Replies *RadiusReplies `json:"replies,omitempty"`
 
 	// RequireMessageAuthenticator Drop an Access-Request without one.
 	RequireMessageAuthenticator *bool `json:"require_message_authenticator,omitempty"`
@@ -1543,6 +1585,20 @@ type NewClient struct {
 	// AllowUnsignedProxyState Let requests in that have a Proxy-State and no Message-Authenticator, where none is required. Replies to them can be forged (CVE-2024-3596).
 	AllowUnsignedProxyState *bool `json:"allow_unsigned_proxy_state,omitempty"`
 
+	// Dialogues The questions that the client's users may be asked by Access-Challenge: `pin` for the PIN
+	// first and then the code, `next_code` for the code after one that is far ahead, which
+	// resynchronises the token, `new_pin` for another PIN where it must be changed.
+	Dialogues *RadiusDialogues `json:"dialogues,omitempty"`
+
+	// Joined The dialogues whose answers the client's users may type into one password, for a gateway
+	// that cannot ask: none of those in `dialogues`.
+	Joined *RadiusJoined `json:"joined,omitempty"`
+
+	// Messages Texts of Reply-Message, up to 253 bytes: for the questions `code`, `next_code`, `new_pin`, `bad_pin` and
+	// `new_pin_again`, which have a text without, and for `accept` and `reject`, which have
+	// none. One that is empty is not sent.
+	Messages *RadiusMessages `json:"messages,omitempty"`
+
 	// Methods The ways in which the client may show a code: `pap` sends it, hidden under the shared
 	// secret; `chap`, `mschap` and `mschapv2` send what was computed from it, which whoever
 	// records it can search for the code, and which no user with a PIN can use.
@@ -1556,8 +1612,15 @@ type NewClient struct {
 	// Prefix Its address, or a prefix such as 192.0.2.0/24. The most specific one wins.
 	Prefix string `json:"prefix"`
 
+	// Rate How many requests a second are taken from the client, on each node; what is more is dropped. 0: no limit.
+	Rate *int `json:"rate,omitempty"`
+
 	// Realm The realm of its users.
 	Realm *string `json:"realm,omitempty"`
+
+	// Replies The attributes that an Access-Accept has beside what the protocol wants, from all the replies
+	// that are for the user: of an attribute that may stand in it once, the first counts.
+	Replies *RadiusReplies `json:"replies,omitempty"`
 
 	// RequireMessageAuthenticator Drop an Access-Request without one.
 	RequireMessageAuthenticator *bool `json:"require_message_authenticator,omitempty"`
@@ -1914,10 +1977,45 @@ type Problem struct {
 	Type string `json:"type"`
 }
 
+// RadiusAttribute A RADIUS attribute by its name in the dictionary.
+type RadiusAttribute struct {
+	// Name Such as Filter-Id or Cisco-AVPair.
+	Name string `json:"name"`
+
+	// Value As its kind is written: a text, a number or its name, an address, octets as 0x and hexadecimal digits.
+	Value string `json:"value"`
+}
+
+// RadiusDialogues The questions that the client's users may be asked by Access-Challenge: `pin` for the PIN
+// first and then the code, `next_code` for the code after one that is far ahead, which
+// resynchronises the token, `new_pin` for another PIN where it must be changed.
+type RadiusDialogues = []string
+
+// RadiusJoined The dialogues whose answers the client's users may type into one password, for a gateway
+// that cannot ask: none of those in `dialogues`.
+type RadiusJoined = []string
+
+// RadiusMessages Texts of Reply-Message, up to 253 bytes: for the questions `code`, `next_code`, `new_pin`, `bad_pin` and
+// `new_pin_again`, which have a text without, and for `accept` and `reject`, which have
+// none. One that is empty is not sent.
+type RadiusMessages map[string]string
+
 // RadiusMethods The ways in which the client may show a code: `pap` sends it, hidden under the shared
 // secret; `chap`, `mschap` and `mschapv2` send what was computed from it, which whoever
 // records it can search for the code, and which no user with a PIN can use.
 type RadiusMethods = []string
+
+// RadiusReplies The attributes that an Access-Accept has beside what the protocol wants, from all the replies
+// that are for the user: of an attribute that may stand in it once, the first counts.
+type RadiusReplies = []RadiusReply
+
+// RadiusReply The attributes for some users.
+type RadiusReply struct {
+	Attributes []RadiusAttribute `json:"attributes"`
+
+	// Group The group whose members get them; left out: everybody.
+	Group *string `json:"group,omitempty"`
+}
 
 // Readiness Whether the server can do its work.
 type Readiness struct {

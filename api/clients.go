@@ -47,6 +47,7 @@ func (s *Server) PutClient(c echo.Context, name string, params PutClientParams) 
 		Name: name, Prefix: in.Prefix, Secret: value(in.Secret), Realm: in.Realm,
 		RequireMessageAuthenticator: in.RequireMessageAuthenticator, NameRule: in.NameRule,
 		Methods: in.Methods, AllowUnsignedProxyState: in.AllowUnsignedProxyState,
+		Dialogues: in.Dialogues, Joined: in.Joined, Rate: in.Rate, Replies: in.Replies, Messages: in.Messages,
 	}, params.Realm)
 	if err != nil {
 		return err
@@ -80,14 +81,31 @@ func newClient(in NewClient, query *string) (tokens.NewClient, error) {
 		Name: in.Name, Prefix: prefix, Realm: realm, Secret: []byte(in.Secret),
 		RequireMA: true, NameRule: tokens.NameRule(value(in.NameRule)),
 	}
-	for _, m := range value(in.Methods) {
-		n.Options.Methods = append(n.Options.Methods, tokens.Method(m))
+	n.Options = tokens.ClientOptions{
+		Methods: named[tokens.Method](value(in.Methods)), UnsignedProxyState: value(in.AllowUnsignedProxyState),
+		Dialogues: named[tokens.Dialogue](value(in.Dialogues)), Joined: named[tokens.Dialogue](value(in.Joined)),
+		Rate: value(in.Rate), Messages: value(in.Messages),
 	}
-	n.Options.UnsignedProxyState = value(in.AllowUnsignedProxyState)
+	for _, r := range value(in.Replies) {
+		held := tokens.Reply{Group: value(r.Group)}
+		for _, a := range r.Attributes {
+			held.Attributes = append(held.Attributes, tokens.ReplyAttribute(a))
+		}
+		n.Options.Replies = append(n.Options.Replies, held)
+	}
 	if in.RequireMessageAuthenticator != nil {
 		n.RequireMA = *in.RequireMessageAuthenticator
 	}
 	return n, nil
+}
+
+// named makes names of one kind of names of another.
+func named[To, From ~string](list []From) []To {
+	out := make([]To, len(list))
+	for i, name := range list {
+		out[i] = To(name)
+	}
+	return out
 }
 
 // parsePrefix reads an address or a prefix. One with bits behind its length is
@@ -111,16 +129,26 @@ func parsePrefix(s string) (netip.Prefix, error) {
 // ignores the client then, and says so in its log.
 func clientView(c *tokens.Client) Client {
 	options, _ := tokens.ParseClientOptions(c.Options)
-	methods := RadiusMethods{}
-	for _, m := range options.Methods {
-		methods = append(methods, string(m))
-	}
+	methods := named[string](options.Methods)
 	if len(methods) == 0 {
 		methods = RadiusMethods{string(tokens.MethodPAP)}
 	}
-	return Client{
-		Methods: methods, AllowUnsignedProxyState: options.UnsignedProxyState,
+	v := Client{
 		Name: c.Name, Prefix: c.Prefix.String(), Realm: c.Realm, RequireMessageAuthenticator: c.RequireMA,
 		NameRule: NameRule(c.NameRule), SecretLength: c.SecretSize, Created: instant(c.Created),
+		Methods: methods, AllowUnsignedProxyState: options.UnsignedProxyState,
+		Dialogues: named[string](options.Dialogues), Joined: named[string](options.Joined), Rate: options.Rate,
+		Replies: RadiusReplies{}, Messages: options.Messages,
 	}
+	if v.Messages == nil {
+		v.Messages = RadiusMessages{}
+	}
+	for _, r := range options.Replies {
+		shown := RadiusReply{Group: unlessEmpty(r.Group), Attributes: make([]RadiusAttribute, len(r.Attributes))}
+		for i, a := range r.Attributes {
+			shown.Attributes[i] = RadiusAttribute(a)
+		}
+		v.Replies = append(v.Replies, shown)
+	}
+	return v
 }

@@ -143,6 +143,8 @@ var calls = []call{
 	{"GET", "/v1/clients?realm=corp", "", 200, ""},
 	{"GET", "/v1/clients", "", 200, ""},
 	{"POST", "/v1/clients", `{"name":"vpn","prefix":"192.0.2.10","secret":"0123456789abcdef"}`, 201, ""},
+	{"POST", "/v1/clients", `{"name":"vpn","prefix":"192.0.2.10","secret":"0123456789abcdef","methods":["chap"],"dialogues":["pin","next_code"],"joined":["new_pin"],"rate":5,` +
+		`"replies":[{"group":"Staff","attributes":[{"name":"Class","value":"x"}]}],"messages":{"reject":"no"}}`, 201, ""},
 	{"PUT", "/v1/clients/vpn", `{"prefix":"192.0.2.0/28","secret":"0123456789abcdef","require_message_authenticator":false,"name_rule":"strip"}`, 200, ""},
 	{"DELETE", "/v1/clients/vpn", "", 204, ""},
 	{"GET", "/v1/keys", "", 200, ""},

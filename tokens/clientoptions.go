@@ -106,36 +106,43 @@ var messageKeys = []string{
 	MessageAccept, MessageReject,
 }
 
-// text are the options as they are kept: in one form only, and empty where they are
-// the default.
-func (o *ClientOptions) text() (string, error) {
+// Normal answers the options in the one form that they are kept in: in order, folded,
+// and with nothing that is the default. It says what is wrong with them, but for what
+// the dictionary of attributes alone knows.
+func (o *ClientOptions) Normal() (ClientOptions, error) {
 	held := *o
 	var err error
 	if held.Methods, err = inOrder("method", o.Methods, everyMethod); err != nil {
-		return "", err
+		return held, err
 	}
 	if slices.Equal(held.Methods, []Method{MethodPAP}) {
 		held.Methods = nil
 	}
 	if held.Dialogues, err = inOrder("dialogue", o.Dialogues, everyDialogue); err != nil {
-		return "", err
+		return held, err
 	}
 	// The PIN may stand before the code from every client.
 	if held.Joined, err = inOrder("joined dialogue", o.Joined, []Dialogue{DialogueNextCode, DialogueNewPIN}); err != nil {
-		return "", err
+		return held, err
 	}
 	for _, d := range held.Joined {
 		if slices.Contains(held.Dialogues, d) {
-			return "", fmt.Errorf("%w: %s is both a dialogue and a joined one; a gateway can either ask, or not", ErrInvalid, d)
+			return held, fmt.Errorf("%w: %s is both a dialogue and a joined one; a gateway can either ask, or not", ErrInvalid, d)
 		}
 	}
 	if o.Rate < 0 || o.Rate > maxRate {
-		return "", fmt.Errorf("%w: a rate of %d requests a second; it is 1 to %d, or 0 for no limit", ErrInvalid, o.Rate, maxRate)
+		return held, fmt.Errorf("%w: a rate of %d requests a second; it is 1 to %d, or 0 for no limit", ErrInvalid, o.Rate, maxRate)
 	}
 	if held.Replies, err = heldReplies(o.Replies); err != nil {
-		return "", err
+		return held, err
 	}
-	if err := checkMessages(o.Messages); err != nil {
+	return held, checkMessages(o.Messages)
+}
+
+// text are the options as they are kept; empty where they are the default.
+func (o *ClientOptions) text() (string, error) {
+	held, err := o.Normal()
+	if err != nil {
 		return "", err
 	}
 	out, err := json.Marshal(held)

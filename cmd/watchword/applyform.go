@@ -31,15 +31,31 @@ type realmForm struct {
 // clientForm is a RADIUS client. Its secret is the only line of a file beside this one;
 // without, the client has its secret already.
 type clientForm struct {
-	Kind       string   `json:"kind"`
-	Name       string   `json:"name"`
-	Address    string   `json:"address"` // or a prefix
-	Realm      string   `json:"realm"`   // default: default
-	RequireMA  bool     `json:"require_message_authenticator"`
-	ProxyState bool     `json:"allow_unsigned_proxy_state"`
-	Methods    []string `json:"methods"`   // default: [pap]
-	NameRule   string   `json:"name_rule"` // default: plain
-	SecretFile string   `json:"secret_file"`
+	Kind       string            `json:"kind"`
+	Name       string            `json:"name"`
+	Address    string            `json:"address"` // or a prefix
+	Realm      string            `json:"realm"`   // default: default
+	RequireMA  bool              `json:"require_message_authenticator"`
+	ProxyState bool              `json:"allow_unsigned_proxy_state"`
+	Methods    []string          `json:"methods"`   // default: [pap]
+	NameRule   string            `json:"name_rule"` // default: plain
+	Dialogues  []string          `json:"dialogues"`
+	Joined     []string          `json:"joined"`
+	Rate       int               `json:"rate"` // default: 0, no limit
+	Replies    []replyForm       `json:"replies"`
+	Messages   map[string]string `json:"messages"`
+	SecretFile string            `json:"secret_file"`
+}
+
+// replyForm are attributes of accepts; without a group, for everybody.
+type replyForm struct {
+	Group      string          `json:"group"`
+	Attributes []attributeForm `json:"attributes"`
+}
+
+type attributeForm struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
 }
 
 // roleForm says which people have a role.

@@ -95,6 +95,8 @@ func flat(v any) map[string]string {
 				items[i] = fmt.Sprint(v[i])
 			}
 			out[prefix] = strings.Join(items, ", ")
+		case nil: // an empty list, as a rule
+			out[prefix] = ""
 		default:
 			out[prefix] = fmt.Sprint(v)
 		}
@@ -193,12 +195,6 @@ func (p *planner) realms() error {
 	return nil
 }
 
-// formOf is a live client as a file would have it.
-func formOf(k *api.Client) clientForm {
-	return clientForm{Name: k.Name, Address: k.Prefix, Realm: k.Realm, RequireMA: k.RequireMessageAuthenticator,
-		ProxyState: k.AllowUnsignedProxyState, Methods: k.Methods, NameRule: string(k.NameRule)}
-}
-
 func (c *client) liveClients(cmd *cobra.Command) ([]api.Client, error) {
 	page, _, err := get[api.ClientPage](cmd, c, call{what: "list the RADIUS clients", path: pathTo("clients")})
 	return page.Items, err
@@ -218,9 +214,7 @@ func (p *planner) clients() error {
 		k := &p.w.clients[i]
 		form := k.clientForm
 		form.Kind, form.SecretFile = "", ""
-		rule := api.NameRule(form.NameRule)
-		settings := api.ClientSettings{Prefix: form.Address, Realm: &form.Realm, RequireMessageAuthenticator: &form.RequireMA, NameRule: &rule,
-			Methods: &form.Methods, AllowUnsignedProxyState: &form.ProxyState}
+		settings := form.settings()
 		if k.secret != nil {
 			secret := string(k.secret)
 			settings.Secret = &secret
@@ -232,19 +226,22 @@ func (p *planner) clients() error {
 		case !ok && k.secret == nil:
 			return k.at.wrong("Client %s is not there yet, so it needs its secret: name the file with secret_file, or its directory with --secret-dir", k.Name)
 		case !ok:
-			d := &difference{Does: "add", Kind: kindClient, Name: k.Name, Fields: fieldsThatDiffer(nil, form)}
-			d.Fields = slices.DeleteFunc(d.Fields, func(f field) bool { return f.To == "" || f.Name == "name" })
+			if len(k.Replies) > 0 { // is each attribute one that the server knows?
+				if _, err := p.compareClient(k, c); err != nil {
+					return err
+				}
+			}
+			d := &difference{Does: "add", Kind: kindClient, Name: k.Name, Fields: fieldsThatDiffer(nil, form.shown())}
+			d.Fields = slices.DeleteFunc(d.Fields, func(f field) bool { return f.To == "" || f.Name == "name" || f.Name == "rate" && f.To == "0" })
 			others = append(others, step{c, []*difference{d}})
 		default:
-			fields := fieldsThatDiffer(was, form)
-			if k.secret != nil {
-				dry := c
-				dry.what, dry.query = "compare RADIUS client "+k.Name, p.c.pairs("dry_run", "true")
-				would, _, err := get[api.Client](p.cmd, p.c, dry)
+			fields := fieldsThatDiffer(was.shown(), form.shown())
+			if k.secret != nil || len(fields) > 0 && len(k.Replies) > 0 {
+				changes, err := p.compareClient(k, c)
 				if err != nil {
 					return err
 				}
-				if slices.Contains(valueOf(would.Changes), "secret") {
+				if slices.Contains(changes, "secret") {
 					fields = append(fields, field{"secret", "another", "as in the file"})
 				}
 			}
@@ -263,6 +260,13 @@ func (p *planner) clients() error {
 		p.step(s.call, s.diffs...)
 	}
 	return nil
+}
+
+// compareClient asks the server what putting a client would change.
+func (p *planner) compareClient(k *wantedClient, put call) ([]api.ClientChanges, error) {
+	put.what, put.query = "compare RADIUS client "+k.Name, p.c.pairs("dry_run", "true")
+	would, _, err := get[api.Client](p.cmd, p.c, put)
+	return valueOf(would.Changes), err
 }
 
 // pairs are query parameters without the realm.

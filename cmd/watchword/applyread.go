@@ -264,6 +264,9 @@ func (w *wanted) client(d *document, secrets string) error {
 			return d.of("methods").wrong("methods are pap, chap, mschap, mschapv2, each once")
 		}
 	}
+	if err := c.normal(d); err != nil {
+		return err
+	}
 	for _, other := range w.clients {
 		switch {
 		case other.Name == c.Name:

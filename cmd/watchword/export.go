@@ -240,6 +240,7 @@ func clientText(f *clientForm) string {
 	w.flag(0, "allow_unsigned_proxy_state", f.ProxyState)
 	w.line(0, "methods", flow(f.Methods))
 	w.line(0, "name_rule", scalar(f.NameRule))
+	w.clientOptions(f)
 	return w.String()
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	"watchword/tokens"
 )
@@ -56,6 +57,9 @@ func (a *appliance) warnOptions(c *tokens.Client) {
 			a.log.Warn("a RADIUS client may use a weak method: who records a request finds its code within moments; have the gateway use PAP as soon as it can",
 				"client", c.Name, "method", string(m))
 		}
+	}
+	if slices.Contains(options.Dialogues, tokens.DialogueNextCode) {
+		a.log.Warn("a RADIUS client asks for the next code (next_code): who guesses at codes may learn that one was right; docs/dialogues.md says what that is worth", "client", c.Name)
 	}
 	if options.UnsignedProxyState {
 		a.log.Warn("a RADIUS client may send a Proxy-State without a Message-Authenticator: replies to it can be forged (CVE-2024-3596)", "client", c.Name)
