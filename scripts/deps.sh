@@ -4,7 +4,7 @@
 set -euo pipefail
 
 run=(gcc libc6-dev softhsm2)
-test=(oathtool openssl jose fido2-tools xmlsec1 gnupg zip 7zip freeradius freeradius-utils opensc pskc-utils libnss3 libnss3-tools libyubikey-dev postgresql postgresql-client sqlite3 chromium zbar-tools curl jq iproute2 procps rsyslog rsyslog-openssl)
+test=(oathtool openssl jose fido2-tools xmlsec1 gnupg zip 7zip freeradius freeradius-utils opensc pskc-utils libnss3 libnss3-tools libyubikey-dev postgresql postgresql-client sqlite3 chromium zbar-tools curl jq iproute2 procps rsyslog rsyslog-openssl libpam-radius-auth pamtester openvpn openvpn-auth-radius ocserv openconnect radsecproxy iputils-ping)
 
 case "${1:-}" in
 run) want=("${run[@]}" oathtool freeradius-utils curl) ;;

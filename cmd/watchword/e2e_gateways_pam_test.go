@@ -1,0 +1,120 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// pamService is a PAM service that asks a server through pam_radius_auth.
+type pamService struct {
+	t    *testing.T
+	name string
+}
+
+// newPAMService writes the service's file where libpam looks for it, and nowhere else; it
+// goes with the test.
+func newPAMService(t *testing.T, at, secret, options string) *pamService {
+	t.Helper()
+	wantProgram(t, "libpam-radius-auth", "/lib/x86_64-linux-gnu/security/pam_radius_auth.so", "/lib/aarch64-linux-gnu/security/pam_radius_auth.so")
+	wantProgram(t, "pamtester", "/usr/bin/pamtester")
+	wantRoot(t, "write to /etc/pam.d")
+	conf := testFile(t, t.TempDir(), "pam_radius_auth.conf", fmt.Sprintf("%s %s 1\n", at, secret))
+	f, err := os.CreateTemp("/etc/pam.d", "watchword-test-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(f.Name()) })
+	_, err = fmt.Fprintf(f, "auth required pam_radius_auth.so conf=%s %s\naccount required pam_permit.so\n", conf, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return &pamService{t: t, name: filepath.Base(f.Name())}
+}
+
+// login has pamtester log a user in who types these lines, and answers what it printed.
+func (s *pamService) login(user string, typed ...string) (sight, string) {
+	s.t.Helper()
+	cmd := exec.Command("pamtester", "-v", s.name, user, "authenticate", "acct_mgmt")
+	cmd.Stdin = strings.NewReader(strings.Join(typed, "\n") + "\n")
+	out, err := cmd.CombinedOutput()
+	text := string(out)
+	switch {
+	case err == nil && strings.Contains(text, "successfully authenticated"):
+		return sawAccept, text
+	case strings.Contains(text, "Authentication service cannot retrieve authentication info"):
+		return sawNothing, text
+	case strings.Contains(text, "Authentication failure"):
+		return sawReject, text
+	}
+	s.t.Fatalf("pamtester: %v\n%s", err, text)
+	return "", ""
+}
+
+// TestPamRadius logs people in through Debian's pam_radius.
+func TestPamRadius(t *testing.T) {
+	n := startNode(t, nodeOptions{})
+	list := newTokens("PAM", 3, true)
+	n.equip(list...)
+	p := newTap(t, n, nil)
+	pam := newPAMService(t, p.addr, n.secret, "prompt=Code retry=0 prompt_attribute")
+	login := func(user string, want sight, typed ...string) string {
+		t.Helper()
+		got, printed := pam.login(user, typed...)
+		if got != want {
+			t.Fatalf("%s; want %s:\n%s", got, want, printed)
+		}
+		return printed
+	}
+
+	t.Run("without a Message-Authenticator it is not heard", func(t *testing.T) {
+		login(list[0].user, sawNothing, list[0].code(0))
+		for _, k := range p.take() {
+			if k[0] != accessRequest || k.has(attrMessageAuthenticator) {
+				t.Errorf("%v: pam_radius sends a Message-Authenticator: the docs say it does not", k)
+			}
+		}
+		if log := n.log(); !strings.Contains(log, "missing_message_authenticator") && !strings.Contains(log, "Message-Authenticator") {
+			t.Error("the log does not say why")
+		}
+	})
+	n.setClient(map[string]any{"require_message_authenticator": false})
+
+	t.Run("a code is accepted once", func(t *testing.T) {
+		code := list[0].press()
+		if printed := login(list[0].user, sawAccept, code); !strings.Contains(printed, "Code: ") {
+			t.Errorf("the prompt is not the one that was set:\n%s", printed)
+		}
+		packets := p.wantCodes(accessRequest, accessAccept)
+		if id := packets[0].one(attrNASIdentifier); id != pam.name {
+			t.Errorf("NAS-Identifier is %q; want the name of the service", id)
+		}
+		login(list[0].user, sawReject, code)
+		n.wantReason(list[0].user, "replay")
+		login("nobody", sawReject, code)
+	})
+	t.Run("PIN and code", func(t *testing.T) {
+		k := list[1]
+		n.must(http.MethodPut, "/v1/users/"+k.user+"/pin", map[string]string{"pin": "82905"}, nil)
+		login(k.user, sawReject, k.code(0))
+		n.wantReason(k.user, "pin_missing")
+		login(k.user, sawAccept, "82905"+k.press())
+	})
+	t.Run("a lost reply is sent again", func(t *testing.T) {
+		again := newPAMService(t, p.addr, n.secret, "retry=2")
+		p.take()
+		p.loseReplies(1)
+		if got, printed := again.login(list[2].user, list[2].press()); got != sawAccept {
+			t.Errorf("%s:\n%s", got, printed)
+		}
+		p.wantCodes(accessRequest, accessAccept, accessRequest, accessAccept)
+	})
+	n.wantIntactAudit()
+}
