@@ -4,7 +4,11 @@
 set -euo pipefail
 
 run=(gcc libc6-dev softhsm2)
-test=(oathtool openssl jose fido2-tools xmlsec1 gnupg zip 7zip freeradius freeradius-utils opensc pskc-utils libnss3 libnss3-tools libyubikey-dev postgresql postgresql-client sqlite3 chromium zbar-tools curl jq iproute2 procps rsyslog rsyslog-openssl libpam-radius-auth pamtester openvpn openvpn-auth-radius ocserv openconnect radsecproxy iputils-ping)
+# Gateways, which the tests have ask, and what speaks to them.
+gateways=(libpam-radius-auth pamtester openvpn openvpn-auth-radius ocserv openconnect radsecproxy iputils-ping)
+# Those whose services would start with the machine next time.
+off=(ocserv openvpn radsecproxy)
+test=(oathtool openssl jose fido2-tools xmlsec1 gnupg zip 7zip freeradius freeradius-utils opensc pskc-utils libnss3 libnss3-tools libyubikey-dev postgresql postgresql-client sqlite3 chromium zbar-tools curl jq iproute2 procps rsyslog rsyslog-openssl "${gateways[@]}")
 
 case "${1:-}" in
 run) want=("${run[@]}" oathtool freeradius-utils curl) ;;
@@ -38,3 +42,8 @@ trap '[ -z "$made" ] || "${as_root[@]}" rm -f "$policy"' EXIT
 echo "installing ${missing[*]}"
 install() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -yqq --no-install-recommends "${missing[@]}" >/dev/null; }
 install 2>/dev/null || { "${as_root[@]}" apt-get update -qq; install; }
+if command -v systemctl >/dev/null; then
+  for p in "${off[@]}"; do
+    case " ${missing[*]} " in *" $p "*) "${as_root[@]}" systemctl --quiet disable "$p.service" 2>/dev/null || true ;; esac
+  done
+fi

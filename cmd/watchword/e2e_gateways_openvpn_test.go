@@ -1,7 +1,8 @@
 package main
 
 import (
-	"fmt"
+	"bytes"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,14 +22,14 @@ func wantTun(t *testing.T) {
 
 // An openvpn is Debian's OpenVPN server in a namespace, which asks by openvpn-auth-radius.
 type openvpn struct {
-	t              *testing.T
 	server, client *netns
 	ca             string
 	process        *process
 }
 
-// newOpenVPN starts a server that asks at a port of its loopback.
-func newOpenVPN(t *testing.T, server, client *netns, port, secret string) *openvpn {
+// newOpenVPN starts a server that asks at port 1812 of its loopback, and tells a port there
+// of what it let in.
+func newOpenVPN(t *testing.T, server, client *netns, acctPort, secret string) *openvpn {
 	t.Helper()
 	wantProgram(t, "openvpn", "/usr/sbin/openvpn")
 	wantProgram(t, "openvpn-auth-radius", "/usr/lib/openvpn/radiusplugin.so")
@@ -47,13 +48,12 @@ NAS-IP-Address=10.9.0.1
 OpenVPNConfig=`+conf+`
 subnet=255.255.255.0
 overwriteccfiles=true
-nonfatalaccounting=true
 server
 {
-	acctport=`+port+`
-	authport=`+port+`
+	acctport=`+acctPort+`
+	authport=1812
 	name=127.0.0.1
-	retry=1
+	retry=3
 	wait=1
 	sharedsecret=`+secret+`
 }
@@ -70,23 +70,25 @@ key `+key+`
 dh none
 verify-client-cert none
 username-as-common-name
+auth-gen-token 3600 120
+reneg-sec 3
 client-config-dir `+filepath.Join(dir, "ccd")+`
 status `+filepath.Join(dir, "status")+` 1
 tmp-dir `+dir+`
 plugin /usr/lib/openvpn/radiusplugin.so `+plugin+`
-verb 4
+verb 3
 `)
-	o := &openvpn{t: t, server: server, client: client, ca: cert}
+	o := &openvpn{server: server, client: client, ca: cert}
 	o.process = server.run(t, "", "openvpn", "--config", conf)
 	o.process.prints("Initialization Sequence Completed", 20*time.Second)
 	return o
 }
 
 // dial has a client dial in, and answers its process and what came of it.
-func (o *openvpn) dial(user, password string) (*process, sight) {
-	o.t.Helper()
-	login := testFile(o.t, o.t.TempDir(), "login", user+"\n"+password+"\n")
-	p := o.client.run(o.t, "", "openvpn", "--client", "--dev", "tun", "--proto", "udp", "--remote", "10.9.0.1", "1194", "--nobind",
+func (o *openvpn) dial(t *testing.T, user, password string) (*process, sight) {
+	t.Helper()
+	login := testFile(t, t.TempDir(), "login", user+"\n"+password+"\n")
+	p := o.client.run(t, "", "openvpn", "--client", "--dev", "tun", "--proto", "udp", "--remote", "10.9.0.1", "1194", "--nobind",
 		"--ca", o.ca, "--auth-user-pass", login, "--auth-retry", "none", "--connect-retry-max", "1", "--verb", "3")
 	switch p.printsOneOf(30*time.Second, "Initialization Sequence Completed", "AUTH_FAILED") {
 	case "AUTH_FAILED":
@@ -94,6 +96,44 @@ func (o *openvpn) dial(user, password string) (*process, sight) {
 	default:
 		return p, sawAccept
 	}
+}
+
+// acctServer starts Debian's FreeRADIUS in a namespace, for accounting alone, at port 1813
+// of its loopback.
+func acctServer(t *testing.T, s *netns, secret string) (records string) {
+	t.Helper()
+	wantProgram(t, "freeradius", "/usr/sbin/freeradius")
+	dir := t.TempDir()
+	records = filepath.Join(dir, "records")
+	testFile(t, dir, "radiusd.conf", `libdir = /usr/lib/freeradius
+logdir = `+dir+`
+raddbdir = `+dir+`
+pidfile = `+dir+`/pid
+security {
+	require_message_authenticator = no
+}
+client openvpn {
+	ipaddr = 127.0.0.1
+	secret = `+secret+`
+}
+modules {
+	detail {
+		filename = `+records+`
+	}
+}
+server accounting {
+	listen {
+		type = acct
+		ipaddr = 127.0.0.1
+		port = 1813
+	}
+	accounting {
+		detail
+	}
+}
+`)
+	s.run(t, "", "freeradius", "-f", "-d", dir, "-n", "radiusd", "-l", "stdout").prints("Ready to process requests", 20*time.Second)
+	return records
 }
 
 // TestOpenVPN brings up a tunnel between two network namespaces, through Debian's OpenVPN
@@ -105,19 +145,86 @@ func TestOpenVPN(t *testing.T) {
 	list := newTokens("OV", 3, true)
 	n.equip(list...)
 	p := newTap(t, n, server)
+	records := acctServer(t, server, n.secret)
+	o := newOpenVPN(t, server, client, "1813", n.secret)
 	n.setClient(map[string]any{"require_message_authenticator": false})
-	o := newOpenVPN(t, server, client, p.port(), n.secret)
-	began := time.Now()
-	c, got := o.dial(list[0].user, list[0].press())
-	t.Log(got, time.Since(began))
-	t.Log(client.try("ping", "-c", "1", "-W", "5", "10.8.0.1"))
-	t.Log(p.take())
-	c.end()
-	began = time.Now()
-	_, got = o.dial(list[0].user, list[0].code(0))
-	t.Log(got, time.Since(began))
-	t.Log(p.take())
-	o.process.end()
-	t.Log(strings.TrimSpace(o.process.printed()))
-	fmt.Println()
+	reach := func() error {
+		_, err := client.try("ping", "-c", "1", "-W", "5", "10.8.0.1")
+		return err
+	}
+
+	code := list[0].press()
+	t.Run("a code brings a tunnel up, and keeps it up", func(t *testing.T) {
+		if reach() == nil {
+			t.Fatal("the other end can be reached without a tunnel: this proves nothing")
+		}
+		c, got := o.dial(t, list[0].user, code)
+		if got != sawAccept {
+			t.Fatalf("%s:\n%s", got, c.printed())
+		}
+		if err := reach(); err != nil {
+			t.Errorf("through the tunnel: %v", err)
+		}
+		asked := p.wantCodes(t, accessRequest, accessAccept)[0]
+		if id, from := asked.one(attrNASIdentifier), asked.one(attrCallingStationID); id != "openvpn" || from != "10.9.0.2" {
+			t.Errorf("NAS-Identifier %q, Calling-Station-Id %q", id, from)
+		}
+		t.Logf("it signs its requests: %v", asked.has(attrMessageAuthenticator))
+		if text, err := os.ReadFile(records); err != nil || !strings.Contains(string(text), list[0].user) {
+			t.Errorf("the accounting server has no record of the tunnel: %v", err)
+		}
+		// New keys are agreed on after three seconds: the token that the server gave the
+		// client stands for the code, which is spent.
+		eventually(t, 20*time.Second, "new keys", func() bool {
+			return strings.Count(c.printed(), "Control Channel: TLS") >= 2
+		})
+		if err := reach(); err != nil {
+			t.Errorf("with new keys: %v", err)
+		}
+		p.wantCodes(t)
+		c.end()
+	})
+	t.Run("the code is accepted once", func(t *testing.T) {
+		if _, got := o.dial(t, list[0].user, code); got != sawReject {
+			t.Errorf("again: %s", got)
+		}
+		n.wantReason(list[0].user, "replay")
+		if reach() == nil {
+			t.Error("there is a tunnel")
+		}
+	})
+	t.Run("PIN and code", func(t *testing.T) {
+		k := list[1]
+		n.must(http.MethodPut, "/v1/users/"+k.user+"/pin", map[string]string{"pin": "82905"}, nil)
+		if _, got := o.dial(t, k.user, k.code(k.next)); got != sawReject {
+			t.Errorf("without the PIN: %s", got)
+		}
+		n.wantReason(k.user, "pin_missing")
+		c, got := o.dial(t, k.user, "82905"+k.press())
+		if got != sawAccept {
+			t.Errorf("with it: %s", got)
+		}
+		c.end()
+	})
+	t.Run("a code whose reply is lost is not accepted again", func(t *testing.T) {
+		p.take()
+		p.loseReplies(1)
+		c, got := o.dial(t, list[2].user, list[2].press())
+		packets := p.take()
+		if len(packets) != 4 || packets[1][0] != accessAccept {
+			t.Fatalf("want a lost accept, and a second try:\n%v", packets)
+		}
+		// A second try is the first again (RFC 2865, section 2.5), and is answered so;
+		// openvpn-auth-radius 2.1 makes it another, which shows a spent code.
+		again := bytes.Equal(packets[0], packets[2])
+		t.Logf("it sends the same packet again: %v", again)
+		if again != (got == sawAccept) || again != (packets[3][0] == accessAccept) {
+			t.Errorf("%s:\n%v", got, packets)
+		}
+		if !again {
+			n.wantReason(list[2].user, "replay")
+		}
+		c.end()
+	})
+	n.wantIntactAudit()
 }

@@ -30,6 +30,9 @@ func wantProgram(t *testing.T, pkg string, paths ...string) {
 	t.Helper()
 	for _, path := range paths {
 		if _, err := os.Stat(path); err == nil {
+			if version, err := exec.Command("dpkg-query", "-W", pkg).Output(); err == nil {
+				t.Logf("%s", version)
+			}
 			return
 		}
 	}
@@ -232,7 +235,6 @@ type tap struct {
 	t      *testing.T
 	addr   string // HOST:PORT to ask at
 	server *net.UDPAddr
-	secret string
 	conn   *net.UDPConn
 
 	mu      sync.Mutex
@@ -247,18 +249,14 @@ func newTap(t *testing.T, n *node, s *netns) *tap {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &tap{t: t, server: server, secret: n.secret, conn: s.listenUDP(t, "127.0.0.1:0")}
+	at := "127.0.0.1:0"
+	if s != nil {
+		at = "127.0.0.1:1812" // where nobody else is
+	}
+	p := &tap{t: t, server: server, conn: s.listenUDP(t, at)}
 	p.addr = p.conn.LocalAddr().String()
 	go p.pass()
 	return p
-}
-
-func (p *tap) port() string {
-	_, port, err := net.SplitHostPort(p.addr)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return port
 }
 
 // pass takes requests until the socket is closed, each peer's to a socket of its own.
@@ -335,15 +333,15 @@ func (p *tap) take() []radiusPacket {
 }
 
 // wantCodes fails the test unless packets of these codes passed, and answers them.
-func (p *tap) wantCodes(codes ...byte) []radiusPacket {
-	p.t.Helper()
+func (p *tap) wantCodes(t *testing.T, codes ...byte) []radiusPacket {
+	t.Helper()
 	list := p.take()
 	var got []byte
 	for _, k := range list {
 		got = append(got, k[0])
 	}
 	if !bytes.Equal(got, codes) {
-		p.t.Fatalf("RADIUS codes %v passed; want %v:\n%v", got, codes, list)
+		t.Fatalf("RADIUS codes %v passed; want %v:\n%v", got, codes, list)
 	}
 	return list
 }
@@ -354,16 +352,11 @@ type radiusPacket []byte
 // Attributes of RFC 2865, section 5, and RFC 2869, section 5.
 const (
 	attrUserPassword         = 2
-	attrNASIPAddress         = 4
-	attrServiceType          = 6
-	attrFramedIPAddress      = 8
 	attrReplyMessage         = 18
 	attrState                = 24
-	attrClass                = 25
 	attrCallingStationID     = 31
 	attrNASIdentifier        = 32
 	attrProxyState           = 33
-	attrNASPortType          = 61
 	attrPrompt               = 76
 	attrMessageAuthenticator = 80
 )
