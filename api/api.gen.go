@@ -2532,9 +2532,12 @@ type Sink struct {
 	Behind      *time.Time `json:"behind,omitempty"`
 	Ca          *string    `json:"ca,omitempty"`
 	Certificate *string    `json:"certificate,omitempty"`
-	Created     time.Time  `json:"created"`
-	Events      *[]string  `json:"events,omitempty"`
-	FailedAt    *time.Time `json:"failed_at,omitempty"`
+
+	// Changes With `dry_run`: what would be other, `key` and `secret` among it; `sink` if there is none of the name yet.
+	Changes  *[]string  `json:"changes,omitempty"`
+	Created  time.Time  `json:"created"`
+	Events   *[]string  `json:"events,omitempty"`
+	FailedAt *time.Time `json:"failed_at,omitempty"`
 
 	// Failures Failures of the server that answers since it started.
 	Failures int64   `json:"failures"`
@@ -2555,7 +2558,7 @@ type Sink struct {
 	// Plaintext Whoever stands between can read and change what is told.
 	Plaintext bool `json:"plaintext"`
 
-	// Secret A webhook's secret, where it is new: this once.
+	// Secret A webhook's secret, where one was made: this once.
 	Secret     *string `json:"secret,omitempty"`
 	ServerName *string `json:"server_name,omitempty"`
 
@@ -2613,6 +2616,9 @@ type SinkSettings struct {
 
 	// NewSecret Of a webhook: it gets another secret.
 	NewSecret *bool `json:"new_secret,omitempty"`
+
+	// Secret Of a webhook: the secret that it is to have, `whsec_` and base64 of 24 to 64 bytes. Without, it keeps its own, or gets one that is made.
+	Secret *string `json:"secret,omitempty"`
 
 	// ServerName Of syslog: the name in the server's certificate, where that is not the host of the address.
 	ServerName *string `json:"server_name,omitempty"`
@@ -3471,6 +3477,12 @@ type ListSessionsParams struct {
 	User *string `form:"user,omitempty" json:"user,omitempty"`
 }
 
+// PutSinkParams defines parameters for PutSink.
+type PutSinkParams struct {
+	// DryRun Do nothing; only say in `changes` what would be other.
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+}
+
 // ListTokensParams defines parameters for ListTokens.
 type ListTokensParams struct {
 	// Realm The realm; the key's own or `default` if none is named.
@@ -4162,7 +4174,7 @@ type ServerInterface interface {
 	ShowSink(ctx echo.Context, name string) error
 	// PutSink Have the audit told to a sink
 	// (PUT /v1/sinks/{name})
-	PutSink(ctx echo.Context, name string) error
+	PutSink(ctx echo.Context, name string, params PutSinkParams) error
 	// TestSink Try whether a sink would take records
 	// (POST /v1/sinks/{name}/test)
 	TestSink(ctx echo.Context, name string) error
@@ -5733,8 +5745,17 @@ func (w *ServerInterfaceWrapper) PutSink(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
 	}
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PutSinkParams
+	// ------------- Optional query parameter "dry_run" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dry_run", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dry_run: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.PutSink(ctx, name)
+	err = w.Handler.PutSink(ctx, name, params)
 	return err
 }
 

@@ -41,6 +41,7 @@ var queries = map[routeKey]reflect.Type{
 	{"GET", "/v1/clients"}:                    reflect.TypeFor[ListClientsParams](),
 	{"POST", "/v1/clients"}:                   reflect.TypeFor[AddClientParams](),
 	{"PUT", "/v1/clients/:name"}:              reflect.TypeFor[PutClientParams](),
+	{"PUT", "/v1/sinks/:name"}:                reflect.TypeFor[PutSinkParams](),
 	{"POST", "/v1/session"}:                   reflect.TypeFor[SignInParams](),
 	{"GET", "/v1/sessions"}:                   reflect.TypeFor[ListSessionsParams](),
 	{"GET", "/v1/roles"}:                      reflect.TypeFor[ListRolesParams](),

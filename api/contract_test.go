@@ -138,6 +138,7 @@ var calls = []call{
 	{"PUT", "/v1/sinks/siem", `{"kind":"syslog","address":"tls://logs.example.org:6514","server_name":"logs","ca":"x","certificate":"x","key":"x","from":"now"}`, 200, ""},
 	{"PUT", "/v1/sinks/archive", `{"kind":"file","format":"ocsf","max_bytes":1048576,"keep":3,"from":"start"}`, 200, ""},
 	{"PUT", "/v1/sinks/pager", `{"kind":"webhook","url":"https://hooks.example.org/","events":["token.lost"],"new_secret":true}`, 200, ""},
+	{"PUT", "/v1/sinks/pager?dry_run=true", `{"kind":"webhook","url":"https://hooks.example.org/","secret":"whsec_Y29ycmVjdC1ob3JzZS1iYXR0ZXJ5LXN0YXBsZQ=="}`, 200, ""},
 	{"POST", "/v1/sinks/siem/test", "", 204, ""},
 	{"DELETE", "/v1/sinks/siem", "", 204, ""},
 	{"GET", "/v1/clients?realm=corp", "", 200, ""},

@@ -225,8 +225,9 @@ type Archive interface {
 type Sinks interface {
 	Sinks(ctx context.Context, p tokens.Principal) ([]tokens.SinkState, error)
 	Sink(ctx context.Context, p tokens.Principal, name string) (tokens.SinkState, error)
-	// PutSink answers a webhook's secret where that is new, this once.
+	// PutSink answers a webhook's secret where one was made, this once.
 	PutSink(ctx context.Context, p tokens.Principal, n tokens.NewSink) (tokens.SinkState, string, error)
+	CompareSink(ctx context.Context, p tokens.Principal, n tokens.NewSink) (would tokens.SinkState, changes []string, err error)
 	DeleteSink(ctx context.Context, p tokens.Principal, name string) error
 	TestSink(ctx context.Context, p tokens.Principal, name string) error
 }

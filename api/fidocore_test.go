@@ -190,7 +190,7 @@ func (s scriptedFIDO) SetRules(_ context.Context, p tokens.Principal, r webauthn
 }
 
 func (s scriptedFIDO) Roots(_ context.Context, p tokens.Principal) ([]webauthn.RootInfo, error) {
-	return []webauthn.RootInfo{{Subject: "CN=Root", Until: testTime, SHA256: "00"}}, s.asked(p, "", "", nil)
+	return []webauthn.RootInfo{{Subject: "CN=Root", Until: testTime, SHA256: "00", PEM: "-----BEGIN CERTIFICATE-----\n"}}, s.asked(p, "", "", nil)
 }
 
 func (s scriptedFIDO) SetRoots(_ context.Context, p tokens.Principal, pem []byte) error {

@@ -31,6 +31,10 @@ func (s *scripted) PutSink(_ context.Context, p tokens.Principal, n tokens.NewSi
 	return aSink(n.Name), "whsec_shown-once", s.asked(p, "", "", n)
 }
 
+func (s *scripted) CompareSink(_ context.Context, p tokens.Principal, n tokens.NewSink) (tokens.SinkState, []string, error) {
+	return aSink(n.Name), []string{"secret"}, s.asked(p, "", "", n)
+}
+
 func (s *scripted) DeleteSink(_ context.Context, p tokens.Principal, name string) error {
 	return s.asked(p, "", "", name)
 }

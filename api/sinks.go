@@ -22,7 +22,7 @@ func (s *Server) ShowSink(c echo.Context, name string) error {
 
 // PutSink is PUT /v1/sinks/{name}. Its answer is the only place where a webhook's
 // secret is shown.
-func (s *Server) PutSink(c echo.Context, name string) error {
+func (s *Server) PutSink(c echo.Context, name string, params PutSinkParams) error {
 	in, err := decode[SinkSettings](c, "kind")
 	if err != nil {
 		return err
@@ -33,6 +33,10 @@ func (s *Server) PutSink(c echo.Context, name string) error {
 		Address: value(in.Address), AllowPlaintext: value(in.AllowPlaintext), ServerName: value(in.ServerName),
 		CA: value(in.Ca), Certificate: value(in.Certificate), Key: []byte(value(in.Key)),
 		URL: value(in.Url), Events: value(in.Events), NewSecret: value(in.NewSecret),
+		Secret: []byte(value(in.Secret)),
+	}
+	if in.Secret != nil && *in.Secret == "" {
+		return fmt.Errorf("%w: secret is empty; leave it out to keep the one that there is", tokens.ErrInvalid)
 	}
 	switch from := value(in.From); from {
 	case "":
@@ -41,6 +45,15 @@ func (s *Server) PutSink(c echo.Context, name string) error {
 		n.FromNow = &now
 	default:
 		return fmt.Errorf("%w: from is start or now", tokens.ErrInvalid)
+	}
+	if value(params.DryRun) {
+		would, changes, err := s.cfg.Core.CompareSink(c.Request().Context(), who(c), n)
+		v := sinkView(&would)
+		if changes == nil {
+			changes = []string{}
+		}
+		v.Changes = &changes
+		return reply(c, v, err)
 	}
 	k, secret, err := s.cfg.Core.PutSink(c.Request().Context(), who(c), n)
 	out := sinkView(&k)

@@ -307,7 +307,7 @@ func useCases(h *house, corp *corpDevices) map[string]func(p tokens.Principal) e
 var withoutRealm = []string{
 	"EndSession", "CheckSession", "Me", "SignOut", "StepUp", "StepUpKey", "SignInKey", // see session_test.go
 	"Uninvite", "Batches", "ShowBatch", "Undo", "Clients", "Keys", "VerifyAudit", "CompareAudit", "CheckpointAudit", "CutAudit", "CheckStatement", "StatementKeys", "RotateStatementKey", "Realms",
-	"Sinks", "Sink", "PutSink", "DeleteSink", "TestSink",
+	"Sinks", "Sink", "PutSink", "CompareSink", "DeleteSink", "TestSink",
 	"Policies", "PutPolicies", "PolicyVersions", "RollBackPolicies", "CheckPolicies", "Simulate", "Replay", "ApplyingPolicies", "PolicySchema",
 }
 

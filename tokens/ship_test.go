@@ -1,6 +1,7 @@
 package tokens_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -364,6 +365,9 @@ func TestWhatIsNoSinkIsRefused(t *testing.T) {
 		{Name: "a", Kind: "webhook"}, {Name: "a", Kind: "webhook", URL: "http://example.org/"}, {Name: "a", Kind: "webhook", URL: "http://10.0.0.1/"},
 		{Name: "a", Kind: "webhook", URL: "https://u:p@example.org/"}, {Name: "a", Kind: "webhook", URL: "ftp://example.org/"}, {Name: "a", Kind: "webhook", URL: "https:///x"},
 		{Name: "a", Kind: "webhook", URL: "https://example.org/", Events: []string{"everything"}}, {Name: "a", Kind: "webhook", URL: "https://example.org/", Format: "json"},
+		{Name: "a", Kind: "webhook", URL: "https://example.org/", Secret: []byte("correct-horse")}, {Name: "a", Kind: "webhook", URL: "https://example.org/", Secret: []byte("whsec_Y29ycmVjdA==")},
+		{Name: "a", Kind: "webhook", URL: "https://example.org/", Secret: []byte("whsec_" + strings.Repeat("QUJD", 22))}, {Name: "a", Kind: "webhook", URL: "https://example.org/", Secret: []byte("whsec_" + strings.Repeat("QUJD", 9999))},
+		{Name: "a", Kind: "webhook", URL: "https://example.org/", Secret: []byte("whsec_" + strings.Repeat("QUJD", 8)), NewSecret: true}, {Name: "a", Kind: "file", Secret: []byte("whsec_" + strings.Repeat("QUJD", 8))},
 	} {
 		if _, _, err := h.PutSink(ctx, h.admin, n); !errors.Is(err, tokens.ErrInvalid) {
 			t.Errorf("%+v: %v", n, err)
@@ -389,6 +393,66 @@ func TestWhatIsNoSinkIsRefused(t *testing.T) {
 	}
 }
 
+// TestASinkIsComparedWithoutBeingTouched: what would change is named, secrets among it,
+// and nothing of a secret is answered or changed.
+func TestASinkIsComparedWithoutBeingTouched(t *testing.T) {
+	r := newReceiver()
+	h := newHouse(t, quick(r))
+	own, other := "whsec_"+base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{7}, 32)), "whsec_"+base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{8}, 24))
+	hook := func(edit func(*tokens.NewSink)) tokens.NewSink {
+		n := tokens.NewSink{Name: "pager", Kind: tokens.SinkWebhook, URL: "https://example.org/in", Events: []string{"tampering"}}
+		if edit != nil {
+			edit(&n)
+		}
+		return n
+	}
+	compare := func(n tokens.NewSink, want ...string) {
+		t.Helper()
+		k, changes, err := h.CompareSink(ctx, h.admin, n)
+		if err != nil || !slices.Equal(changes, want) || k.Name != n.Name || len(k.Secret)+len(k.Key) > 0 {
+			t.Errorf("%s: %v, %+v, %v", n.Name, changes, k, err)
+		}
+	}
+	compare(hook(nil), "sink")
+	if states, err := h.Sinks(ctx, h.admin); err != nil || len(states) != 0 {
+		t.Fatalf("the comparison made it: %+v, %v", states, err)
+	}
+	if shown := h.mustSink(hook(func(n *tokens.NewSink) { n.Secret = []byte(own) })); shown != "" {
+		t.Errorf("a secret that was brought is answered")
+	}
+	eventually(t, "the receiver has the secret", func() error {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.secrets["pager"] != string(bytes.Repeat([]byte{7}, 32)) {
+			return fmt.Errorf("it is %q", r.secrets["pager"])
+		}
+		return nil
+	})
+	compare(hook(nil))
+	compare(hook(func(n *tokens.NewSink) { n.Secret = []byte(own) }))
+	compare(hook(func(n *tokens.NewSink) { n.Secret = []byte(other) }), "secret")
+	compare(hook(func(n *tokens.NewSink) { n.NewSecret = true }), "secret")
+	compare(hook(func(n *tokens.NewSink) { n.URL, n.Events, n.CA = "https://example.org/out", nil, "x" }), "ca", "url", "events")
+	h.mustSink(tokens.NewSink{Name: "siem", Kind: tokens.SinkSyslog, Address: "tls://a:1", Certificate: "pem", Key: []byte("key")})
+	compare(tokens.NewSink{Name: "siem", Kind: tokens.SinkSyslog, Address: "tls://a:1", Certificate: "pem"})
+	compare(tokens.NewSink{Name: "siem", Kind: tokens.SinkSyslog, Address: "tls://a:1", Certificate: "pem", Key: []byte("key")})
+	compare(tokens.NewSink{Name: "siem", Kind: tokens.SinkSyslog, Address: "tls://a:2", ServerName: "b", Certificate: "pem", Key: []byte("another")}, "address", "server_name", "key")
+	h.mustSink(tokens.NewSink{Name: "archive", Kind: tokens.SinkFile})
+	compare(tokens.NewSink{Name: "archive", Kind: tokens.SinkFile, Format: "json", MaxBytes: 100 << 20})
+	compare(tokens.NewSink{Name: "archive", Kind: tokens.SinkFile, Format: "ocsf", MaxBytes: 1 << 20, Keep: 3}, "format", "max_bytes", "keep")
+	if _, _, err := h.CompareSink(ctx, h.admin, tokens.NewSink{Name: "archive", Kind: tokens.SinkWebhook, URL: "https://example.org/"}); !errors.Is(err, tokens.ErrState) {
+		t.Errorf("a file becomes a webhook: %v", err)
+	}
+	// What is left out stays: the secret is as it was.
+	h.mustSink(hook(func(n *tokens.NewSink) { n.Events = nil }))
+	compare(hook(func(n *tokens.NewSink) { n.Secret, n.Events = []byte(own), nil }))
+	for _, x := range h.records("sink.put", "ok") {
+		if text := fmt.Sprint(x); strings.Contains(text, own) || strings.Contains(text, other) {
+			t.Errorf("the audit holds a secret: %s", text)
+		}
+	}
+}
+
 func TestWhoIsOfOneRealmHasNoSinks(t *testing.T) {
 	h := newHouse(t, quick(newReceiver()))
 	h.mustSink(tokens.NewSink{Name: "siem", Kind: tokens.SinkFile})
@@ -405,6 +469,10 @@ func TestWhoIsOfOneRealmHasNoSinks(t *testing.T) {
 		"show": func() error { _, err := h.Sink(ctx, p, "siem"); return err },
 		"put": func() error {
 			_, _, err := h.PutSink(ctx, p, tokens.NewSink{Name: "theirs", Kind: tokens.SinkFile})
+			return err
+		},
+		"compare": func() error {
+			_, _, err := h.CompareSink(ctx, p, tokens.NewSink{Name: "siem", Kind: tokens.SinkFile})
 			return err
 		},
 		"delete": func() error { return h.DeleteSink(ctx, p, "siem") },

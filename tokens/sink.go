@@ -1,7 +1,9 @@
 package tokens
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -132,7 +134,40 @@ type NewSink struct {
 	Events         []string
 	FromNow        *bool // nothing of before is told; nil: so for webhooks. A sink that is there goes on where it is
 	NewSecret      bool  // a webhook that is there gets another secret
+
+	// Secret is the one that a webhook is to have, as its receiver knows it: "whsec_"
+	// and base64 of 24 to 64 bytes; wiped. Empty: the one there is, or one that is made.
+	Secret []byte
 }
+
+// The secrets of webhooks, in bytes, as Standard Webhooks has them.
+const (
+	minWebhookSecret = 24
+	maxWebhookSecret = 64
+)
+
+// plainSecret is what the signatures of the webhook are made with; nil if n brings
+// none. Whoever gets it wipes it.
+func (n *NewSink) plainSecret() ([]byte, error) {
+	if len(n.Secret) == 0 {
+		return nil, nil
+	}
+	text, named := bytes.CutPrefix(n.Secret, []byte(webhookSecret))
+	key := make([]byte, base64.StdEncoding.DecodedLen(min(len(text), 2*maxWebhookSecret)))
+	size, err := 0, error(nil)
+	if named && len(text) <= 2*maxWebhookSecret {
+		size, err = base64.StdEncoding.Strict().Decode(key, text)
+	}
+	if err != nil || size < minWebhookSecret || size > maxWebhookSecret {
+		clear(key)
+		return nil, fmt.Errorf("the secret is %s and base64 of %d to %d bytes", webhookSecret, minWebhookSecret, maxWebhookSecret)
+	}
+	return key[:size], nil
+}
+
+// Sink is the sink that PutSink would make: its settings, as they are kept. It fails
+// with ErrInvalid.
+func (n *NewSink) Sink() (Sink, error) { return n.check() }
 
 // check brings the settings to their form, or says what is wrong with them.
 func (n *NewSink) check() (Sink, error) {
@@ -148,9 +183,9 @@ func (n *NewSink) check() (Sink, error) {
 		"address": n.Kind != SinkSyslog && n.Address != "", "allow_plaintext": n.Kind != SinkSyslog && n.AllowPlaintext,
 		"server_name": n.Kind != SinkSyslog && n.ServerName != "", "certificate": n.Kind != SinkSyslog && n.Certificate != "",
 		"key": n.Kind != SinkSyslog && len(n.Key) > 0, "ca": n.Kind == SinkFile && n.CA != "",
-		"url": n.Kind != SinkWebhook && n.URL != "", "events": n.Kind != SinkWebhook && len(n.Events) > 0, "new_secret": n.Kind != SinkWebhook && n.NewSecret,
+		"url": n.Kind != SinkWebhook && n.URL != "", "events": n.Kind != SinkWebhook && len(n.Events) > 0, "new_secret": n.Kind != SinkWebhook && n.NewSecret, "secret": n.Kind != SinkWebhook && len(n.Secret) > 0,
 	}
-	for _, name := range []string{"format", "max_bytes", "keep", "address", "allow_plaintext", "server_name", "certificate", "key", "ca", "url", "events", "new_secret"} {
+	for _, name := range []string{"format", "max_bytes", "keep", "address", "allow_plaintext", "server_name", "certificate", "key", "ca", "url", "events", "new_secret", "secret"} {
 		if foreign[name] && (n.Kind == SinkFile || n.Kind == SinkSyslog || n.Kind == SinkWebhook) {
 			return bad("%s is not for a sink of kind %s", name, n.Kind)
 		}
@@ -198,6 +233,14 @@ func (n *NewSink) check() (Sink, error) {
 		if err := checkWebhook(k.URL); err != nil {
 			return bad("%w", err)
 		}
+		if n.NewSecret && len(n.Secret) > 0 {
+			return bad("secret and new_secret exclude each other")
+		}
+		key, err := n.plainSecret()
+		if err != nil {
+			return bad("%w", err)
+		}
+		clear(key)
 	default:
 		return bad("the kind is file, syslog or webhook")
 	}

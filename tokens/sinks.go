@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"context"
+	"crypto/hmac"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -210,9 +211,10 @@ func (k *Sink) from(told map[int64]int64, chain int64) int64 { return max(told[c
 const webhookSecret = "whsec_"
 
 // PutSink makes a sink, or changes the one of that name, which goes on where it is. A
-// webhook's secret is answered where it is new, this once.
+// webhook's secret is answered where one was made, this once.
 func (s *Service) PutSink(ctx context.Context, p Principal, n NewSink) (SinkState, string, error) {
 	defer clear(n.Key)
+	defer clear(n.Secret)
 	k, err := n.check()
 	if err != nil {
 		return SinkState{}, "", err
@@ -274,7 +276,7 @@ func (s *Service) settle(ctx context.Context, k *Sink, n *NewSink, list *sinkLis
 	if i >= 0 {
 		before = list.Sinks[i]
 		if before.Kind != k.Kind {
-			return "", fmt.Errorf("%w: sink %s is of kind %s; delete it first", ErrState, k.Name, before.Kind)
+			return "", otherKind(&before)
 		}
 		k.ID, k.Created, k.Begin, k.Secret = before.ID, before.Created, before.Begin, before.Secret
 	} else {
@@ -307,18 +309,112 @@ func (s *Service) settle(ctx context.Context, k *Sink, n *NewSink, list *sinkLis
 	case k.Certificate != "":
 		return "", fmt.Errorf("%w: sink %s: a certificate comes with its key", ErrInvalid, k.Name)
 	}
-	if k.Kind != SinkWebhook || len(k.Secret) > 0 && !n.NewSecret {
+	given, err := n.plainSecret()
+	if err != nil {
+		return "", fmt.Errorf("%w: sink %s: %w", ErrInvalid, k.Name, err)
+	}
+	if k.Kind != SinkWebhook || len(k.Secret) > 0 && !n.NewSecret && given == nil {
 		return "", nil
 	}
-	key, err := s.random(32)
-	if err != nil {
-		return "", err
+	key := given
+	if key == nil {
+		if key, err = s.random(32); err != nil {
+			return "", err
+		}
 	}
 	defer clear(key)
 	if k.Secret, err = s.custody.Seal(ctx, key, sinkContext(k, "webhook")); err != nil {
 		return "", translate(err)
 	}
+	if given != nil {
+		return "", nil
+	}
 	return webhookSecret + base64.StdEncoding.EncodeToString(key), nil
+}
+
+// CompareSink answers the sink that PutSink would make of one, without its secrets, and
+// what would be other than it is now, "secret" and "key" among it: "sink" if there is
+// none of the name, nothing if PutSink would change nothing. Nothing is done.
+func (s *Service) CompareSink(ctx context.Context, p Principal, n NewSink) (SinkState, []string, error) {
+	defer clear(n.Key)
+	defer clear(n.Secret)
+	k, err := n.check()
+	if err != nil {
+		return SinkState{}, nil, err
+	}
+	e := sinkEvent(k.Name)
+	if err := s.authorise(ctx, p, policy.SinkPut, &e); err != nil {
+		return SinkState{}, nil, err
+	}
+	changes, err := s.compareSink(ctx, &k, &n)
+	if errors.Is(err, ErrUnavailable) {
+		return SinkState{}, nil, err
+	}
+	if err != nil {
+		return SinkState{}, nil, s.refuse(ctx, p, policy.SinkPut, e, err)
+	}
+	e.Detail = append(e.Detail, audit.Field{Name: "dry_run", Value: "true"})
+	e.Reason = string(ReasonUnchanged)
+	return SinkState{Sink: k}, changes, s.record(ctx, p, policy.SinkPut, e)
+}
+
+// compareSink finds what is other than it is.
+func (s *Service) compareSink(ctx context.Context, k *Sink, n *NewSink) ([]string, error) {
+	list, err := s.sinks(ctx)
+	if err != nil {
+		return nil, err
+	}
+	k.Created = s.cfg.Now().UTC().Truncate(time.Microsecond)
+	k.Updated = k.Created
+	i := list.find(k.Name)
+	if i < 0 {
+		return []string{"sink"}, nil
+	}
+	was := &list.Sinks[i]
+	if was.Kind != k.Kind {
+		return nil, otherKind(was)
+	}
+	k.Created, k.Updated = was.Created, was.Updated
+	var changes []string
+	for _, f := range []struct {
+		name  string
+		other bool
+	}{
+		{"format", was.Format != k.Format}, {"max_bytes", was.MaxBytes != k.MaxBytes}, {"keep", was.Keep != k.Keep},
+		{"address", was.Address != k.Address}, {"allow_plaintext", was.AllowPlaintext != k.AllowPlaintext},
+		{"server_name", was.ServerName != k.ServerName}, {"ca", was.CA != k.CA}, {"certificate", was.Certificate != k.Certificate},
+		{"url", was.URL != k.URL}, {"events", !slices.Equal(was.Events, k.Events)},
+		{"secret", n.NewSecret},
+	} {
+		if f.other {
+			changes = append(changes, f.name)
+		}
+	}
+	if len(n.Key)+len(n.Secret) == 0 {
+		return changes, nil
+	}
+	open, err := s.secrets(ctx, was)
+	if err != nil {
+		return nil, err
+	}
+	defer open.Wipe()
+	secret, err := n.plainSecret()
+	if err != nil {
+		return nil, fmt.Errorf("%w: sink %s: %w", ErrInvalid, k.Name, err)
+	}
+	defer clear(secret)
+	if len(n.Key) > 0 && !hmac.Equal(open.Key, n.Key) {
+		changes = append(changes, "key")
+	}
+	if secret != nil && !hmac.Equal(open.Webhook, secret) {
+		changes = append(changes, "secret")
+	}
+	return changes, nil
+}
+
+// otherKind refuses to make one kind of sink of another.
+func otherKind(was *Sink) error {
+	return fmt.Errorf("%w: sink %s is of kind %s; delete it first", ErrState, was.Name, was.Kind)
 }
 
 func (s *Service) random(n int) ([]byte, error) {

@@ -150,6 +150,7 @@ type RootInfo struct {
 	Subject string    `json:"subject"`
 	Until   time.Time `json:"until"`  // valid until
 	SHA256  string    `json:"sha256"` // fingerprint, hex
+	PEM     string    `json:"pem"`
 }
 
 // SetRoots replaces the own roots: trust anchors, in PEM, of keys whose model no
@@ -215,7 +216,7 @@ func (s *Service) Roots(ctx context.Context, p tokens.Principal) ([]RootInfo, er
 	list := []RootInfo{}
 	for _, c := range certs {
 		sum := sha256.Sum256(c.Raw)
-		list = append(list, RootInfo{Subject: c.Subject.String(), Until: c.NotAfter, SHA256: hex.EncodeToString(sum[:])})
+		list = append(list, RootInfo{Subject: c.Subject.String(), Until: c.NotAfter, SHA256: hex.EncodeToString(sum[:]), PEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))})
 	}
 	return list, nil
 }

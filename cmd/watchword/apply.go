@@ -17,24 +17,26 @@ func applyCommand(c *client) *cobra.Command {
 	var dry, exitCode, yes, prune bool
 	cmd := &cobra.Command{
 		Use:   "apply -f DIR",
-		Short: "Bring realms, RADIUS clients, policies, roles and FIDO rules to what files say",
+		Short: "Bring realms, RADIUS clients, policies, roles, FIDO rules and sinks to what files say",
 		Long: `Reads a YAML file, or all .yaml, .yml and .cedar files of a directory, shows how what is
 live differs, asks, and makes it so. What the files do not mention stays as it is; with
 --prune, what is of a kind that they mention is deleted. To apply the same again changes
 nothing, and after an error goes on where it stopped.
 
-Documents are of kind Realm, Client, Policies, Role and FIDORules; they are applied in
-this order, the policies in one version or not at all. What is wrong with a file is said
-with its place before anything is done. 'watchword export' writes such files.
+Documents are of kind Realm, Client, Policies, Role, FIDORules, FIDORoots and Sink; they
+are applied in this order, the policies in one version or not at all. What is wrong with
+a file is said with its place before anything is done. 'watchword export' writes such
+files.
 
 The secret of a RADIUS client is the only line of the file that secret_file names, or of
-NAME.secret in --secret-dir. Without, the client keeps the one that it has.`,
+NAME.secret in --secret-dir; a webhook's of NAME.whsec, and the key of a syslog sink's
+certificate is in NAME.key. Without, each keeps what it has.`,
 		Example: "  watchword apply -f site --dry-run\n  watchword apply -f site --yes\n  watchword apply -f site --prune --dry-run --exit-code",
 		Args:    cobra.NoArgs,
 	}
 	f := cmd.Flags()
 	f.StringVarP(&path, "file", "f", "", "the file, or the directory with the files")
-	f.StringVar(&secrets, "secret-dir", "", "directory with secrets of RADIUS clients, each in a file NAME.secret")
+	f.StringVar(&secrets, "secret-dir", "", "directory with secrets: of RADIUS clients NAME.secret, of webhooks NAME.whsec, of syslog sinks NAME.key")
 	f.BoolVar(&dry, "dry-run", false, "show the differences; change nothing")
 	f.BoolVar(&exitCode, "exit-code", false, "with --dry-run: exit with 1 if there are differences")
 	f.BoolVarP(&yes, "yes", "y", false, "do not ask")

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -48,6 +49,35 @@ func TestWhatIsWrittenIsReadBack(t *testing.T) {
 		got.at = spot{}
 		if got != role {
 			t.Fatalf("it reads %+v, and was %+v:\n%s", got, role, written)
+		}
+	})
+}
+
+func TestASinkThatIsWrittenIsReadBack(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		text := anyText()
+		shapes := []sinkShape{
+			{Kind: "file", Format: rapid.SampledFrom([]string{"json", "ocsf"}).Draw(t, "format"), MaxBytes: rapid.Int64Range(64<<10, 1<<40).Draw(t, "bytes"), Keep: rapid.IntRange(0, 100).Draw(t, "keep")},
+			{Kind: "syslog", Address: "tls://logs.example.org:6514", ServerName: text.Draw(t, "server name"), CA: text.Draw(t, "ca")},
+			{Kind: "syslog", Address: "udp://[::1]:514", AllowPlaintext: true},
+			{Kind: "webhook", URL: "https://example.org/?q=" + rapid.StringMatching(`[a-z:#,&%0-9 ]{0,20}`).Draw(t, "query"), CA: text.Draw(t, "ca"), Events: rapid.SampledFrom([][]string{nil, {"tampering"}, {"import.published", "token.lost"}}).Draw(t, "events")},
+		}
+		shape := rapid.SampledFrom(shapes).Draw(t, "shape")
+		if rapid.Bool().Draw(t, "none") {
+			shape.CA, shape.ServerName = "", ""
+		}
+		w := &wanted{kinds: map[string]bool{}, texts: map[string]func(int, int) spot{}}
+		written := sinkText("siem", &shape)
+		err := w.yaml("written.yaml", written, "")
+		if n := (tokens.NewSink{Name: "siem", Kind: tokens.SinkKind(shape.Kind), Format: shape.Format, MaxBytes: shape.MaxBytes, Keep: shape.Keep, Address: shape.Address,
+			AllowPlaintext: shape.AllowPlaintext, ServerName: shape.ServerName, CA: shape.CA, URL: shape.URL, Events: shape.Events}); err != nil {
+			if _, refused := n.Sink(); refused == nil {
+				t.Fatalf("%v:\n%s", err, written)
+			}
+			return // no server has such a one
+		}
+		if len(w.sinks) != 1 || !reflect.DeepEqual(w.sinks[0].shape, shape) {
+			t.Fatalf("it reads %+v, and was %+v:\n%s", w.sinks, shape, written)
 		}
 	})
 }

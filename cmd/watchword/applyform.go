@@ -16,9 +16,11 @@ const (
 	kindPolicies = "Policies"
 	kindRole     = "Role"
 	kindFIDO     = "FIDORules"
+	kindRoots    = "FIDORoots"
+	kindSink     = "Sink"
 )
 
-var everyKind = []string{kindRealm, kindClient, kindPolicies, kindRole, kindFIDO}
+var everyKind = []string{kindRealm, kindClient, kindPolicies, kindRole, kindFIDO, kindRoots, kindSink}
 
 // realmForm are a realm's own rules; name "*": those of all realms without. What is
 // left out has its default.

@@ -63,7 +63,7 @@ func (p *planner) plan() error {
 	for _, k := range []struct {
 		kind string
 		plan func() error
-	}{{kindRealm, p.realms}, {kindClient, p.clients}, {kindPolicies, p.policies}, {kindRole, p.roles}, {kindFIDO, p.keyRules}} {
+	}{{kindRealm, p.realms}, {kindClient, p.clients}, {kindPolicies, p.policies}, {kindRole, p.roles}, {kindFIDO, p.keyRules}, {kindRoots, p.ownRoots}, {kindSink, p.sinks}} {
 		if !p.w.kinds[k.kind] {
 			continue
 		}

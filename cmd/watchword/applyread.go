@@ -28,6 +28,8 @@ type wanted struct {
 	texts   map[string]func(line, column int) spot // where a policy, template or link is, by id
 	fido    *fidoForm
 	fidoAt  spot
+	roots   map[string]root // by fingerprint
+	sinks   []wantedSink
 }
 
 type wantedRealm struct {
@@ -182,6 +184,10 @@ func (w *wanted) yaml(file, text, secrets string) error {
 			err = w.role(d)
 		case kindFIDO:
 			err = w.keyRules(d)
+		case kindRoots:
+			err = w.ownRoots(d)
+		case kindSink:
+			err = w.sink(d, secrets)
 		}
 		if err != nil {
 			return err

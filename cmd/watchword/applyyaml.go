@@ -185,14 +185,18 @@ func (d *document) decode(n ast.Node, v reflect.Value, what string) error {
 		}
 		v.SetBool(b.Value)
 		return nil
-	case reflect.Int:
+	case reflect.Int, reflect.Int64:
 		i, ok := n.(*ast.IntegerNode)
 		if !ok {
 			return d.at(n).wrong("%s is a whole number", what)
 		}
-		number, err := strconv.ParseInt(i.GetToken().Value, 10, 32)
+		bits, digits := 32, "nine"
+		if v.Kind() == reflect.Int64 {
+			bits, digits = 64, "eighteen"
+		}
+		number, err := strconv.ParseInt(i.GetToken().Value, 10, bits)
 		if err != nil {
-			return d.at(n).wrong("%s is a whole number, of no more than nine digits", what)
+			return d.at(n).wrong("%s is a whole number, of no more than %s digits", what, digits)
 		}
 		v.SetInt(number)
 		return nil

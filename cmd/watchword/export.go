@@ -27,9 +27,10 @@ func exportCommand(c *client) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export",
 		Short: "Write what is live as 'watchword apply' reads it",
-		Long: `Writes realms with rules of their own, RADIUS clients, policies, roles and FIDO rules:
-as one YAML stream, or with --out as a file a kind. There are no secrets in it: the
-clients keep theirs where it is applied again, and elsewhere need --secret-dir.`,
+		Long: `Writes realms with rules of their own, RADIUS clients, policies, roles, FIDO rules, own
+attestation roots and sinks: as one YAML stream, or with --out as a file a kind. There
+are no secrets in it: clients and sinks keep theirs where it is applied again, and
+elsewhere need --secret-dir.`,
 		Example: "  watchword export --out site\n  watchword export --kind Role,Client",
 		Args:    cobra.NoArgs,
 	}
@@ -51,10 +52,17 @@ clients keep theirs where it is applied again, and elsewhere need --secret-dir.`
 				continue
 			}
 			text, err := c.exported(cmd, k)
-			// Without FIDO there are no rules for it.
-			if refused := (*refusal)(nil); k == kindFIDO && !cmd.Flags().Changed("kind") && errors.As(err, &refused) && refused.problem.Status == http.StatusConflict {
-				hint("there are no FIDO rules: %s", refused.Why)
-				continue
+			if refused := (*refusal)(nil); !cmd.Flags().Changed("kind") && errors.As(err, &refused) {
+				switch status := refused.problem.Status; {
+				case k == kindFIDO && status == http.StatusConflict: // without FIDO there are no rules for it
+					hint("there are no FIDO rules: %s", refused.Why)
+					continue
+				case k == kindRoots && status == http.StatusConflict:
+					continue
+				case k == kindSink && status == http.StatusForbidden: // they are of all realms
+					hint("the sinks are left out: %s", refused.Why)
+					continue
+				}
 			}
 			if err != nil {
 				return err
@@ -88,7 +96,7 @@ clients keep theirs where it is applied again, and elsewhere need --secret-dir.`
 const exportHead = "# Written by 'watchword export'.\n"
 
 var exportFiles = map[string]string{
-	kindRealm: "realms.yaml", kindClient: "clients.yaml", kindPolicies: "policies.yaml", kindRole: "roles.yaml", kindFIDO: "fido.yaml",
+	kindRealm: "realms.yaml", kindClient: "clients.yaml", kindPolicies: "policies.yaml", kindRole: "roles.yaml", kindFIDO: "fido.yaml", kindRoots: "roots.yaml", kindSink: "sinks.yaml",
 }
 
 // exported is what is live of a kind, as documents; empty if there is nothing.
@@ -119,6 +127,17 @@ func (c *client) exported(cmd *cobra.Command, kind string) (string, error) {
 	case kindRole:
 		list, err := c.liveRoles(cmd)
 		return rolesText(list), err
+	case kindRoots:
+		all, err := c.liveRoots(cmd)
+		return rootsText(all), err
+	case kindSink:
+		list, err := c.liveSinks(cmd)
+		var docs []string
+		for i := range list {
+			shape := shapeOf(&list[i])
+			docs = append(docs, sinkText(list[i].Name, &shape))
+		}
+		return strings.Join(docs, "---\n"), err
 	}
 	rules, version, err := c.liveKeyRules(cmd)
 	if err != nil || version == 0 {

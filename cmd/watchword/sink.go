@@ -31,6 +31,7 @@ type sinkFlags struct {
 	file, plaintext, newSecret                bool
 	format, syslog, serverName, webhook, from string
 	caFile, certFile, keyFile, out            string
+	secretFile                                string
 	maxBytes                                  int64
 	keep                                      int
 	events                                    []string
@@ -109,6 +110,7 @@ role.changed, sink.failing, tampering, token.lost and user.locked.`,
 	flags.StringVar(&f.keyFile, "key-file", "", "of syslog: its key in PEM; the HSM seals it")
 	flags.StringArrayVar(&f.events, "event", nil, "of a webhook: a type of event; may be given again (default all)")
 	flags.BoolVar(&f.newSecret, "new-secret", false, "of a webhook: it gets another secret")
+	flags.StringVar(&f.secretFile, "secret-file", "", "of a webhook: file with the secret that it is to have, whsec_ and base64 (default: its own, or one is made)")
 	flags.StringVar(&f.out, "out", "", "of a webhook: new file to write the secret to, instead of printing it")
 	return cmd
 }
@@ -144,6 +146,16 @@ func (f *sinkFlags) settings(what string) (*api.SinkSettings, error) {
 	}
 	if len(f.events) > 0 {
 		body.Events = &f.events
+	}
+	if f.secretFile != "" {
+		if f.out != "" {
+			return nil, &failure{What: what, Why: "--out is for a secret that is made, and --secret-file brings one", Do: "leave one of them out"}
+		}
+		secret, err := readLine(f.secretFile)
+		if err != nil {
+			return nil, &failure{What: what, Why: err.Error()}
+		}
+		body.Secret = &secret
 	}
 	for _, pem := range []struct {
 		path string
