@@ -130,6 +130,60 @@ func (e ClientChanges) Valid() bool {
 	}
 }
 
+// Defines values for ClientTestMethod.
+const (
+	ClientTestMethodChap     ClientTestMethod = "chap"
+	ClientTestMethodMschap   ClientTestMethod = "mschap"
+	ClientTestMethodMschapv2 ClientTestMethod = "mschapv2"
+	ClientTestMethodPap      ClientTestMethod = "pap"
+)
+
+// Valid indicates whether the value is a known member of the ClientTestMethod enum.
+func (e ClientTestMethod) Valid() bool {
+	switch e {
+	case ClientTestMethodChap:
+		return true
+	case ClientTestMethodMschap:
+		return true
+	case ClientTestMethodMschapv2:
+		return true
+	case ClientTestMethodPap:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ClientTestedOutcome.
+const (
+	ClientTestedOutcomeAccept    ClientTestedOutcome = "accept"
+	ClientTestedOutcomeChallenge ClientTestedOutcome = "challenge"
+	ClientTestedOutcomeDropped   ClientTestedOutcome = "dropped"
+	ClientTestedOutcomeFault     ClientTestedOutcome = "fault"
+	ClientTestedOutcomeReject    ClientTestedOutcome = "reject"
+	ClientTestedOutcomeShed      ClientTestedOutcome = "shed"
+)
+
+// Valid indicates whether the value is a known member of the ClientTestedOutcome enum.
+func (e ClientTestedOutcome) Valid() bool {
+	switch e {
+	case ClientTestedOutcomeAccept:
+		return true
+	case ClientTestedOutcomeChallenge:
+		return true
+	case ClientTestedOutcomeDropped:
+		return true
+	case ClientTestedOutcomeFault:
+		return true
+	case ClientTestedOutcomeReject:
+		return true
+	case ClientTestedOutcomeShed:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Finding.
 const (
 	FindingDrift          Finding = "drift"
@@ -1020,6 +1074,63 @@ type ClientSettings struct {
 	// Secret The shared secret; 16 characters or more, at random. Left out: the one that the client has.
 	Secret *string `json:"secret,omitempty"`
 }
+
+// ClientTest A request in a RADIUS client's place.
+type ClientTest struct {
+	// Caller Calling-Station-Id: where the person is, as the gateway says.
+	Caller *string `json:"caller,omitempty"`
+
+	// Code What the user types.
+	Code *string `json:"code,omitempty"`
+
+	// Method How the code is shown.
+	Method *ClientTestMethod `json:"method,omitempty"`
+
+	// Nas NAS-Identifier; by default the client's name.
+	Nas *string `json:"nas,omitempty"`
+
+	// State The `state` of the challenge that `code` answers.
+	State *[]byte `json:"state,omitempty"`
+
+	// User The user name, as the gateway would send it. Without: a Status-Server.
+	User *string `json:"user,omitempty"`
+}
+
+// ClientTestMethod How the code is shown.
+type ClientTestMethod string
+
+// ClientTested What came of a request in a RADIUS client's place.
+type ClientTested struct {
+	// Attributes The reply's attributes, in their order, but for Message-Authenticator and State.
+	Attributes []RadiusAttribute `json:"attributes"`
+
+	// Cause Why the request was dropped, as in `watchword_radius_dropped_total`.
+	Cause *string `json:"cause,omitempty"`
+
+	// Do What to do about it.
+	Do *string `json:"do,omitempty"`
+
+	// Outcome `fault`, `shed` and `dropped` are not answered.
+	Outcome ClientTestedOutcome `json:"outcome"`
+
+	// Refused Why a correct client would discard the reply, which is a fault of the server. Without: it would not.
+	Refused *string `json:"refused,omitempty"`
+
+	// Reply The name of the reply's code. Without: there was none.
+	Reply *string `json:"reply,omitempty"`
+
+	// Says The same in words.
+	Says *string `json:"says,omitempty"`
+
+	// State Goes with the answer to a challenge.
+	State *[]byte `json:"state,omitempty"`
+
+	// TookMs Milliseconds until the reply was there, or it was plain that none comes.
+	TookMs float32 `json:"took_ms"`
+}
+
+// ClientTestedOutcome `fault`, `shed` and `dropped` are not answered.
+type ClientTestedOutcome string
 
 // Concern An enrolled key that a status report concerns.
 type Concern = webauthn.Concern
@@ -3408,6 +3519,18 @@ type DeletePolicyParams struct {
 	Version *int64 `form:"version,omitempty" json:"version,omitempty"`
 }
 
+// WatchRadiusParams defines parameters for WatchRadius.
+type WatchRadiusParams struct {
+	// Realm The realm; the key's own or `default` if none is named.
+	Realm *Realm `form:"realm,omitempty" json:"realm,omitempty"`
+
+	// Client Only this client's.
+	Client *string `form:"client,omitempty" json:"client,omitempty"`
+
+	// User Only this user's, with or without the realm that a name may hold.
+	User *string `form:"user,omitempty" json:"user,omitempty"`
+}
+
 // ReportCredentialsParams defines parameters for ReportCredentials.
 type ReportCredentialsParams struct {
 	// Realm The realm; the key's own or `default` if none is named.
@@ -3798,6 +3921,9 @@ type AddClientJSONRequestBody = NewClient
 // PutClientJSONRequestBody defines body for PutClient for application/json ContentType.
 type PutClientJSONRequestBody = ClientSettings
 
+// TestClientJSONRequestBody defines body for TestClient for application/json ContentType.
+type TestClientJSONRequestBody = ClientTest
+
 // SetRootsJSONRequestBody defines body for SetRoots for application/json ContentType.
 type SetRootsJSONRequestBody = AttestationRoots
 
@@ -4001,6 +4127,9 @@ type ServerInterface interface {
 	// PutClient Replace a RADIUS client, or add it
 	// (PUT /v1/clients/{name})
 	PutClient(ctx echo.Context, name string, params PutClientParams) error
+	// TestClient Make a request in a RADIUS client's place
+	// (POST /v1/clients/{name}/test)
+	TestClient(ctx echo.Context, name string) error
 	// Allowed Would a model be allowed, and why not?
 	// (GET /v1/fido/allowed)
 	Allowed(ctx echo.Context, params AllowedParams) error
@@ -4115,6 +4244,9 @@ type ServerInterface interface {
 	// PutPolicy Make or replace a policy
 	// (PUT /v1/policies/{id})
 	PutPolicy(ctx echo.Context, id string) error
+	// WatchRadius See RADIUS requests as they come
+	// (GET /v1/radius/watch)
+	WatchRadius(ctx echo.Context, params WatchRadiusParams) error
 	// ListRealms List the realms
 	// (GET /v1/realms)
 	ListRealms(ctx echo.Context) error
@@ -4669,6 +4801,22 @@ func (w *ServerInterfaceWrapper) PutClient(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.PutClient(ctx, name, params)
+	return err
+}
+
+// TestClient converts echo context to params.
+func (w *ServerInterfaceWrapper) TestClient(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.TestClient(ctx, name)
 	return err
 }
 
@@ -5369,6 +5517,38 @@ func (w *ServerInterfaceWrapper) PutPolicy(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.PutPolicy(ctx, id)
+	return err
+}
+
+// WatchRadius converts echo context to params.
+func (w *ServerInterfaceWrapper) WatchRadius(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params WatchRadiusParams
+	// ------------- Optional query parameter "realm" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "realm", ctx.QueryParams(), &params.Realm, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter realm: %s", err))
+	}
+
+	// ------------- Optional query parameter "client" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "client", ctx.QueryParams(), &params.Client, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter client: %s", err))
+	}
+
+	// ------------- Optional query parameter "user" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "user", ctx.QueryParams(), &params.User, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter user: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.WatchRadius(ctx, params)
 	return err
 }
 
@@ -7024,6 +7204,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.POST(options.BaseURL+"/v1/clients", wrapper.AddClient, options.OperationMiddlewares["addClient"]...)
 	router.DELETE(options.BaseURL+"/v1/clients/:name", wrapper.DeleteClient, options.OperationMiddlewares["deleteClient"]...)
 	router.PUT(options.BaseURL+"/v1/clients/:name", wrapper.PutClient, options.OperationMiddlewares["putClient"]...)
+	router.POST(options.BaseURL+"/v1/clients/:name/test", wrapper.TestClient, options.OperationMiddlewares["testClient"]...)
+	router.GET(options.BaseURL+"/v1/radius/watch", wrapper.WatchRadius, options.OperationMiddlewares["watchRadius"]...)
 	router.GET(options.BaseURL+"/v1/keys", wrapper.ListKeys, options.OperationMiddlewares["listKeys"]...)
 	router.POST(options.BaseURL+"/v1/keys", wrapper.AddKey, options.OperationMiddlewares["addKey"]...)
 	router.DELETE(options.BaseURL+"/v1/keys/:id", wrapper.DeleteKey, options.OperationMiddlewares["deleteKey"]...)

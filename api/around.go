@@ -94,6 +94,7 @@ var queries = map[routeKey]reflect.Type{
 	{"POST", "/v1/tokens/:serial/activate"}:   reflect.TypeFor[ActivateTokenParams](),
 	{"POST", "/v1/tokens/:serial/replace"}:    reflect.TypeFor[ReplaceTokenParams](),
 	{"GET", "/v1/reports/credentials"}:        reflect.TypeFor[ReportCredentialsParams](),
+	{"GET", "/v1/radius/watch"}:               reflect.TypeFor[WatchRadiusParams](),
 	{"GET", "/v1/reports/summary"}:            reflect.TypeFor[ReportSummaryParams](),
 	{"GET", "/v1/fido/models"}:                reflect.TypeFor[ListModelsParams](),
 	{"GET", "/v1/fido/allowed"}:               reflect.TypeFor[AllowedParams](),
@@ -110,13 +111,13 @@ var slow = []routeKey{
 	{"POST", "/v1/imports"}, {"GET", "/v1/imports/:id"}, {"POST", "/v1/imports/:id/undo"}, {"GET", "/v1/audit/verify"},
 	{"POST", "/v1/audit/verify"}, {"GET", "/v1/audit/export"}, {"POST", "/v1/audit/cut"},
 	{"POST", "/v1/fido/metadata"}, {"POST", "/v1/tokens/bulk"}, {"GET", "/v1/reports/credentials"}, {"GET", "/v1/reports/summary"},
-	{"POST", "/v1/users/import"}, {"GET", "/v1/users/export"}, {"POST", "/v1/policies/replay"},
+	{"POST", "/v1/users/import"}, {"GET", "/v1/users/export"}, {"POST", "/v1/policies/replay"}, {"GET", "/v1/radius/watch"},
 }
 
 // secret are those whose body holds what stays a secret.
 var secret = []routeKey{
 	{"POST", "/v1/imports"}, {"PUT", "/v1/users/:name/pin"}, {"POST", "/v1/pin"}, {"POST", "/v1/session"}, {"POST", "/v1/session/renew"},
-	{"PUT", "/v1/sinks/:name"},
+	{"PUT", "/v1/sinks/:name"}, {"POST", "/v1/clients/:name/test"},
 }
 
 // open are those that people sign in by, who have no key yet.

@@ -27,6 +27,7 @@ type Core interface {
 	Tokens
 	Lifecycle
 	Clients
+	Watchers
 	Journal
 	Archive
 	Sinks
@@ -203,6 +204,15 @@ type Clients interface {
 	PutClient(ctx context.Context, p tokens.Principal, c tokens.NewClient, replace bool) (tokens.Client, error)
 	CompareClient(ctx context.Context, p tokens.Principal, c tokens.NewClient) (would tokens.Client, changes []string, err error)
 	DeleteClient(ctx context.Context, p tokens.Principal, name string) error
+}
+
+// Watchers see what RADIUS clients ask, and try it out.
+type Watchers interface {
+	// WatchClients answers what the watcher may be shown.
+	WatchClients(ctx context.Context, p tokens.Principal, w tokens.Watching) (tokens.Watching, error)
+	// MayWatch fails once that is over.
+	MayWatch(ctx context.Context, p tokens.Principal, w tokens.Watching) error
+	TestClient(ctx context.Context, p tokens.Principal, t tokens.ClientTest) (*tokens.RADIUSClient, error)
 }
 
 // Journal says what happened.

@@ -40,6 +40,7 @@ type scripted struct {
 	stating   error                                      // what Statement answers, if it is not nil
 	importing func(ctx context.Context, o seeds.Options, r io.Reader) (*seeds.Report, error)
 	verifying func(ctx context.Context, a tokens.Attempt) (tokens.Result, error)
+	watching  func(w tokens.Watching) error // what MayWatch answers, if it is not nil
 }
 
 func (s *scripted) asked(p tokens.Principal, realm, user string, arg any) error {
@@ -327,7 +328,7 @@ func (s *scripted) Import(ctx context.Context, p tokens.Principal, o seeds.Optio
 // newServer makes a server over a scripted core.
 func newServer(t testing.TB, core *scripted, change ...func(*Config)) *Server {
 	t.Helper()
-	cfg := Config{Core: core, Importer: core, FIDO: core.fido()}
+	cfg := Config{Core: core, Importer: core, FIDO: core.fido(), RADIUS: core.radius()}
 	for _, f := range change {
 		f(&cfg)
 	}

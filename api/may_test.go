@@ -99,6 +99,8 @@ var mays = []may{
 	{"POST", "/v1/clients", "SO!", `{"name":"{new}","prefix":"{network}","secret":"0123456789abcdef"}`, 201},
 	{"PUT", "/v1/clients/{client}", "SO!", `{"prefix":"{network}","secret":"0123456789abcdef"}`, 200},
 	{"DELETE", "/v1/clients/{client}", "SO!", "", 204},
+	{"POST", "/v1/clients/{client}/test", "SO", `{"user":"{user}","code":"000000"}`, 409}, // there is no RADIUS
+	{"GET", "/v1/radius/watch", "SOA", "", 409},
 
 	{"GET", "/v1/keys", "SOA", "", 200},
 	{"POST", "/v1/keys", "SO!", `{"name":"{new}","scope":"verify"}`, 201},

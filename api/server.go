@@ -28,6 +28,10 @@ type Config struct {
 	// it is not nil.)
 	FIDO FIDO
 
+	// RADIUS is the RADIUS server of this node. Nil: it is switched off. (A nil pointer
+	// in it is not nil.)
+	RADIUS RADIUS
+
 	// Name is what pages and authenticator apps call this installation. Empty: the
 	// name of the first relying party, or else Watchword.
 	Name string

@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
 
 	"watchword/api"
@@ -207,8 +206,11 @@ func (a *appliance) checkDurability(ctx context.Context) error {
 func (a *appliance) listen(ctx context.Context) (err error) {
 	c := a.config
 	metrics := newMetrics(a.ready, a.db.SearchBehind)
-	metrics.MustRegister(sinkMetrics{a.core.SinkStates})
+	metrics.MustRegister(sinkMetrics{a.core.SinkStates}, attemptMetrics{a.core.AttemptCounts})
 	if err := a.openFIDO(ctx, metrics); err != nil {
+		return err
+	}
+	if err := a.openRADIUS(metrics); err != nil {
 		return err
 	}
 	if len(c.HTTP.Listen) > 0 {
@@ -220,19 +222,15 @@ func (a *appliance) listen(ctx context.Context) (err error) {
 		if a.fido != nil { // a nil pointer in the interface is not nil
 			config.FIDO = a.fido
 		}
+		if a.radius != nil {
+			config.RADIUS = watchedRADIUS{a.radius}
+		}
 		a.http, err = api.New(config)
 		if err != nil {
 			return &failure{What: "start HTTP", Why: err.Error(), Do: "see http.tls_cert and http.tls_key"}
 		}
 	}
-	if len(c.RADIUS.Listen) > 0 {
-		a.radius, err = radius.New(a.core, radius.Config{
-			Listen: c.RADIUS.Listen, Readers: c.RADIUS.Readers, Apart: c.RADIUS.ReusePort, MaxInWork: c.RADIUS.MaxInWork, Timeout: c.RADIUS.Timeout, ReplyLife: c.RADIUS.ReplyLife,
-			Logger: a.log, Registerer: prometheus.Registerer(metrics),
-		})
-		if err != nil {
-			return &failure{What: "start RADIUS", Why: err.Error()}
-		}
+	if a.radius != nil {
 		if err := a.radius.Listen(); err != nil {
 			return &failure{What: "start RADIUS", Why: err.Error(), Do: "name another address with --radius, or stop what uses it"}
 		}
