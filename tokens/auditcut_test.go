@@ -2,8 +2,10 @@ package tokens_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -275,4 +277,94 @@ func TestAStartThatIsNotItsOwnIsNoticed(t *testing.T) {
 		t.Errorf("%+v, %v", report, err)
 	}
 	h.db.edit(func(e *editor) { e.chain = nil })
+}
+
+// TestTheServerCutsWhatIsTooOld: with AuditExpire it does by itself what an administrator
+// does, as soon as it starts; without a day's records to remove it does nothing; and not
+// while a sink waits for them.
+func TestTheServerCutsWhatIsTooOld(t *testing.T) {
+	h, middle := aged(t)
+	old := kept(h)
+	oldest := func() time.Time { return kept(h)[0].Time }
+	expiring := func(c *tokens.Config) { c.AuditExpire = true }
+	second := h.node(&firsts{}, expiring, func(c *tokens.Config) { c.AuditKeep = 60 * 24 * time.Hour })
+	h.must(nil, tokens.ExpireAudit(second, ctx))
+	if len(kept(h)) < len(old) {
+		t.Fatal("what is younger than AuditKeep went")
+	}
+	third := h.node(&firsts{}, expiring)
+	eventually(t, "what is older than 30 days is removed", func() error {
+		if at := oldest(); at.Before(h.clock.now().Add(-30 * 24 * time.Hour)) {
+			return fmt.Errorf("the oldest is of %s", at)
+		}
+		return nil
+	})
+	var cuts int
+	for _, r := range h.records("audit.cut", "ok") {
+		if r.Actor != "system" {
+			t.Errorf("%+v", r)
+		}
+		for _, f := range r.Detail {
+			if f.Name == "heads" {
+				cuts++
+			}
+		}
+	}
+	if cuts != 1 {
+		t.Errorf("%d signed cuts", cuts)
+	}
+	if report, err := h.VerifyAudit(ctx, h.admin); err != nil || !report.Intact {
+		t.Errorf("%+v, %v", report, err)
+	}
+	if report := against(h, old); !report.Intact || report.Removed == 0 {
+		t.Errorf("%+v", report)
+	}
+
+	// There is nothing to remove until that is a day's records.
+	quiet := len(h.records("audit.cut", ""))
+	h.must(nil, tokens.ExpireAudit(third, ctx))
+	h.clock.forward(23 * time.Hour)
+	h.must(nil, tokens.ExpireAudit(third, ctx))
+	if n := len(h.records("audit.cut", "")); n != quiet {
+		t.Errorf("%d records of cuts that were none", n-quiet)
+	}
+	// Two nodes at once: the audit is whole all the same.
+	h.clock.forward(31 * 24 * time.Hour)
+	h.try("carol", "000000")
+	fourth := h.node(&firsts{}, func(c *tokens.Config) { c.AuditKeep = 30 * 24 * time.Hour })
+	var both sync.WaitGroup
+	for _, s := range []*tokens.Service{third, fourth} {
+		both.Go(func() {
+			if err := tokens.ExpireAudit(s, ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	both.Wait()
+	if report, err := h.VerifyAudit(ctx, h.admin); err != nil || !report.Intact || oldest().Before(middle.Add(30*24*time.Hour)) {
+		t.Errorf("%+v, and the oldest is of %s", report, oldest())
+	}
+}
+
+func TestTheServerCutsNothingThatASinkWaitsFor(t *testing.T) {
+	r := newReceiver()
+	r.fault = func([]audit.Record) (int, error) { return 0, errBefore }
+	h := newHouse(t, quick(r))
+	h.mustSink(tokens.NewSink{Name: "siem", Kind: tokens.SinkFile})
+	h.clock.forward(40 * 24 * time.Hour)
+	n := len(kept(h))
+	if err := tokens.ExpireAudit(h.Service, ctx); !errors.Is(err, tokens.ErrState) || !strings.Contains(err.Error(), "siem") {
+		t.Errorf("%v", err)
+	}
+	if len(kept(h)) < n {
+		t.Error("something was removed")
+	}
+	if list := h.records("audit.cut", "refused"); len(list) != 1 || list[0].Actor != "system" {
+		t.Errorf("%+v", list)
+	}
+	r.set(func(r *receiver) { r.fault = nil })
+	eventually(t, "it is cut once it was told", func() error { return tokens.ExpireAudit(h.Service, ctx) })
+	if at := kept(h)[0].Time; at.Before(h.clock.now().Add(-30 * 24 * time.Hour)) {
+		t.Errorf("the oldest is of %s", at)
+	}
 }

@@ -34,24 +34,27 @@ type Config struct {
 	Exclusive bool   // no other server uses this database: what is staged at start is abandoned
 	Issuer    string // who gives signed statements, the same on all nodes: a URL as a rule; empty: "watchword"
 
-	Sessions   SessionRules     // of people who sign in
-	Windows    Windows          // zero: DefaultWindows
-	Throttle   Throttle         // zero: DefaultThrottle
-	BatchSize  int              // attempts in one batch at most; zero: 256
-	Queue      int              // attempts waiting at most, beyond it ErrOverloaded; zero: 8192
-	ClockSkew  time.Duration    // the most that our clock and the database's may differ; zero: 5 s
-	Checkpoint time.Duration    // between signed checkpoints of the audit; zero: 1 min
-	AuditKeep  time.Duration    // how long audit records stay at least; zero: 30 days
-	Deliver    Deliverer        // the ways to sinks; nil: the audit is told to nobody
-	SinkLease  time.Duration    // how long a server that is gone keeps a sink from others; zero: 30 s
-	SinkPause  time.Duration    // between two looks at what is to tell, and before what failed is tried again; zero: 1 s
-	Answer     time.Duration    // how long a question of a dialogue may be answered; zero: 2 min
-	SinkAlarm  time.Duration    // how long a sink fails before the audit says so; zero: 1 min
-	SinkClock  Clock            // by which sinks are waited for; nil: the time that it is
-	Location   *time.Location   // in which policies see hours and days; nil: UTC
-	Now        func() time.Time // nil: time.Now
-	Rand       io.Reader        // nil: crypto/rand
-	Log        *slog.Logger     // nil: discarded
+	Sessions   SessionRules  // of people who sign in
+	Windows    Windows       // zero: DefaultWindows
+	Throttle   Throttle      // zero: DefaultThrottle
+	BatchSize  int           // attempts in one batch at most; zero: 256
+	Queue      int           // attempts waiting at most, beyond it ErrOverloaded; zero: 8192
+	ClockSkew  time.Duration // the most that our clock and the database's may differ; zero: 5 s
+	Checkpoint time.Duration // between signed checkpoints of the audit; zero: 1 min
+	AuditKeep  time.Duration // how long audit records stay at least; zero: 30 days
+
+	AuditExpire bool // what is older than AuditKeep is removed, by a signed cut about once a day
+
+	Deliver   Deliverer        // the ways to sinks; nil: the audit is told to nobody
+	SinkLease time.Duration    // how long a server that is gone keeps a sink from others; zero: 30 s
+	SinkPause time.Duration    // between two looks at what is to tell, and before what failed is tried again; zero: 1 s
+	Answer    time.Duration    // how long a question of a dialogue may be answered; zero: 2 min
+	SinkAlarm time.Duration    // how long a sink fails before the audit says so; zero: 1 min
+	SinkClock Clock            // by which sinks are waited for; nil: the time that it is
+	Location  *time.Location   // in which policies see hours and days; nil: UTC
+	Now       func() time.Time // nil: time.Now
+	Rand      io.Reader        // nil: crypto/rand
+	Log       *slog.Logger     // nil: discarded
 
 	// CheckReplies says what is wrong with the reply attributes of a RADIUS client, by
 	// the dictionary of the RADIUS server, as ErrInvalid; nil: there can be none.
@@ -138,6 +141,9 @@ func New(ctx context.Context, cfg Config) (*Service, error) {
 	s.done.Go(func() { s.housekeep(run) })
 	if cfg.Deliver != nil {
 		s.done.Go(func() { s.ship(run) })
+	}
+	if cfg.AuditExpire {
+		s.done.Go(func() { s.expire(run) })
 	}
 	return s, nil
 }

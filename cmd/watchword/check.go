@@ -19,7 +19,7 @@ import (
 // check refuses what cannot be meant, and fills in what follows from the rest:
 // the database's URL, the token's label, and lists that are switched off.
 func (c *Config) check() error {
-	err := firstOf(c.checkDatabase(), c.checkListeners(), c.checkPages(), c.checkFIDO(), c.checkHSM(), c.checkVerify(), c.checkSessions(), c.checkTimeZone(), c.checkLog())
+	err := firstOf(c.checkDatabase(), c.checkListeners(), c.checkPages(), c.checkFIDO(), c.checkHSM(), c.checkVerify(), c.checkSessions(), c.checkAudit(), c.checkTimeZone(), c.checkLog())
 	if err != nil {
 		return &failure{What: "check the configuration", Why: err.Error(), Do: "'watchword config --manual' explains every key"}
 	}
@@ -245,6 +245,19 @@ func (c *Config) checkSessions() error {
 func (c *Config) sessions() tokens.SessionRules {
 	v := &c.Sessions
 	return tokens.SessionRules{Unbound: v.Bind == bindNone, LifeAdmin: v.LifeAdmin, LifeUser: v.LifeUser}
+}
+
+// The shortest and the longest audit.keep: a month, and a century.
+const (
+	shortestKeep = 30 * 24 * time.Hour
+	longestKeep  = 36_500 * 24 * time.Hour
+)
+
+func (c *Config) checkAudit() error {
+	if k := c.Audit.Keep; k != 0 && (k < shortestKeep || k > longestKeep) {
+		return errors.New("audit.keep is not between 720h (30 days) and 876000h; 0s keeps all")
+	}
+	return nil
 }
 
 func (c *Config) checkLog() error {

@@ -48,6 +48,7 @@ type Config struct {
 	Verify     VerifyConfig     `yaml:"verify"`
 	Throttle   ThrottleConfig   `yaml:"throttle"`
 	Sessions   SessionsConfig   `yaml:"sessions"`
+	Audit      AuditConfig      `yaml:"audit"`
 	Log        LogConfig        `yaml:"log"`
 }
 
@@ -262,6 +263,16 @@ type ThrottleConfig struct {
 	// Consecutive failures over all clients that lock the user until the helpdesk
 	// unlocks. Default: 100
 	LockAt int `yaml:"lock_at"`
+}
+
+// AuditConfig is about the audit. Where it is told to is in the database: see
+// 'watchword sink'.
+type AuditConfig struct {
+	// How long audit records are kept, 720h to 876000h: those that are older the
+	// server removes, about once a day, after it has named and signed what goes. All
+	// nodes should have the same. Default: 0s, which removes nothing by itself;
+	// 'watchword audit cut' removes what is older than 30 days.
+	Keep time.Duration `yaml:"keep"`
 }
 
 // LogConfig is about the log, on standard error. It never holds a secret.

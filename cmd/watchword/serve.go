@@ -149,7 +149,7 @@ func (a *appliance) openCore(ctx context.Context) (err error) {
 		Database: a.db, Custody: a.keys, Exclusive: c.sqlite(), Issuer: c.Statements.Issuer,
 		Windows: c.windows(), Throttle: c.throttle(), Sessions: c.sessions(), Queue: c.Verify.Queue, ClockSkew: c.Verify.ClockSkew,
 		Deliver:  &courier.Courier{Dir: filepath.Join(a.dir.path, "audit"), Version: versionName()},
-		Location: c.location(), Log: a.log,
+		Location: c.location(), Log: a.log, AuditKeep: c.Audit.Keep, AuditExpire: c.Audit.Keep > 0,
 	}, a.keys, a.dir)
 	if err != nil {
 		return a.coreFailure(err)
