@@ -47,7 +47,7 @@ type tally struct {
 	signed, unsigned bucket // what the client may send
 }
 
-func newMetrics(inWork *gate, cache *replyCache) *metrics {
+func newMetrics(inWork *gate, cache *replyCache, watchers *hub) *metrics {
 	m := &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "watchword_radius_requests_total",
@@ -80,6 +80,10 @@ func newMetrics(inWork *gate, cache *replyCache) *metrics {
 			Name: "watchword_radius_in_work",
 			Help: "RADIUS requests in work.",
 		}, func() float64 { return float64(inWork.in.Load()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "watchword_radius_watchers",
+			Help: "Who watches requests as they come.",
+		}, func() float64 { return float64(watchers.watched.Load()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "watchword_radius_reply_cache_entries",
 			Help: "Replies held for retransmissions.",

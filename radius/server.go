@@ -142,7 +142,7 @@ func New(core Core, config Config) (*Server, error) {
 	}
 	s.deadlines.timeout, s.deadlines.giveUp = config.Timeout, s.giveUp
 	s.deadlines.base, s.cancel = context.WithCancel(context.Background())
-	s.metrics = newMetrics(&s.gate, s.cache)
+	s.metrics = newMetrics(&s.gate, s.cache, &s.hub)
 	s.drops = newDrops(s.log, s.metrics, &s.hub)
 	if config.Registerer != nil {
 		if err := s.metrics.register(config.Registerer); err != nil {

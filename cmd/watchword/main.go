@@ -77,7 +77,7 @@ Exit codes: 0 done, 1 the answer is no (reject, not intact), 2 an error.`,
 		serveCommand(), configCommand(), versionCommand(), completionCommand(),
 		importCommand(c), userCommand(c), whyCommand(c), tokenCommand(c),
 		loginCommand(c), logoutCommand(c), whoamiCommand(c), sessionCommand(c), roleCommand(c),
-		verifyCommand(c), statementCommand(c), auditCommand(c), sinkCommand(c), clientCommand(c), keyCommand(c),
+		verifyCommand(c), statementCommand(c), auditCommand(c), sinkCommand(c), clientCommand(c), radiusCommand(c), keyCommand(c),
 		fidoCommand(c), realmCommand(c), policyCommand(c), reportCommand(c), applyCommand(c), exportCommand(c),
 		hsmCommand(),
 	)
