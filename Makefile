@@ -16,9 +16,10 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 run: deps-run build        ## an appliance with a demo shipment, on ./var
 	@scripts/demo.sh
 
-build: deps-run            ## bin/watchword
+build: deps-run            ## bin/watchword, bin/watchword-station
 	@mkdir -p bin
 	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/watchword ./cmd/watchword
+	$(GO) build -trimpath -ldflags '-s -w' -o bin/watchword-station ./cmd/watchword-station
 
 test: deps                 ## every test, with the race detector
 	scripts/test.sh

@@ -3,7 +3,7 @@
 # else. Asks for root through sudo where it has to.
 set -euo pipefail
 
-run=(gcc libc6-dev softhsm2)
+run=(gcc libc6-dev softhsm2 libfido2-dev pkg-config)
 # Gateways, which the tests have ask, and what speaks to them.
 gateways=(libpam-radius-auth pamtester openvpn openvpn-auth-radius ocserv openconnect radsecproxy iputils-ping)
 # Those whose services would start with the machine next time.
