@@ -340,7 +340,7 @@ func (v *verification) chain(ctx context.Context, chain int64) error {
 // from record to record of a chain, whoever holds the token.
 func consumed(r *audit.Record) (int64, bool) {
 	switch {
-	case r.Action == string(policy.Verify) && r.Outcome == "accept":
+	case r.Action == string(policy.Verify) && (r.Outcome == "accept" || r.Outcome == "challenge"): // a question may use a code up
 	case (r.Action == string(policy.TokenResync) || r.Action == string(policy.TokenConfirm) || r.Action == string(policy.TokenActivate)) && r.Outcome == "ok":
 	default:
 		return 0, false
@@ -357,7 +357,7 @@ func consumed(r *audit.Record) (int64, bool) {
 // numbered is which code of a recovery sheet a record says was accepted, or which use
 // of a temporary passcode. Each is there once.
 func numbered(r *audit.Record) (string, bool) {
-	if r.Action != string(policy.Verify) || r.Outcome != "accept" {
+	if r.Action != string(policy.Verify) || r.Outcome != "accept" && r.Outcome != "challenge" {
 		return "", false
 	}
 	for _, f := range r.Detail {

@@ -105,7 +105,7 @@ func (e *engine) decide(ctx context.Context, batch []*pending) *decided {
 			t := &trials[j]
 			e.nameGroups(ctx, t)
 			if t.pin != nil && t.v.accept {
-				s.changePIN(ctx, t, &t.v)
+				s.changePIN(ctx, t, &t.v, t.pin.pin)
 			}
 			t.spend()
 			s.apply(d, writes, t, &t.v, now)
@@ -152,9 +152,12 @@ func (t *trial) judge() verdict {
 		return v
 	}
 	var v verdict
-	if t.pin != nil {
+	switch {
+	case t.pin != nil:
 		v = t.judgePIN()
-	} else {
+	case t.choosesPIN():
+		v.reason = ReasonPINDue // choosePIN judges it
+	default:
 		v = decide(t.user, t.bar, t.cands)
 	}
 	if t.subject == nil && v.err == nil {
@@ -235,7 +238,7 @@ func (s *Service) computeCodes(ctx context.Context, trials []trial, now time.Tim
 	var passes passBatch
 	for i := range trials {
 		t := &trials[i]
-		if t.key != nil {
+		if t.key != nil || t.choosesPIN() {
 			continue
 		}
 		switch next := t.turn != nil && t.turn.kind == stateNextCode; {
@@ -273,6 +276,9 @@ func (s *Service) computeCodes(ctx context.Context, trials []trial, now time.Tim
 				c.code, c.proof = noCode, t.proof
 			default:
 				pin, c.code = split(t.code, c.token.Digits)
+				if t.turn != nil && t.turn.kind != stateNextCode {
+					t.spell(c, &pins)
+				}
 			}
 			c.bare = pin == ""
 			c.pinOK = c.bare && (!t.user.HasPIN() || t.turn.carriesPIN(t.user))

@@ -205,7 +205,7 @@ func decide(user *User, bar Reason, candidates []candidate) verdict {
 		guess = true
 		switch {
 		case fresh && c.pinOK && bar == "" && user.mustChangePIN():
-			return verdict{reason: ReasonPINDue, token: c.token}
+			return verdict{reason: ReasonPINDue, token: c.token, factor: factor}
 		case fresh && c.pinOK && bar == "":
 			return verdict{accept: true, reason: ReasonAccepted, token: c.token, factor: factor}
 		case fresh && c.pinOK: // right, but barred: known to the audit alone

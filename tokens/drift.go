@@ -102,11 +102,18 @@ func (s *Service) Drift(ctx context.Context, p Principal, realm, serial string) 
 	return h, s.record(ctx, p, policy.TokenDrift, e)
 }
 
+// twoCodes says whether a login took two codes in a row, and found the token by them.
+func twoCodes(r *audit.Record) bool {
+	next := string(DialogueNextCode)
+	return r.Action == string(policy.Verify) && r.Outcome == "accept" && (detail(r, fieldDialogue) == next || detail(r, fieldJoined) == next)
+}
+
 // driftPoint is what a record says about the clock of its token.
 func driftPoint(r *audit.Record, period int) (DriftPoint, bool) {
 	switch policy.Action(r.Action) {
 	case policy.Verify:
-		if r.Outcome != "accept" {
+		if r.Outcome != "accept" && r.Outcome != "challenge" { // a question may use a code up
+
 			return DriftPoint{}, false
 		}
 	case policy.TokenResync, policy.TokenActivate, policy.TokenConfirm:
@@ -125,6 +132,6 @@ func driftPoint(r *audit.Record, period int) (DriftPoint, bool) {
 	ahead := float64(factor*int64(period)-now) + float64(period)/2 - float64(r.Time.Nanosecond())/1e9
 	return DriftPoint{
 		Time: r.Time, Seconds: ahead, Steps: int(factor - step(r.Time, period)),
-		Resync: r.Action == string(policy.TokenResync),
+		Resync: r.Action == string(policy.TokenResync) || twoCodes(r),
 	}, true
 }

@@ -45,6 +45,7 @@ func (x *pending) talks(a *Attempt) {
 	if len(a.Dialogues) > 0 {
 		x.talk.state = a.State
 	}
+	x.code = a.Code[:min(len(a.Code), x.talk.maxJoined())]
 }
 
 // typed says whether something was typed, or need not be: where the PIN is asked for
@@ -71,6 +72,7 @@ type exchange struct {
 
 	exact bool // what was typed before is the user's PIN
 	ahead []aheadOf
+	spelt []*spelling
 }
 
 // question is what a verdict asks in the place of a reject.
@@ -280,6 +282,9 @@ func (e *engine) converse(ctx context.Context, trials []trial, now time.Time) {
 		if t.turn == nil {
 			continue
 		}
+		e.joined(ctx, t)
+		e.pinDue(ctx, t)
+		e.choosePIN(ctx, t, now)
 		e.nextCode(ctx, t, now)
 		t.askCode()
 		if q := t.v.asks; q != nil {
@@ -297,7 +302,7 @@ func (t *trial) askCode() {
 	case !t.first() || v.accept || v.asks != nil:
 		return
 	case v.err != nil:
-		return
+		return // who asked hears that, and is not asked
 	case t.turn.mute:
 		*v = verdict{reason: ReasonUnavailable, err: fmt.Errorf("%w: the clocks of server and database differ", ErrUnavailable), counted: v.counted}
 		return

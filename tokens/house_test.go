@@ -143,6 +143,7 @@ type editor struct {
 	chains    func([]int64) []int64
 	onward    func([]audit.Record) []audit.Record
 	uncut     error // what comes of removing records
+	groups    error // what comes of reading a user's groups
 	clock     func() time.Time
 	loads     atomic.Int64
 	lists     atomic.Int64 // readings of the registry
@@ -177,6 +178,16 @@ func (d *editor) Cut(ctx context.Context, heads []audit.Head, after, last int64,
 		return 0, 0, err
 	}
 	return d.Memory.Cut(ctx, heads, after, last, limit)
+}
+
+func (d *editor) Groups(ctx context.Context, user int64) ([]string, error) {
+	d.mu.Lock()
+	err := d.groups
+	d.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return d.Memory.Groups(ctx, user)
 }
 
 func (d *editor) Chains(ctx context.Context) ([]int64, error) {

@@ -2,7 +2,6 @@ package tokens
 
 import (
 	"context"
-	"slices"
 	"time"
 
 	"watchword/hsm"
@@ -49,7 +48,7 @@ func (t *trial) looksAhead() bool {
 	if x == nil || x.mute || t.v.accept || t.v.err != nil || x.kind >= stateNextCode {
 		return false
 	}
-	return t.talk.may(DialogueNextCode) || slices.Contains(t.talk.joined, DialogueNextCode)
+	return t.talk.may(DialogueNextCode) || t.talk.join(DialogueNextCode)
 }
 
 // lookAhead computes the codes ahead of the windows, in one call to the HSM. Where that
@@ -61,7 +60,7 @@ func (s *Service) lookAhead(ctx context.Context, trials []trial, now time.Time) 
 		if !t.looksAhead() {
 			continue
 		}
-		joined := slices.Contains(t.talk.joined, DialogueNextCode)
+		joined := t.talk.join(DialogueNextCode)
 		t.turn.ahead = make([]aheadOf, 0, len(t.cands))
 		for k := range t.cands {
 			c := &t.cands[k]

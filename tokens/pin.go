@@ -9,7 +9,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"watchword/hsm"
 	"watchword/tokens/audit"
 	"watchword/tokens/policy"
 )
@@ -162,14 +161,9 @@ func (s *Service) newPIN(ctx context.Context, u *User, pin string) error {
 	if _, err := io.ReadFull(s.cfg.Rand, u.PINSalt); err != nil {
 		return fmt.Errorf("%w: random bytes: %w", ErrUnavailable, err)
 	}
-	m := pinMessage(u, pin)
-	macs, err := s.custody.MAC(ctx, hsm.KeyPIN, m)
-	clear(m)
-	if err != nil {
-		return translate(err)
-	}
-	u.PINMAC = macs[0]
-	return nil
+	var err error
+	u.PINMAC, err = s.pinMAC(ctx, u, pin)
+	return err
 }
 
 // rebindAll binds all of a user's tokens to another PIN MAC.

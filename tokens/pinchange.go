@@ -81,22 +81,29 @@ func (t *trial) judgePIN() verdict {
 // changePIN makes what is written beside for an attempt that is to change the PIN
 // and would be accepted, and the state that the next one on the same user is judged
 // on. Where it cannot, the verdict is no accept.
-func (s *Service) changePIN(ctx context.Context, t *trial, v *verdict) {
-	sub := t.subject
-	same, err := s.samePIN(ctx, sub.User, t.pin.pin)
-	if same {
+func (s *Service) changePIN(ctx context.Context, t *trial, v *verdict, pin string) {
+	next := *t.subject.User
+	next.PINDue = false
+	same, err := s.samePIN(ctx, t.subject.User, pin)
+	if err == nil && !same {
+		err = s.newPIN(ctx, &next, pin)
+	}
+	switch {
+	case same:
 		*v = verdict{reason: ReasonPINSame, token: v.token}
-		return
+	case err != nil:
+		*v = verdict{reason: ReasonUnavailable, err: unavailable(err)}
+	default:
+		s.rekey(ctx, t, v, &next)
 	}
-	next := &rekeyed{user: *sub.User}
-	next.user.PINDue = false
-	if err == nil {
-		err = s.newPIN(ctx, &next.user, t.pin.pin)
-	}
+}
+
+// rekey binds the user's tokens to the PIN that the user has next.
+func (s *Service) rekey(ctx context.Context, t *trial, v *verdict, user *User) {
+	next := &rekeyed{user: *user}
 	var tampered *Token
-	if err == nil {
-		next.tokens, tampered, err = s.bindAll(ctx, sub, next.user.PINMAC)
-	}
+	var err error
+	next.tokens, tampered, err = s.bindAll(ctx, t.subject, user.PINMAC)
 	switch {
 	case err != nil:
 		*v = verdict{reason: ReasonUnavailable, err: unavailable(err)}
@@ -109,13 +116,8 @@ func (s *Service) changePIN(ctx context.Context, t *trial, v *verdict) {
 
 // samePIN says whether a PIN is the one that the user has.
 func (s *Service) samePIN(ctx context.Context, u *User, pin string) (bool, error) {
-	m := pinMessage(u, pin)
-	macs, err := s.custody.MAC(ctx, hsm.KeyPIN, m)
-	clear(m)
-	if err != nil {
-		return false, translate(err)
-	}
-	return hmac.Equal(macs[0], u.PINMAC), nil
+	mac, err := s.pinMAC(ctx, u, pin)
+	return err == nil && hmac.Equal(mac, u.PINMAC), err
 }
 
 // bindAll binds all of a user's tokens to another PIN MAC, in two calls to the HSM,

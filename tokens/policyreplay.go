@@ -158,16 +158,19 @@ func (r *replay) one(ctx context.Context, rec *audit.Record) error {
 	if rec.Actor == string(KindSystem) || rec.Actor == "" {
 		return nil // nobody was asked
 	}
-	by, many := "", false
+	by, many, first := "", false, ""
 	for _, f := range rec.Detail {
 		switch f.Name {
 		case audit.FieldPolicy:
 			by = f.Value
 		case "attempts":
 			many = true
+		case fieldFirst:
+			first = f.Value
 		}
 	}
-	was := rec.Outcome != "denied" && (rec.Action != string(policy.Verify) || rec.Reason != string(ReasonForbidden))
+	forbidden := string(ReasonForbidden)
+	was := rec.Outcome != "denied" && (rec.Action != string(policy.Verify) || rec.Reason != forbidden && first != forbidden)
 	switch {
 	case many:
 		r.leave(rec, "it stands for several attempts")

@@ -177,11 +177,15 @@ func fold(records []audit.Record) [][]audit.Record {
 		from := i
 		for i < run {
 			refused := i
+			asked := 0
 			for refused < run && records[refused].Outcome != "accept" {
+				if records[refused].Outcome == "challenge" {
+					asked++
+				}
 				refused++
 			}
 			switch {
-			case refused-i >= streak:
+			case refused-i-asked >= streak:
 				add(from, i)
 				add(i, refused)
 				from, i = refused, refused
@@ -204,13 +208,16 @@ func everyday(r *audit.Record) bool {
 	switch r.Outcome {
 	case "accept":
 		return detail(r, fieldNumber) == "" // the use of a passcode is told
+	case "challenge":
+		return Reason(r.Reason) == ReasonPINFirst
 	case "reject":
 	default:
 		return false
 	}
 	switch Reason(r.Reason) {
 	case ReasonWrongCode, ReasonWrongPIN, ReasonNoPIN, ReasonPINMethod, ReasonReplay, ReasonThrottled, ReasonNoToken, ReasonSuspended, ReasonLost,
-		ReasonExpiredToken, ReasonDisabled, ReasonUnknownUser, ReasonExpired, ReasonNotVerified, ReasonMalformed, ReasonPINDue:
+		ReasonExpiredToken, ReasonDisabled, ReasonUnknownUser, ReasonExpired, ReasonNotVerified, ReasonMalformed, ReasonPINDue,
+		ReasonDialogueExpired, ReasonDialogueInvalid, ReasonDialogueSpent:
 		return true
 	}
 	return false
@@ -227,13 +234,15 @@ func (s *Service) item(group []audit.Record) StoryItem {
 		it.Text = s.sentence(first)
 		return it
 	}
-	accepted := 0
+	accepted, asked := 0, 0
 	why := map[Reason]int{}
 	for i := range group {
 		r := &group[i]
 		if r.Outcome == "accept" {
 			accepted++
 			it.Outcome = "accept"
+		} else if r.Outcome == "challenge" {
+			asked++ // what came of it is another record
 		} else {
 			why[Reason(r.Reason)]++
 		}
@@ -247,6 +256,11 @@ func (s *Service) item(group []audit.Record) StoryItem {
 	if it.Serial == several {
 		it.Serial = ""
 	}
+	if asked == len(group) {
+		it.Text = sayTimes(count(asked, "question")+" for a code that nobody answered", first.Time, last.Time)
+		return it
+	}
+	it.Count -= asked
 	it.Text = sayLogins(accepted, why, it.Serial, first.Time, last.Time)
 	return it
 }
@@ -292,11 +306,16 @@ func sayLogins(accepted int, why map[Reason]int, serial string, from, to time.Ti
 		}
 		b.WriteString(")")
 	}
+	return sayTimes(b.String(), from, to)
+}
+
+// sayTimes says when something was, which is a sentence then.
+func sayTimes(what string, from, to time.Time) string {
 	a, z := sayTime(from), sayTime(to)
 	if a == z {
-		return b.String() + " on " + a + "."
+		return what + " on " + a + "."
 	}
-	return b.String() + " between " + a + " and " + z + "."
+	return what + " between " + a + " and " + z + "."
 }
 
 // shortly names a reason in a list.

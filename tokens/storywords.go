@@ -207,7 +207,13 @@ func (s *Service) sayVerify(r *audit.Record) string {
 		if n := detail(r, fieldNumber); n != "" {
 			return fmt.Sprintf("%s logged in%s with passcode number %s of %s.", nameOr(r.User, "Somebody"), through, n, r.Serial)
 		}
-		return fmt.Sprintf("%s logged in%s with token %s.", nameOr(r.User, "Somebody"), through, r.Serial)
+		with := fmt.Sprintf("%s logged in%s with token %s", nameOr(r.User, "Somebody"), through, r.Serial)
+		if twoCodes(r) {
+			return with + ", by two codes in a row, which resynchronised it."
+		}
+		return with + "."
+	case "challenge":
+		return "A login" + through + " ended in a question. " + explain(*r).Words
 	case "error":
 		return "A login" + through + " could not be decided: the HSM or the database did not answer."
 	}

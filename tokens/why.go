@@ -95,6 +95,7 @@ var explanations = map[Reason]struct{ words, advice string }{
 	ReasonNextCode:        {"The code was far ahead of the window, so the next one was asked for.", "If no answer followed, ask for two codes in a row: watchword token resync SERIAL CODE1 CODE2."},
 	ReasonDialogueExpired: {"The answer came too late: what was asked was too long ago.", "Log in again, and answer at once. If it stays so, compare the clocks of the servers."},
 	ReasonDialogueInvalid: {"The answer was to no question that was asked of this user through this client, or the client asks it no more.", "Log in again. If it stays so, look at the client's dialogues, and at whether the gateway returns State as it was sent."},
+	ReasonPINDiffers:      {"The new PIN was typed twice, and not the same; the old one is still to be changed.", "Log in again, and choose a new PIN."},
 	ReasonDialogueSpent:   {"The question had been answered before, or something else was done to the user since it was asked.", "Log in again. If the user answered once only, find out who else did."},
 
 	ReasonCloned:            {"The key's signature counter did not rise as it must: there may be a copy of the key. The token was suspended.", "Find out who else has it. If it may have been copied, revoke it and enrol another one: watchword token revoke SERIAL."},
@@ -119,6 +120,9 @@ func explain(r audit.Record) Explanation {
 	x := Explanation{Record: r}
 	known, ok := explanations[Reason(r.Reason)]
 	why := ""
+	if words, is := dialogueWords(&r); is {
+		known.words = words
+	}
 	for _, f := range r.Detail {
 		switch f.Name {
 		case fieldWhy:
@@ -155,6 +159,35 @@ func explain(r audit.Record) Explanation {
 	}
 	x.Words = words
 	return x
+}
+
+// dialogueWords is what is said of an attempt that was part of a dialogue, where it is
+// something else than of any attempt.
+func dialogueWords(r *audit.Record) (words string, ok bool) {
+	if r.Action != string(policy.Verify) {
+		return "", false
+	}
+	of := max(detail(r, fieldDialogue), detail(r, fieldJoined)) // one of the two
+	switch Reason(r.Reason) {
+	case ReasonAccepted:
+		switch Dialogue(of) {
+		case DialogueNextCode:
+			return "Two codes in a row were right: the token was found by them and resynchronised.", true
+		case DialogueNewPIN:
+			return "All was right, and the user has chosen another PIN.", true
+		}
+	case ReasonPINFirst:
+		if first, is := explanations[Reason(detail(r, fieldFirst))]; is {
+			return explanations[ReasonPINFirst].words + " Of what was typed before: " + first.words, true
+		}
+	case ReasonPINDue:
+		if detail(r, fieldQuestion) != "" {
+			return "PIN and code were right, but the PIN must be changed: the user was asked for a new one.", true
+		}
+	case ReasonRule:
+		return "PIN and code were right, but the rules of the realm forbid the new PIN.", true
+	}
+	return "", false
 }
 
 // ruleWords is what is said of an act that a rule of the realm refused.

@@ -34,8 +34,11 @@ func (r *Record) AppendOCSF(b []byte, version string) []byte {
 	e.Time = r.Time.UnixMilli()
 	e.SeverityID, e.Severity = r.ocsfSeverity()
 	e.StatusID, e.Status = 2, "Failure"
-	if r.Outcome == "ok" || r.Outcome == "accept" {
+	switch r.Outcome {
+	case "ok", "accept":
 		e.StatusID, e.Status = 1, "Success"
+	case "challenge": // it has not ended yet
+		e.StatusID, e.Status = ocsfOther, "Challenge"
 	}
 	e.StatusDetail = r.Reason
 	e.Message = strings.TrimSpace(r.Action + " " + r.Outcome + " " + strings.TrimSpace(r.User+" "+r.Serial))
@@ -281,7 +284,7 @@ func (e *Event) ocsfSeverity() (int, string) {
 		return 5, "Critical"
 	case e.Outcome == "denied" || e.Outcome == "error" || e.Reason == "locked":
 		return 3, "Medium"
-	case e.Outcome == "ok" || e.Outcome == "accept":
+	case e.Outcome == "ok" || e.Outcome == "accept" || e.Outcome == "challenge":
 		return 1, "Informational"
 	}
 	return 2, "Low"

@@ -33,7 +33,7 @@ func (e *Event) syslogSeverity() int {
 		return sevError
 	case e.Outcome == "denied":
 		return sevWarning
-	case e.Outcome == "ok" || e.Outcome == "accept":
+	case e.Outcome == "ok" || e.Outcome == "accept" || e.Outcome == "challenge":
 		return sevInfo
 	}
 	return sevNotice
