@@ -100,14 +100,23 @@ func (p *Port) open() (err error) {
 	return nil
 }
 
-// terminal does something with the clients' side of the terminal.
+// terminal does something with the clients' side of the terminal. It is opened
+// by way of the master's, as after a Close the path may be another terminal's.
 func (p *Port) terminal(do func(fd int) error) error {
-	fd, err := unix.Open(p.path, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	raw, err := p.master.SyscallConn()
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	return do(fd)
+	failed := raw.Control(func(master uintptr) {
+		fd, _, errno := unix.Syscall(unix.SYS_IOCTL, master, unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK)
+		if errno != 0 {
+			err = errno
+			return
+		}
+		defer unix.Close(int(fd))
+		err = do(int(fd))
+	})
+	return errors.Join(err, failed)
 }
 
 // drain throws away what nobody has read.
