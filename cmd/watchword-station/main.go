@@ -65,7 +65,7 @@ Exit codes: 0 done, 1 keys were set aside, 2 an error.`,
 		Args:          cobra.NoArgs,
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	root.AddCommand(listCommand(), enrolCommand(), pinCommand(), credentialsCommand(), resetCommand())
+	root.AddCommand(listCommand(), enrolCommand(), pinCommand(), credentialsCommand(), resetCommand(), demoKeyCommand())
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(&cobra.Command{Hidden: true, Use: "no-help"})
 	return root
