@@ -434,9 +434,11 @@ func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *ver
 		}
 		if t.key != nil {
 			this.result = accepted(v, t.user, now)
+			this.result.proof.policy = t.policy
 		}
 		if t.signing != nil {
 			this.proof = proofOf(v.token, t.user, nil, now)
+			this.proof.policy = t.policy
 		}
 	case v.suspend != nil:
 		w.put(TokenWrite{Token: *v.suspend, Expect: v.token.Version})

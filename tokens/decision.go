@@ -255,7 +255,7 @@ func (t *Token) describe(r *policy.Resource, now time.Time) {
 // deny writes the refusal to the audit and answers the error for the caller.
 func (s *Service) deny(ctx context.Context, p Principal, action policy.Action, e audit.Event, d policy.Decision) error {
 	e = s.event(p, action, e)
-	e.Outcome = "denied"
+	e.Outcome, e.Policy = "denied", determining(&d) // and not those that permitted what the core does not
 	e.Detail = append(e.Detail[:len(e.Detail):len(e.Detail)], audit.Field{Name: fieldWhy, Value: d.Reason})
 	e.Reason = string(ReasonForbidden)
 	if s.crowd.admit(&e, e.Time) {

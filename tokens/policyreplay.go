@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -217,7 +218,7 @@ func (r *replay) one(ctx context.Context, rec *audit.Record) error {
 			q.Context.Path = f.Value
 		}
 	}
-	if who.Kind == policy.KindAdmin && by != "builtin.mfa" {
+	if who.Kind == policy.KindAdmin && !slices.Contains(splitPolicies(by), "builtin.mfa") {
 		q.Context.MFA = true
 	}
 	if now := r.live.Decide(&q); now.Allow != was {

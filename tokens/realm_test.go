@@ -341,8 +341,8 @@ type corpDevices struct {
 
 // corpHouse has a realm corp with user carol, tokens C1 (carol's) and C2, a FIDO
 // key and a software token of carol's, the client nas and an API key.
-func corpHouse(t *testing.T) (*house, *corpDevices) {
-	h := newHouse(t)
+func corpHouse(t *testing.T, edits ...func(*tokens.Config)) (*house, *corpDevices) {
+	h := newHouse(t, edits...)
 	c := &corpDevices{device: totp("C1"), key: newSeckey("carol")}
 	h.ship("corp", c.device, totp("C2"))
 	carol, err := h.AddUser(ctx, h.admin, "corp", "carol")

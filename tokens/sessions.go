@@ -46,12 +46,12 @@ func (s *Service) SignOut(ctx context.Context, p Principal) error {
 	if err != nil {
 		return err
 	}
-	return s.end(ctx, p, b.Session)
+	return s.end(ctx, p, b.Session, "")
 }
 
-// end writes that a session has ended.
-func (s *Service) end(ctx context.Context, p Principal, v Session) error {
-	e := audit.Event{Realm: v.Home, User: v.User, Detail: []audit.Field{{Name: "session", Value: v.ID}}}
+// end writes that a session has ended, and by which policies: none where it is one's own.
+func (s *Service) end(ctx context.Context, p Principal, v Session, by string) error {
+	e := audit.Event{Realm: v.Home, User: v.User, Policy: by, Detail: []audit.Field{{Name: "session", Value: v.ID}}}
 	v.Ended = s.cfg.Now().UTC()
 	return s.write(ctx, p, policy.SessionEnd, e, v)
 }
@@ -119,7 +119,7 @@ func (s *Service) EndSession(ctx context.Context, p Principal, id string) error 
 	if missing != nil {
 		return s.refuse(ctx, p, policy.SessionEnd, e, missing)
 	}
-	return s.end(ctx, p, found)
+	return s.end(ctx, p, found, e.Policy)
 }
 
 // Checked is what an application is told of a session that was shown to it.

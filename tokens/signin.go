@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -54,6 +55,7 @@ type proof struct {
 	method  string // authentication methods (RFC 8176, section 2), divided by commas
 	factors int
 	at      time.Time
+	policy  string // what let the attempt through, as the audit names it
 	spent   atomic.Bool
 }
 
@@ -87,11 +89,12 @@ func (s *Service) SignIn(ctx context.Context, p Principal, r SignInRequest) (*Si
 	if r.User == "" || r.Code == "" || err != nil {
 		return nil, s.malformed(ctx, p, home, r.User, r.Transport, "a user and a code are needed", err)
 	}
-	if err := s.maySign(ctx, p, home, &r); err != nil {
+	by, err := s.maySign(ctx, p, home, &r)
+	if err != nil {
 		return nil, err
 	}
 	x := s.attempt(p, home, Attempt{User: r.User, Code: r.Code, Transport: r.Transport})
-	x.signing = &signing{action: policy.SessionStart}
+	x.signing, x.policy = &signing{action: policy.SessionStart}, by
 	if p.anybody() {
 		x.client = "signin:" + network(p.Source)
 		if len(s.reg.Load().roles[x.ref]) == 0 {
@@ -102,7 +105,7 @@ func (s *Service) SignIn(ctx context.Context, p Principal, r SignInRequest) (*Si
 	if err != nil || !got.result.Accept || got.proof == nil {
 		return nil, err
 	}
-	return s.open(ctx, p, &r, got.proof)
+	return s.open(ctx, p, &r, got.proof, by)
 }
 
 // SignInKey is SignIn for who showed a FIDO key: what VerifyKey answered. The key
@@ -111,27 +114,29 @@ func (s *Service) SignInKey(ctx context.Context, p Principal, r SignInRequest, k
 	if !k.Accept || k.proof == nil {
 		return nil, fmt.Errorf("%w: there is no accept to sign in with", ErrInvalid)
 	}
-	if err := s.maySign(ctx, p, k.Realm, &r); err != nil {
+	by, err := s.maySign(ctx, p, k.Realm, &r)
+	if err != nil {
 		return nil, err
 	}
 	if p.anybody() && len(s.reg.Load().roles[Ref{Realm: k.Realm, User: k.User}]) == 0 {
 		e := audit.Event{Realm: k.Realm, User: k.User, Serial: k.Serial, Outcome: "refused", Reason: string(ReasonNoRole)}
 		return nil, s.record(ctx, p, policy.SessionStart, e)
 	}
-	return s.open(ctx, p, &r, k.proof)
+	return s.open(ctx, p, &r, k.proof, by)
 }
 
-// MaySignIn says whether one more may try to sign in from where the principal is,
-// before a key is asked for.
-func (s *Service) maySign(ctx context.Context, p Principal, home string, r *SignInRequest) error {
+// maySign says whether one more may try to sign in from where the principal is, before
+// a key is asked for, and by which policies. For who comes without a key there are none:
+// the attempt, and the role, are what lets them in.
+func (s *Service) maySign(ctx context.Context, p Principal, home string, r *SignInRequest) (by string, err error) {
 	if r.For != 0 {
 		if err := validLife(r.For); err != nil {
-			return err
+			return "", err
 		}
 	}
 	if r.In != "" && r.In != AnyRealm {
 		if _, err := ParseRealm(r.In); err != nil {
-			return err
+			return "", err
 		}
 	}
 	if p.anybody() {
@@ -140,21 +145,23 @@ func (s *Service) maySign(ctx context.Context, p Principal, home string, r *Sign
 			e.Client = "signin:" + network(p.Source)
 			if s.crowd.admit(&e, e.Time) {
 				if err := s.ledger.commit(ctx, &Change{}, []audit.Event{e}); err != nil {
-					return err
+					return "", err
 				}
 			}
-			return fmt.Errorf("%w: there were too many tries to sign in from here; wait a minute", ErrOverloaded)
+			return "", fmt.Errorf("%w: there were too many tries to sign in from here; wait a minute", ErrOverloaded)
 		}
 		_, err := s.current(ctx, p, nil) // so that roles are those of now
-		return err
+		return "", err
 	}
 	if p.Kind == KindAdmin {
-		return fmt.Errorf("%w: you are signed in; renew the session, or sign in without one", ErrInvalid)
+		return "", fmt.Errorf("%w: you are signed in; renew the session, or sign in without one", ErrInvalid)
 	}
 	if r.In != "" {
-		return fmt.Errorf("%w: a session that an application asks for acts in no realm", ErrInvalid)
+		return "", fmt.Errorf("%w: a session that an application asks for acts in no realm", ErrInvalid)
 	}
-	return s.authorise(ctx, p, policy.SessionStart, &audit.Event{Realm: home})
+	e := audit.Event{Realm: home}
+	err = s.authorise(ctx, p, policy.SessionStart, &e)
+	return e.Policy, err
 }
 
 // network is what attempts are counted by: an address, of IPv6 the network that one
@@ -172,10 +179,11 @@ func network(source string) string {
 	return addr.String()
 }
 
-// open makes the session of a proof.
-func (s *Service) open(ctx context.Context, p Principal, r *SignInRequest, by *proof) (*SignedIn, error) {
+// open makes the session of a proof. What permitted it are the policies that are named,
+// or if none are, those that let the attempt through.
+func (s *Service) open(ctx context.Context, p Principal, r *SignInRequest, by *proof, permitted string) (*SignedIn, error) {
 	u := &by.user
-	e := audit.Event{Realm: u.Realm, User: u.Key, Serial: by.serial}
+	e := audit.Event{Realm: u.Realm, User: u.Key, Serial: by.serial, Policy: cmp.Or(permitted, by.policy)}
 	if by.spent.Swap(true) {
 		return nil, s.refuse(ctx, p, policy.SessionStart, e, fmt.Errorf("%w: a session was opened with this already", ErrState))
 	}
@@ -313,7 +321,7 @@ func (s *Service) StepUpKey(ctx context.Context, p Principal, k KeyResult) (*Sig
 // renew notes in a session what proved its holder anew.
 func (s *Service) renew(ctx context.Context, p Principal, by *proof) (*SignedIn, error) {
 	me := p.self()
-	e := audit.Event{Realm: me.Realm, User: me.User, Serial: by.serial}
+	e := audit.Event{Realm: me.Realm, User: me.User, Serial: by.serial, Policy: by.policy}
 	view, err := s.current(ctx, p, []Ref{me})
 	if err != nil {
 		return nil, err
