@@ -17,8 +17,8 @@
 //	index      finds the policies that name the resource, what it is in, the principal, its
 //	           roles, or else the action: of 10,000 links only those that can matter
 //	scope      is compared in Go; a policy without conditions is decided by that
-//	conditions are evaluated by Cedar, with only those entities and attributes that they
-//	           look at; the few conditions of built-in policies, in Go
+//	conditions that compare attributes are evaluated in Go, all others, and those that
+//	           fail, by Cedar, with only those entities and attributes that they look at
 //	decide     a forbid beats any permit, no permit denies, and a policy that cannot be
 //	           evaluated denies, which Cedar itself would skip
 //
