@@ -68,6 +68,7 @@ type Service struct {
 	parties map[string]*Party
 	meta    metadataState
 	keys    readKeys
+	begun   begun
 }
 
 // New checks the configuration.

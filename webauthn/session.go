@@ -98,7 +98,11 @@ func (s *Service) begin(ctx context.Context, st *session) error {
 	if len(st.encoded) > sessionEncoding.DecodedLen(maxSession) {
 		return fmt.Errorf("%w: the user has more credentials than fit into one ceremony", tokens.ErrInvalid)
 	}
-	return s.seal(ctx, st)
+	if err := s.seal(ctx, st); err != nil {
+		return err
+	}
+	s.begun.put(st.encoded, st.challenge)
+	return nil
 }
 
 // seal computes what follows from a session's encoding.
@@ -107,9 +111,14 @@ func (s *Service) seal(ctx context.Context, st *session) error {
 	if err != nil {
 		return err
 	}
-	st.challenge = mac[:]
-	st.spend = tokens.Spend{Hash: sha256.Sum256(mac[:]), Expires: st.expires()}
+	st.challenged(mac[:])
 	return nil
+}
+
+// challenged says what a session's challenge is.
+func (st *session) challenged(challenge []byte) {
+	st.challenge = challenge
+	st.spend = tokens.Spend{Hash: sha256.Sum256(challenge), Expires: st.expires()}
 }
 
 // resume reads a session that the caller hands back. Whether it is one that was
@@ -124,6 +133,10 @@ func (s *Service) resume(ctx context.Context, text, kind string) (*session, erro
 	}
 	if _, err := s.party(st.RPID); err != nil {
 		return nil, err
+	}
+	if challenge := s.begun.take(st.encoded); challenge != nil {
+		st.challenged(challenge)
+		return st, nil
 	}
 	return st, s.seal(ctx, st)
 }
