@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -33,6 +34,8 @@ type route struct {
 	open  bool     // not if a person signs in
 	slow  bool     // it takes as long as it takes
 	seeds bool     // its body holds seeds, or a PIN: nothing of it may stay
+
+	series atomic.Pointer[routeSeries] // nil until there was a good answer
 }
 
 // queries are the parameters of the operations that have any, as generated.

@@ -117,6 +117,16 @@ func unmarshal(b []byte, into any, required []string) error {
 	if bytes.Contains(b, []byte(`\u0000`)) {
 		return fmt.Errorf("%w: the body holds a NUL character", tokens.ErrInvalid)
 	}
+	to := reflect.ValueOf(into).Elem()
+	if quickly(b, to, required) {
+		return nil
+	}
+	to.SetZero()
+	return thoroughly(b, into, required)
+}
+
+// thoroughly is unmarshal for what is valid UTF-8, whatever it is.
+func thoroughly(b []byte, into any, required []string) error {
 	if err := json.Unmarshal(b, into); err != nil {
 		return jsonError(err)
 	}

@@ -47,11 +47,25 @@ func (m *metrics) observe(c echo.Context, to *route, started time.Time) {
 	if to != nil {
 		method, path = c.Request().Method, c.Path()
 	}
+	took := time.Since(started).Seconds()
 	status := c.Response().Status
-	code := "200"
-	if status != http.StatusOK {
-		code = strconv.Itoa(status)
+	if status != http.StatusOK || to == nil {
+		m.requests.WithLabelValues(method, path, strconv.Itoa(status)).Inc()
+		m.seconds.WithLabelValues(method, path).Observe(took)
+		return
 	}
-	m.requests.WithLabelValues(method, path, code).Inc()
-	m.seconds.WithLabelValues(method, path).Observe(time.Since(started).Seconds())
+	series := to.series.Load()
+	if series == nil {
+		series = &routeSeries{m.requests.WithLabelValues(method, path, "200"), m.seconds.WithLabelValues(method, path)}
+		to.series.Store(series)
+	}
+	series.requests.Inc()
+	series.seconds.Observe(took)
+}
+
+// routeSeries are the two series of a route's good answers: to look them up by their
+// labels each time costs more than to count.
+type routeSeries struct {
+	requests prometheus.Counter
+	seconds  prometheus.Observer
 }

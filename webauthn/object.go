@@ -126,6 +126,11 @@ func skipSpace(b []byte, i int) int {
 	return i
 }
 
+// SkipValue is the index behind the JSON value that begins at i (RFC 8259); -1 if there
+// is none, or one that nests too deep for an answer of a browser. That the text is valid
+// UTF-8 is for the caller to know.
+func SkipValue(b []byte, i int) int { return skipValue(b, i, 0) }
+
 // skipValue is the index behind the JSON value that begins at i, which lies in
 // depth others; -1 if there is none, or one that nests too deep.
 func skipValue(b []byte, i, depth int) int {
