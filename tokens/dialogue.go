@@ -42,6 +42,7 @@ type Challenge struct {
 
 	// State goes with the answer. It is good once, for a few minutes, from the same client
 	// and for the same user, on every node. Nothing can be read from it. At most 253
-	// bytes, as a RADIUS attribute is (RFC 2865, section 5.24).
+	// bytes, as a RADIUS attribute is (RFC 2865, section 5.24), and of letters, digits, "-"
+	// and "_" alone: not every gateway gives any others back.
 	State []byte
 }

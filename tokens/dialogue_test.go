@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -46,8 +47,13 @@ func (s *stage) says(user, code string, state []byte) tokens.Result {
 	if r.Challenge != nil && (r.Accept || r.Serial != "" || len(r.Challenge.State) == 0 || len(r.Challenge.State) > 253) {
 		s.Fatalf("%s with %q: %+v, %+v", user, code, r, r.Challenge)
 	}
+	if r.Challenge != nil && !onlyLetters.Match(r.Challenge.State) {
+		s.Fatalf("%s with %q: the State has other characters than gateways give back: %q", user, code, r.Challenge.State)
+	}
 	return r
 }
+
+var onlyLetters = regexp.MustCompile(`^[A-Za-z0-9_-]+$`)
 
 // asked says that an attempt ends in a question, and answers its State.
 func (s *stage) asked(user, code string, state []byte, q tokens.Question, reason tokens.Reason) []byte {

@@ -1,11 +1,11 @@
 package tokens
 
 import (
-	"bytes"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -24,7 +24,8 @@ import (
 // nonce comes twice under a key however many States there ever are; under one key
 // for all of them it might after 2^32 (NIST SP 800-38D, section 8.3), and anybody can
 // have a gateway ask. Bound with it are the realm, the user and the client: elsewhere
-// it does not open. Whatever a State says, it is as long.
+// it does not open. Whatever a State says, it is as long. It travels in base64url,
+// since ocserv 1.1.6 for one takes it for a C string, and cuts it at the first zero.
 //
 // These hold of each, and the tests look for ways around them:
 //
@@ -215,13 +216,15 @@ func (m *stateMaker) seal(d *dialogueState, bound []byte) ([]byte, error) {
 	plain := d.encode()
 	defer clear(plain)
 	out := append(make([]byte, 0, stateSize), m.random[:]...)
-	return aead.Seal(out, stateNonce[:], plain, bound), nil
+	out = aead.Seal(out, stateNonce[:], plain, bound)
+	return stateText.AppendEncode(make([]byte, 0, stateText.EncodedLen(stateSize)), out), nil
 }
 
 // open reads a State that was made with this key.
 func (m *stateMaker) open(d *dialogueState, state, bound []byte) bool {
 	aead, err := m.cipher()
-	if err != nil || len(state) != stateSize {
+	state = stateBytes(state)
+	if err != nil || state == nil {
 		return false
 	}
 	plain, err := aead.Open(nil, stateNonce[:], state[stateRandom:], bound)
@@ -261,8 +264,21 @@ func (s *Service) newState() (m stateMaker, err error) {
 // madeBefore is the maker of a State that somebody sent; of one that is none of ours,
 // of nothing.
 func madeBefore(state []byte) (m stateMaker) {
-	if len(state) == stateSize {
-		copy(m.random[:], bytes.Clone(state[:stateRandom]))
-	}
+	copy(m.random[:], stateBytes(state))
 	return m
+}
+
+// stateText is how a State travels. Strict, so that there is one text of each.
+var stateText = base64.RawURLEncoding.Strict()
+
+// stateBytes are those of a State that somebody sent; nil if it is none of ours.
+func stateBytes(text []byte) []byte {
+	if len(text) != stateText.EncodedLen(stateSize) {
+		return nil
+	}
+	b, err := stateText.AppendDecode(make([]byte, 0, stateSize), text)
+	if err != nil || len(b) != stateSize {
+		return nil
+	}
+	return b
 }
