@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -118,11 +117,11 @@ func TestOcserv(t *testing.T) {
 	server, client := newNetns(t), newNetns(t)
 	wire(server, client)
 	n := startNode(t, nodeOptions{})
-	list := newTokens("OC", 4, true)
+	list := newTokens("OC", 6, true)
 	n.equip(list...)
 	p := newTap(t, n, server)
 	o := newOcserv(t, server, client, n.secret)
-	n.setClient(map[string]any{"require_message_authenticator": false})
+	n.setClient(nil)
 	reach := func() error {
 		_, err := client.try("ping", "-c", "1", "-W", "5", "10.10.0.1")
 		return err
@@ -155,7 +154,7 @@ func TestOcserv(t *testing.T) {
 	})
 	t.Run("PIN and code", func(t *testing.T) {
 		k := list[1]
-		n.must(http.MethodPut, "/v1/users/"+k.user+"/pin", map[string]string{"pin": "82905"}, nil)
+		n.setPIN(k.user, "82905", false)
 		c, got := o.dial(t, k.user, "82905"+k.press())
 		if got != sawAccept {
 			t.Errorf("%s:\n%s", got, c.printed())
@@ -173,6 +172,34 @@ func TestOcserv(t *testing.T) {
 		if !bytes.Equal(packets[0], packets[2]) || !bytes.Equal(packets[1], packets[3]) {
 			t.Errorf("the second request or its reply is another than the first:\n%v", packets)
 		}
+		c.end()
+	})
+	n.setClient(map[string]any{"dialogues": []string{"pin", "next_code", "new_pin"}})
+	t.Run("the PIN first, then the code", func(t *testing.T) {
+		k := list[3]
+		n.setPIN(k.user, "82905", false)
+		c, got := o.dial(t, k.user, "82905", k.press())
+		if got != sawAccept || !strings.Contains(c.printed(), "Enter the code that your token shows.") {
+			t.Errorf("%s:\n%s", got, c.printed())
+		}
+		p.wantChallenged(t, 1, accessAccept)
+		c.end()
+		c, got = o.dial(t, k.user, "82906", k.press())
+		if got == sawAccept {
+			t.Error("a wrong PIN, and the right code: accepted")
+		}
+		p.wantChallenged(t, 1, accessReject)
+		n.wantReason(k.user, "wrong_pin")
+		c.end()
+	})
+	t.Run("a code far ahead, and the next one", func(t *testing.T) {
+		k := list[4]
+		k.next += 30 // it was played with
+		c, got := o.dial(t, k.user, k.press(), k.press())
+		if got != sawAccept || !strings.Contains(c.printed(), "enter that") {
+			t.Errorf("%s:\n%s", got, c.printed())
+		}
+		p.wantChallenged(t, 1, accessAccept)
 		c.end()
 	})
 	n.wantIntactAudit()

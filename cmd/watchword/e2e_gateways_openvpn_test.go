@@ -142,12 +142,12 @@ func TestOpenVPN(t *testing.T) {
 	server, client := newNetns(t), newNetns(t)
 	wire(server, client)
 	n := startNode(t, nodeOptions{})
-	list := newTokens("OV", 3, true)
+	list := newTokens("OV", 6, true)
 	n.equip(list...)
 	p := newTap(t, n, server)
 	records := acctServer(t, server, n.secret)
 	o := newOpenVPN(t, server, client, "1813", n.secret)
-	n.setClient(map[string]any{"require_message_authenticator": false})
+	n.setClient(nil)
 	reach := func() error {
 		_, err := client.try("ping", "-c", "1", "-W", "5", "10.8.0.1")
 		return err
@@ -195,7 +195,7 @@ func TestOpenVPN(t *testing.T) {
 	})
 	t.Run("PIN and code", func(t *testing.T) {
 		k := list[1]
-		n.must(http.MethodPut, "/v1/users/"+k.user+"/pin", map[string]string{"pin": "82905"}, nil)
+		n.setPIN(k.user, "82905", false)
 		if _, got := o.dial(t, k.user, k.code(k.next)); got != sawReject {
 			t.Errorf("without the PIN: %s", got)
 		}
@@ -223,6 +223,35 @@ func TestOpenVPN(t *testing.T) {
 		}
 		if !again {
 			n.wantReason(list[2].user, "replay")
+		}
+		c.end()
+	})
+	p.take()
+	t.Run("it takes no challenge, so both codes are typed at once", func(t *testing.T) {
+		k := list[3]
+		k.next += 30 // it was played with
+		n.setClient(map[string]any{"dialogues": []string{"next_code"}})
+		if _, got := o.dial(t, k.user, k.press()); got != sawReject {
+			t.Errorf("challenged: %s; want a reject", got)
+		}
+		p.wantCodes(t, accessRequest, accessChallenge)
+		n.setClient(map[string]any{"joined": []string{"next_code", "new_pin"}})
+		c, got := o.dial(t, k.user, k.press()+k.press())
+		if got != sawAccept {
+			t.Errorf("two codes: %s, %+v", got, n.lastAttempt(k.user))
+		}
+		p.wantCodes(t, accessRequest, accessAccept)
+		c.end()
+	})
+	t.Run("a group has an address of its own", func(t *testing.T) {
+		k := list[4]
+		n.must(http.MethodPut, "/v1/users/"+k.user+"/groups", map[string]any{"groups": []string{"staff"}}, nil)
+		n.setClient(map[string]any{"replies": []any{map[string]any{"group": "staff", "attributes": []any{
+			map[string]string{"name": "Framed-IP-Address", "value": "10.8.0.77"},
+		}}}})
+		c, got := o.dial(t, k.user, k.press())
+		if got != sawAccept || !strings.Contains(c.printed(), "10.8.0.77") {
+			t.Errorf("%s:\n%s", got, c.printed())
 		}
 		c.end()
 	})

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -61,7 +60,7 @@ func (s *pamService) login(user string, typed ...string) (sight, string) {
 // TestPamRadius logs people in through Debian's pam_radius.
 func TestPamRadius(t *testing.T) {
 	n := startNode(t, nodeOptions{})
-	list := newTokens("PAM", 3, true)
+	list := newTokens("PAM", 6, true)
 	n.equip(list...)
 	p := newTap(t, n, nil)
 	pam := newPAMService(t, p.addr, n.secret, "prompt=Code retry=0 prompt_attribute")
@@ -89,7 +88,7 @@ func TestPamRadius(t *testing.T) {
 			t.Errorf("%s; want %s:\n%s", got, want, printed)
 		}
 	})
-	n.setClient(map[string]any{"require_message_authenticator": false})
+	n.setClient(nil)
 
 	t.Run("a code is accepted once", func(t *testing.T) {
 		code := list[0].press()
@@ -106,7 +105,7 @@ func TestPamRadius(t *testing.T) {
 	})
 	t.Run("PIN and code", func(t *testing.T) {
 		k := list[1]
-		n.must(http.MethodPut, "/v1/users/"+k.user+"/pin", map[string]string{"pin": "82905"}, nil)
+		n.setPIN(k.user, "82905", false)
 		login(k.user, sawReject, k.code(0))
 		n.wantReason(k.user, "pin_missing")
 		login(k.user, sawAccept, "82905"+k.press())
@@ -119,6 +118,41 @@ func TestPamRadius(t *testing.T) {
 			t.Errorf("%s:\n%s", got, printed)
 		}
 		p.wantCodes(t, accessRequest, accessAccept, accessRequest, accessAccept)
+	})
+	p.take()
+	n.setClient(map[string]any{"dialogues": []string{"pin", "next_code", "new_pin"}, "messages": map[string]string{"next_code": "And the next one: "}})
+	t.Run("the PIN first, then the code", func(t *testing.T) {
+		k := list[3]
+		n.setPIN(k.user, "82905", false)
+		const question = "Enter the code that your token shows."
+		for _, x := range []struct {
+			first, reason string
+			want          sight
+			last          byte
+		}{{"82906", "wrong_pin", sawReject, accessReject}, {"82905", "accepted", sawAccept, accessAccept}} {
+			code := k.press()
+			if printed := login(k.user, x.want, x.first, code); !strings.Contains(printed, question) {
+				t.Errorf("the question is not shown:\n%s", printed)
+			}
+			p.wantChallenged(t, 1, x.last)
+			n.wantReason(k.user, x.reason)
+		}
+		// Whoever knows both types them at once.
+		login(k.user, sawAccept, "82905"+k.press())
+		p.wantCodes(t, accessRequest, accessAccept)
+	})
+	t.Run("a code far ahead, and the next one", func(t *testing.T) {
+		k := list[4]
+		k.next += 30 // it was played with
+		first := k.press()
+		if printed := login(k.user, sawReject, first, k.code(k.next+1)); !strings.Contains(printed, "And the next one: ") {
+			t.Errorf("the question is not shown:\n%s", printed)
+		}
+		p.wantChallenged(t, 1, accessReject)
+		login(k.user, sawAccept, k.press(), k.press())
+		p.wantChallenged(t, 1, accessAccept)
+		login(k.user, sawAccept, k.press())
+		p.wantCodes(t, accessRequest, accessAccept)
 	})
 	n.wantIntactAudit()
 }

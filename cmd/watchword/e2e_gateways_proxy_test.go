@@ -87,10 +87,25 @@ func TestRadsecproxy(t *testing.T) {
 		}
 		n.wantReason(list[0].user, "replay")
 	})
+	t.Run("a challenge and its answer", func(t *testing.T) {
+		k := list[2]
+		n.setPIN(k.user, "82905", false)
+		n.setClient(map[string]any{"require_message_authenticator": true, "dialogues": []string{"pin"}})
+		_, reply, found := strings.Cut(ask(papAttributes(k.user, "82905")+twoStates+withMA), "Received Access-Challenge")
+		if !found {
+			t.Fatal("no challenge came through")
+		}
+		_, state, _ := strings.Cut(reply, "\tState = 0x")
+		state, _, _ = strings.Cut(state, "\n")
+		if out := ask(papAttributes(k.user, k.press()) + ",State=0x" + state + twoStates + withMA); !strings.Contains(out, "Received Access-Accept") {
+			t.Errorf("the answer:\n%s", out)
+		}
+		p.wantChallenged(t, 1, accessAccept)
+	})
 	t.Run("what nobody signed is not heard", func(t *testing.T) {
 		unsigned := papAttributes(list[1].user, list[1].press()) + twoStates
 		allow := func(proxyState bool) {
-			n.setClient(map[string]any{"require_message_authenticator": false, "allow_unsigned_proxy_state": proxyState})
+			n.setClient(map[string]any{"allow_unsigned_proxy_state": proxyState})
 		}
 		allow(false)
 		out := ask(unsigned)
@@ -111,7 +126,6 @@ func TestRadsecproxy(t *testing.T) {
 		if out := ask(unsigned); !strings.Contains(out, "Received Access-Accept") {
 			t.Errorf("where it is allowed:\n%s", out)
 		}
-		n.setClient(nil)
 	})
 	n.wantIntactAudit()
 }

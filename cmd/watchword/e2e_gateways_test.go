@@ -55,7 +55,8 @@ type process struct {
 	ended chan struct{}
 }
 
-// runBeside starts a program that ends with the test at the latest.
+// runBeside starts a program that ends with the test at the latest. It has no terminal:
+// what it asks for it reads from its input.
 func runBeside(t *testing.T, input string, name string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, out: filepath.Join(t.TempDir(), "out"), ended: make(chan struct{})}
@@ -66,7 +67,7 @@ func runBeside(t *testing.T, input string, name string, args ...string) *process
 	defer log.Close()
 	p.cmd = exec.Command(name, args...)
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = strings.NewReader(input), log, log
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +101,7 @@ func (p *process) end() {
 		case <-time.After(3 * time.Second):
 		}
 	}
-	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // its group is its own
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // its session is its own
 	<-p.ended
 }
 
@@ -346,6 +347,9 @@ func (p *tap) wantCodes(t *testing.T, codes ...byte) []radiusPacket {
 	return list
 }
 
+// accessChallenge is a code of RFC 2865, section 3.
+const accessChallenge = 11
+
 // A radiusPacket is one of RFC 2865, section 3.
 type radiusPacket []byte
 
@@ -401,14 +405,45 @@ func (k radiusPacket) String() string {
 	return b.String() + "\n"
 }
 
-// setClient sets the client of 127.0.0.1, whose secret stays.
+// setClient sets the client of 127.0.0.1, whose secret stays, and who need not sign
+// requests.
 func (n *node) setClient(settings map[string]any) {
 	n.t.Helper()
-	all := map[string]any{"prefix": "127.0.0.1/32", "secret": n.secret}
+	all := map[string]any{"prefix": "127.0.0.1/32", "secret": n.secret, "require_message_authenticator": false}
 	for name, value := range settings {
 		all[name] = value
 	}
 	n.must(http.MethodPut, "/v1/clients/localhost", all, nil)
+}
+
+// wantChallenged fails the test unless requests and challenges took turns until the last
+// reply, and each State came back as it was, once.
+func (p *tap) wantChallenged(t *testing.T, challenges int, last byte) []radiusPacket {
+	t.Helper()
+	var codes []byte
+	for range challenges {
+		codes = append(codes, accessRequest, accessChallenge)
+	}
+	packets := p.wantCodes(t, append(codes, accessRequest, last)...)
+	if packets[0].has(attrState) {
+		t.Errorf("%v: the first request has a State", packets[0])
+	}
+	states := make(map[string]bool)
+	for i := range challenges {
+		asked, answer := packets[2*i+1], packets[2*i+2]
+		state := asked.one(attrState)
+		if state == "" || states[state] || answer.one(attrState) != state {
+			t.Errorf("the State of a challenge is not that of its answer, or was there before:\n%v", packets)
+		}
+		states[state] = true
+	}
+	return packets
+}
+
+// setPIN gives a user a PIN, which is to be changed at the next login or not.
+func (n *node) setPIN(user, pin string, due bool) {
+	n.t.Helper()
+	n.must(http.MethodPut, "/v1/users/"+user+"/pin", map[string]any{"pin": pin, "change": due}, nil)
 }
 
 // wantReason fails the test unless the last attempt of a user ended for a reason.
