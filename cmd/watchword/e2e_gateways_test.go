@@ -202,32 +202,36 @@ func wire(a, b *netns) {
 // listenUDP opens a socket in the namespace, or, in none, outside all.
 func (s *netns) listenUDP(t *testing.T, at string) *net.UDPConn {
 	t.Helper()
-	type opened struct {
-		conn net.PacketConn
-		err  error
-	}
-	done := make(chan opened)
-	go func() {
-		if s != nil {
-			runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-			f, err := os.Open(s.file())
-			if err == nil {
-				err = errors.Join(unix.Setns(int(f.Fd()), unix.CLONE_NEWNET), f.Close())
-			}
-			if err != nil {
-				done <- opened{err: err}
-				return
-			}
+	if s != nil {
+		// A thread goes in and comes back: it must not end, since what it started would
+		// end with it.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		outside, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			t.Fatal(err)
 		}
-		conn, err := net.ListenPacket("udp", at)
-		done <- opened{conn, err}
-	}()
-	o := <-done
-	if o.err != nil {
-		t.Fatal(o.err)
+		defer outside.Close()
+		inside, err := os.Open(s.file())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer inside.Close()
+		if err := unix.Setns(int(inside.Fd()), unix.CLONE_NEWNET); err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := unix.Setns(int(outside.Fd()), unix.CLONE_NEWNET); err != nil {
+				panic(err)
+			}
+		}()
 	}
-	t.Cleanup(func() { o.conn.Close() })
-	return o.conn.(*net.UDPConn)
+	conn, err := net.ListenPacket("udp", at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn.(*net.UDPConn)
 }
 
 // A tap passes on what a gateway and a server say to each other, byte for byte, and
