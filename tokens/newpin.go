@@ -99,20 +99,7 @@ func (e *engine) choosePIN(ctx context.Context, t *trial, now time.Time) {
 	}
 	next := *t.user
 	next.PINDue = false
-	bad, err := s.badPIN(ctx, t.user, t.code)
-	if err == nil && bad == "" {
-		if said.kind == stateNewPIN {
-			next.PINSalt = make([]byte, len(said.salt))
-			if _, err = io.ReadFull(s.cfg.Rand, next.PINSalt); err != nil {
-				err = fmt.Errorf("random bytes: %w", err)
-			}
-		} else {
-			next.PINSalt = bytes.Clone(said.salt[:])
-		}
-	}
-	if err == nil && bad == "" {
-		next.PINMAC, err = s.pinMAC(ctx, &next, t.code)
-	}
+	bad, err := s.holdPIN(ctx, &next, t)
 	ask := func(q Question, d dialogueState) {
 		d.token = token.ID
 		*v = verdict{reason: ReasonPINDue, token: token, asks: &question{ask: q, state: d}}
@@ -127,8 +114,6 @@ func (e *engine) choosePIN(ctx context.Context, t *trial, now time.Time) {
 		copy(d.mac[:], next.PINMAC)
 		ask(QuestionNewPINAgain, d)
 		return
-	case bad == "" && !hmac.Equal(next.PINMAC, said.mac[:]):
-		bad = ReasonPINDiffers
 	}
 	switch again := (dialogueState{kind: stateNewPIN, tries: said.tries + 1}); {
 	case bad != "" && again.tries > maxNewPINs:
@@ -143,6 +128,25 @@ func (e *engine) choosePIN(ctx context.Context, t *trial, now time.Time) {
 			s.rekey(ctx, t, v, &next)
 		}
 	}
+}
+
+// holdPIN gives a user the PIN that was typed: with a new salt, or, the second time, with
+// that of the State, and only if it is the same. It says why it cannot be, if so.
+func (s *Service) holdPIN(ctx context.Context, next *User, t *trial) (bad Reason, err error) {
+	said := &t.turn.said
+	next.PINSalt = bytes.Clone(said.salt[:])
+	if said.kind == stateNewPIN {
+		if _, err := io.ReadFull(s.cfg.Rand, next.PINSalt); err != nil {
+			return "", fmt.Errorf("%w: random bytes: %w", ErrUnavailable, err)
+		}
+	}
+	if next.PINMAC, err = s.pinMAC(ctx, next, t.code); err != nil {
+		return "", err
+	}
+	if said.kind == stateAgain && !hmac.Equal(next.PINMAC, said.mac[:]) {
+		return ReasonPINDiffers, nil
+	}
+	return s.badPIN(ctx, t.user, t.code)
 }
 
 // badPIN says why a PIN cannot be a user's next one, if so: the rules of the realm

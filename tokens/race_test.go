@@ -59,8 +59,14 @@ func (h *house) acceptedOnce() int {
 	n := 0
 	for _, head := range heads {
 		if err := h.mem.Walk(ctx, head.Chain, func(r *audit.Record) error {
-			if r.Action == "verify" && r.Outcome == "accept" {
-				n++
+			used := r.Outcome == "challenge" && detail(*r, "factor") != "" // by a question
+			if r.Action == "verify" && (r.Outcome == "accept" || used) {
+				if !used {
+					n++
+				}
+				if detail(*r, "dialogue") == "new_pin" { // by the question before
+					return nil
+				}
 				k := r.Serial
 				for _, f := range r.Detail {
 					if f.Name == "factor" || f.Name == "challenge" || f.Name == "number" {
