@@ -30,7 +30,8 @@ type fakeCore struct {
 	clients []*tokens.RADIUSClient
 	verify  func(context.Context, tokens.Attempt) (tokens.Result, error) // nil: goodCode is right
 	unready atomic.Bool
-	silent  bool // attempts are not kept
+	silent  bool                                // attempts are not kept
+	changed atomic.Pointer[tokens.RADIUSClient] // that all addresses are, once it is there
 
 	mu       sync.Mutex
 	attempts []tokens.Attempt
@@ -38,7 +39,10 @@ type fakeCore struct {
 }
 
 func (f *fakeCore) ClientFor(addr netip.Addr) (*tokens.RADIUSClient, bool) {
-	var best *tokens.RADIUSClient
+	best := f.changed.Load()
+	if best != nil {
+		return best, true
+	}
 	for _, c := range f.clients {
 		if c.Prefix.Contains(addr) && (best == nil || c.Prefix.Bits() > best.Prefix.Bits()) {
 			best = c

@@ -23,6 +23,7 @@ const (
 	overload
 	notReady
 	rateLimited
+	badReplies
 	causes // how many there are, and one
 )
 
@@ -58,6 +59,8 @@ var remedies = [causes]remedy{
 		"see whether HSM and database are slow, or raise the bound on requests in work"},
 	notReady: {"not_ready", "Status-Server stays unanswered while Watchword is not ready, so that gateways use another server",
 		"ask /readyz what is missing"},
+	badReplies: {"reply_attributes", "the client's reply attributes cannot be made with the dictionary that there is here",
+		"give all nodes the same radius.dictionaries, or set the attributes anew: watchword client set NAME --reply"},
 	rateLimited: {"rate_limited", "the client sends more requests a second than it may",
 		"see what the gateway sends ('watchword radius watch --client'), or raise the client's rate"},
 }

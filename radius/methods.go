@@ -52,6 +52,7 @@ var errQuestion = errors.New("the core asks what this client cannot be asked")
 // refuses it, and counts it against nobody.
 func (s *Server) attempt(r *request) {
 	r.asked, r.by, r.unread = r.attempt()
+	r.asked.Groups = r.replies.grouped && r.unread == nil
 	if r.unread != nil {
 		s.refused(r, r.unread)
 		r.asked.Code, r.asked.Proof, r.asked.State, r.asked.Dialogues, r.asked.Joined = "", nil, nil, nil, nil

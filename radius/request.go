@@ -123,6 +123,8 @@ func (r *request) inspect(n int) cause {
 	switch {
 	case len(r.client.Plain) == 0:
 		return noSecret // anyone could sign
+	case r.replies.broken:
+		return badReplies
 	case !p.answerable(r.replies.longest):
 		return malformed
 	}
@@ -201,7 +203,7 @@ func (s *Server) answer(r *request) {
 	switch r.outcome {
 	case accepted:
 		r.answers(true)
-		r.extra = r.replies.accept(r.extra)
+		r.extra = r.replies.accept(r.extra, r.result.Groups)
 		s.conclude(r, codeAccessAccept)
 	case rejected:
 		r.answers(false)

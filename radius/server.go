@@ -45,6 +45,10 @@ type Config struct {
 	MaxReplies    int
 	MaxReplyBytes int
 
+	// Dictionary knows the attributes that clients have in replies. Default: what
+	// NewDictionary knows without files.
+	Dictionary *Dictionary
+
 	Logger     *slog.Logger          // default: slog.Default()
 	Registerer prometheus.Registerer // where metrics are registered; default: nowhere
 }
@@ -81,6 +85,13 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
+	}
+	if c.Dictionary == nil {
+		d, err := NewDictionary()
+		if err != nil {
+			return c, err
+		}
+		c.Dictionary = d
 	}
 	return c, nil
 }

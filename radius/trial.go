@@ -124,7 +124,7 @@ func (s *Server) Try(ctx context.Context, t Trial) (Tried, error) {
 			}
 			return out, nil
 		}
-		t.read(&out, e.reply, wire, proof)
+		t.read(&out, e.reply, wire, proof, s.config.Dictionary)
 		return out, nil
 	case <-ctx.Done():
 		return Tried{}, ctx.Err()
@@ -253,7 +253,7 @@ func (t *Trial) prove(authenticator []byte, add func(kind byte, value []byte)) (
 }
 
 // read looks at the reply as a correct client does, and shows what is in it.
-func (t *Trial) read(out *Tried, reply, request, proof []byte) {
+func (t *Trial) read(out *Tried, reply, request, proof []byte, d *Dictionary) {
 	out.Reply = layeh.Code(reply[0]).String()
 	switch reply[0] {
 	case codeAccessAccept:
@@ -280,7 +280,7 @@ func (t *Trial) read(out *Tried, reply, request, proof []byte) {
 		case attrVendorSpecific:
 			proven = proven || bytes.Equal(value, slices.Concat([]byte{0, 0, vendorMicrosoft >> 8, vendorMicrosoft & 0xff, msCHAP2Success, byte(2 + len(proof))}, proof))
 		}
-		out.Attributes = append(out.Attributes, describe(kind, value)...)
+		out.Attributes = append(out.Attributes, d.describe(kind, value)...)
 	}
 	if !proven {
 		out.Refused = "MS-CHAP2-Success does not prove that the server knew the code"
@@ -326,18 +326,8 @@ func refuse(reply, request, secret []byte) error {
 	return nil
 }
 
-// describe shows an attribute of a reply.
-func describe(kind byte, value []byte) []Attribute {
-	if kind == attrReplyMessage {
-		return []Attribute{{attributeName(kind), string(value)}}
-	}
-	return []Attribute{{attributeName(kind), fmt.Sprintf("0x%x", value)}}
-}
-
 func attributeName(kind byte) string {
 	switch kind {
-	case attrReplyMessage:
-		return "Reply-Message"
 	case attrNASIdentifier:
 		return "NAS-Identifier"
 	case attrUserName:
