@@ -109,6 +109,10 @@ type RADIUSConfig struct {
 
 	// How long a reply is held for retransmissions. Default: 30s
 	ReplyLife time.Duration `yaml:"reply_life"`
+
+	// Files with more attributes for replies, in FreeRADIUS's syntax of dictionaries;
+	// the same on all nodes. Default: none
+	Dictionaries []string `yaml:"dictionaries"`
 }
 
 // FIDOConfig is about FIDO security keys (WebAuthn). Which models may be enrolled

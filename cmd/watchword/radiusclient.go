@@ -20,7 +20,7 @@ func clientCommand(c *client) *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(clientAdd(c), clientSet(c), clientShow(c), clientList(c), clientDelete(c))
+	cmd.AddCommand(clientAdd(c), clientSet(c), clientShow(c), clientList(c), clientDelete(c), clientAttributes(c))
 	return c.flags(cmd)
 }
 

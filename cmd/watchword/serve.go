@@ -77,6 +77,7 @@ type appliance struct {
 	core    *tokens.Service
 	fido    *webauthn.Service // nil: no relying party is configured
 	http    *api.Server
+	names   *radius.Dictionary
 	radius  *radius.Server
 	sockets []net.Listener
 	ending  atomic.Bool
@@ -145,11 +146,15 @@ func (a *appliance) openCore(ctx context.Context) (err error) {
 	if err := a.checkDurability(ctx); err != nil {
 		return err
 	}
+	if a.names, err = radius.NewDictionary(c.RADIUS.Dictionaries...); err != nil {
+		return &failure{What: "start RADIUS", Why: err.Error(), Do: "see radius.dictionaries"}
+	}
 	a.core, err = tokens.Open(ctx, tokens.Config{
 		Database: a.db, Custody: a.keys, Exclusive: c.sqlite(), Issuer: c.Statements.Issuer,
 		Windows: c.windows(), Throttle: c.throttle(), Sessions: c.sessions(), Queue: c.Verify.Queue, ClockSkew: c.Verify.ClockSkew,
 		Deliver:  &courier.Courier{Dir: filepath.Join(a.dir.path, "audit"), Version: versionName()},
 		Location: c.location(), Log: a.log, AuditKeep: c.Audit.Keep, AuditExpire: c.Audit.Keep > 0,
+		CheckReplies: a.names.Check,
 	}, a.keys, a.dir)
 	if err != nil {
 		return a.coreFailure(err)
