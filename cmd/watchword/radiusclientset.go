@@ -54,7 +54,7 @@ func (f *clientFlags) add(cmd *cobra.Command) {
 	flags.StringSliceVar(&f.dialogues, "dialogue", nil, "pin, next_code, new_pin; several divided by commas (default none)")
 	flags.StringSliceVar(&f.joined, "joined", nil, "next_code, new_pin; both divided by a comma (default none)")
 	flags.IntVar(&f.rate, "rate", 0, "requests a second that are taken, on each node; 0: no limit")
-	flags.StringArrayVar(&f.replies, "reply", nil, "[GROUP:]NAME=VALUE: an attribute of accepts; may be given several times")
+	flags.StringArrayVar(&f.replies, "reply", nil, "[GROUP:]NAME[:TAG]=VALUE: an attribute of accepts; may be given several times")
 	flags.StringArrayVar(&f.messages, "message", nil, "KEY=TEXT: a text that users see; may be given several times")
 }
 
@@ -129,12 +129,16 @@ func repliesOf(list []string) (api.RadiusReplies, bool) {
 		if !found {
 			return nil, false
 		}
-		group := ""
+		group, tag := "", ""
+		if i := strings.LastIndexByte(name, ':'); i >= 0 && strings.Trim(name[i+1:], "0123456789") == "" { // Tunnel-Type:1
+			name, tag = name[:i], name[i:]
+		}
 		if i := strings.LastIndexByte(name, ':'); i >= 0 {
 			if group, name = name[:i], name[i+1:]; group == "" {
 				return nil, false
 			}
 		}
+		name += tag
 		i := slices.IndexFunc(replies, func(r api.RadiusReply) bool { return valueOf(r.Group) == group })
 		if i < 0 {
 			i = len(replies)
