@@ -6,6 +6,7 @@
 //	datagram -> client by source address          unknown: dropped
 //	         -> header, attributes (packet.go)    malformed: dropped
 //	         -> Message-Authenticator             missing where required, or wrong: dropped
+//	         -> rate of the client (rate.go)      too many a second: dropped, if it is new
 //	         -> reply cache (replycache.go)       known: the same reply again; in work: attached
 //	         -> bound on requests in work         full: shed, the newest first
 //	         -> method (methods.go, pap.go)       the core decides, durably
@@ -24,6 +25,12 @@
 // reaches the core while its first is in work or was answered within the last
 // 30 seconds, so a code that was accepted is not rejected as a replay because a
 // reply was lost. An Access-Reject carries no reason.
+//
+// # Who looks on
+//
+// What happens to each request is counted, and shown to who watches (watch.go). An
+// administrator can have the server make a request in the place of a client (trial.go):
+// it goes the same way, but for the network.
 //
 // layeh.com/radius supplies codes and attribute numbers, and in the tests an
 // independent codec. Its server is not used: it forgets a reply once sent and

@@ -140,6 +140,10 @@ const (
 	pathConsole = "console"
 )
 
+// trialTransport is what the transport of an attempt has behind its path in the audit,
+// where an administrator made it in the place of a client: policies see no difference.
+const trialTransport = "-test"
+
 // context is what else is known of who asks.
 func (s *Service) context(p Principal, now time.Time) policy.Context {
 	c := policy.Context{Now: now.In(s.cfg.Location), Source: p.address(), Path: pathHTTP}

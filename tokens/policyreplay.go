@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"watchword/tokens/audit"
@@ -215,7 +216,7 @@ func (r *replay) one(ctx context.Context, rec *audit.Record) error {
 	q.Context = r.s.context(asked, rec.Time)
 	for _, f := range rec.Detail {
 		if f.Name == "transport" && f.Value != "" {
-			q.Context.Path = f.Value
+			q.Context.Path = strings.TrimSuffix(f.Value, trialTransport)
 		}
 	}
 	if who.Kind == policy.KindAdmin && !slices.Contains(splitPolicies(by), "builtin.mfa") {

@@ -435,6 +435,26 @@ func TestPoliciesAreTriedOutBeforeTheyCount(t *testing.T) {
 	}
 }
 
+// What an administrator tries in a gateway's place is decided as the gateway's request
+// is, then and in a replay.
+func TestATrialIsHeldAgainstADraftAsAnAttempt(t *testing.T) {
+	h := newHouse(t)
+	d := totp("T1")
+	h.give("alice", d)
+	for i, transport := range []string{"radius", "radius-test"} {
+		if r, err := h.Verify(ctx, h.vpn, tokens.Attempt{User: "alice", Code: d.code(h, int64(i)), Transport: transport}); err != nil || !r.Accept {
+			t.Fatalf("%s: %+v, %v", transport, r, err)
+		}
+	}
+	draft := policy.Source{Policies: []policy.Item{
+		item("gateways", `forbid (principal, action == Watchword::Action::"verify", resource) when { context.path == "radius" };`),
+	}}
+	r, err := h.Replay(ctx, h.admin, draft, 1000)
+	if err != nil || r.Changed != 2 || r.Denied != 2 {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
 func TestADraftIsHeldAgainstWhatWasDecided(t *testing.T) {
 	h := newHouse(t)
 	d := totp("T1")

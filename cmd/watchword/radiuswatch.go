@@ -48,7 +48,7 @@ dropped nothing proves who sent it. With several servers each shows its own.`,
 			case cmd.Context().Err() != nil: // interrupted, as it is meant to
 				return nil
 			case err != nil:
-				return brokeOff(r, err)
+				return &failure{What: r.what, Why: "the answer broke off: " + err.Error(), Do: "begin again"}
 			}
 			return &failure{What: r.what, Why: "the server shows no more", Do: "it ends, or the key or the session did"}
 		},
