@@ -174,6 +174,7 @@ func TestOcserv(t *testing.T) {
 		}
 		c.end()
 	})
+	p.take()
 	n.setClient(map[string]any{"dialogues": []string{"pin", "next_code", "new_pin"}})
 	t.Run("the PIN first, then the code", func(t *testing.T) {
 		k := list[3]
@@ -200,6 +201,21 @@ func TestOcserv(t *testing.T) {
 			t.Errorf("%s:\n%s", got, c.printed())
 		}
 		p.wantChallenged(t, 1, accessAccept)
+		c.end()
+	})
+	t.Run("a PIN that is due is changed", func(t *testing.T) {
+		k := list[5]
+		n.setPIN(k.user, "82905", true)
+		c, got := o.dial(t, k.user, "82905"+k.press(), "82905", "73914", "73914")
+		if got != sawAccept || !strings.Contains(c.printed(), "That PIN is not allowed.") {
+			t.Errorf("%s:\n%s", got, c.printed())
+		}
+		p.wantChallenged(t, 3, accessAccept)
+		c.end()
+		c, got = o.dial(t, k.user, "73914"+k.press())
+		if got != sawAccept {
+			t.Errorf("with the new PIN: %s", got)
+		}
 		c.end()
 	})
 	n.wantIntactAudit()

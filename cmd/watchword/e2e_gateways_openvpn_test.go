@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/base64"
 	"os"
 	"path/filepath"
 	"strings"
@@ -247,5 +248,63 @@ func TestOpenVPN(t *testing.T) {
 		}
 		p.wantCodes(t, accessRequest, accessChallenge)
 	})
+	t.Run("so what follows is typed at once", func(t *testing.T) {
+		n.setClient(map[string]any{"joined": []string{"next_code", "new_pin"}})
+		k := list[4]
+		k.next += 30 // it was played with
+		c, got := o.dial(t, k.user, k.press()+k.press())
+		if got != sawAccept {
+			t.Errorf("two codes: %s, %+v", got, n.lastAttempt(k.user))
+		}
+		c.end()
+		n.setPIN(k.user, "82905", true)
+		for _, typed := range []string{"82905" + k.press() + "7391473914", "73914" + k.press()} {
+			c, got := o.dial(t, k.user, typed)
+			if got != sawAccept {
+				t.Errorf("a new PIN: %s, %+v", got, n.lastAttempt(k.user))
+			}
+			c.end()
+		}
+	})
 	n.wantIntactAudit()
+}
+
+// TestOpenVPNByPAM has OpenVPN's own plugin ask through pam_radius, which takes challenges:
+// the client asks for PIN and code before it dials, and the plugin answers with them.
+func TestOpenVPNByPAM(t *testing.T) {
+	server, client := newNetns(t), newNetns(t)
+	wire(server, client)
+	n := startNode(t, nodeOptions{})
+	k := newTokens("OP", 1, true)[0]
+	n.equip(k)
+	n.setPIN(k.user, "82905", false)
+	n.setClient(map[string]any{"dialogues": []string{"pin"}})
+	p := newTap(t, n, server)
+	pam := newPAMService(t, p.addr, n.secret, "")
+	const object = "/usr/lib/openvpn/openvpn-plugin-auth-pam.so"
+	wantProgram(t, "openvpn", object)
+	o := newOpenVPN(t, server, client, "1194", "8", func(string) string {
+		return object + ` "` + pam.name + ` login USERNAME password PASSWORD enter OTP"`
+	})
+	connect := func(pin, code string) sight {
+		// This is what a client with "static-challenge" sends; it asks only on a terminal.
+		b64 := base64.StdEncoding.EncodeToString
+		c, got := o.dial(t, k.user, "SCRV1:"+b64([]byte(pin))+":"+b64([]byte(code)))
+		if got == sawAccept {
+			if out, err := client.try("ping", "-c", "1", "-W", "5", "10.8.0.1"); err != nil {
+				t.Errorf("through the tunnel: %v: %s", err, out)
+			}
+		}
+		c.end()
+		return got
+	}
+	if got := connect("82906", k.press()); got != sawReject {
+		t.Errorf("a wrong PIN: %s", got)
+	}
+	p.wantChallenged(t, 1, accessReject)
+	n.wantReason(k.user, "wrong_pin")
+	if got := connect("82905", k.press()); got != sawAccept {
+		t.Errorf("PIN and code: %s", got)
+	}
+	p.wantChallenged(t, 1, accessAccept)
 }

@@ -154,5 +154,21 @@ func TestPamRadius(t *testing.T) {
 		login(k.user, sawAccept, k.press())
 		p.wantCodes(t, accessRequest, accessAccept)
 	})
+	t.Run("a PIN that is due is changed", func(t *testing.T) {
+		k := list[5]
+		n.setPIN(k.user, "82905", true)
+		printed := login(k.user, sawAccept, "82905"+k.press(), "82905", "73914", "73914")
+		for _, question := range []string{"Your PIN must be changed.", "That PIN is not allowed.", "Enter the new PIN again."} {
+			if !strings.Contains(printed, question) {
+				t.Errorf("%q is not shown:\n%s", question, printed)
+			}
+		}
+		for i, k := range p.wantChallenged(t, 3, accessAccept) {
+			if k[0] == accessChallenge && k.one(attrPrompt) != "\x00\x00\x00\x00" { // No Echo: RFC 2869, section 5.10
+				t.Errorf("packet %d, %v: it lets a PIN be echoed", i, k)
+			}
+		}
+		login(k.user, sawAccept, "73914"+k.press())
+	})
 	n.wantIntactAudit()
 }
