@@ -23,7 +23,8 @@ var rooms = map[string][]string{
 	"scripts/bench":         {"hsm/pkcs11", "tokens", "tokens/store", "webauthn", "webauthn/softkey"},
 	"api":                   {"tokens", "tokens/audit", "tokens/policy", "webauthn", "seeds", "api/console"},
 	"api/console":           {"tokens", "webauthn"},
-	"radius":                {"tokens", "tokens/audit"},
+	"radius":                {"tokens", "tokens/audit", "radius/eap"},
+	"radius/eap":            {},
 	"courier":               {"tokens", "tokens/audit"},
 	"seeds":                 {"tokens", "tokens/audit", "hsm", "seeds/pskc", "seeds/xmlinput"},
 	"seeds/pskc":            {"hsm", "seeds/xmlinput"},
@@ -46,7 +47,7 @@ var rooms = map[string][]string{
 // not listed may be used anywhere that needs it.
 var outside = map[string][]string{
 	"github.com/miekg/pkcs11":             {"hsm/pkcs11"},
-	"layeh.com/radius":                    {"radius"},
+	"layeh.com/radius":                    {"radius", "radius/eap"},
 	"github.com/labstack/echo/v4":         {"api"},
 	"github.com/getkin/kin-openapi":       {"api"},
 	"github.com/oapi-codegen/runtime":     {"api"},

@@ -8,7 +8,7 @@ run=(gcc libc6-dev softhsm2 libfido2-dev pkg-config)
 gateways=(libpam-radius-auth pamtester openvpn openvpn-auth-radius ocserv openconnect radsecproxy iputils-ping)
 # Those whose services would start with the machine next time.
 off=(ocserv openvpn radsecproxy)
-test=(oathtool openssl jose fido2-tools xmlsec1 gnupg zip 7zip freeradius freeradius-utils opensc pskc-utils libnss3 libnss3-tools libyubikey-dev postgresql postgresql-client sqlite3 chromium zbar-tools curl jq iproute2 procps rsyslog rsyslog-openssl "${gateways[@]}")
+test=(oathtool openssl jose fido2-tools xmlsec1 gnupg zip 7zip freeradius freeradius-utils eapoltest opensc pskc-utils libnss3 libnss3-tools libyubikey-dev postgresql postgresql-client sqlite3 chromium zbar-tools curl jq iproute2 procps rsyslog rsyslog-openssl "${gateways[@]}")
 
 case "${1:-}" in
 run) want=("${run[@]}" oathtool freeradius-utils curl) ;;
