@@ -88,3 +88,12 @@ func TestOfTheChallengesThatAreRememberedTheOldestGo(t *testing.T) {
 		t.Error("the first one is still there")
 	}
 }
+
+// parseSession reads a session that anybody may have written.
+func parseSession(text string) (*session, error) {
+	raw, ok := sessionBytes(text)
+	if !ok {
+		return nil, errSession
+	}
+	return readSession(raw, true)
+}
