@@ -191,11 +191,13 @@ func measureCore(ctx context.Context, t *table, dir, db string, pg *postgres, o 
 			return err
 		}
 		say("%s, without HTTP: finish, %d outstanding", db, n)
-		finish, err := drive(ctx, n, 0, o.seconds, c.finishWorker(ctx, ring, n, ready))
+		finish, around, err := beside(ctx, func() (rate, error) {
+			return drive(ctx, n, 0, o.seconds, c.finishWorker(ctx, ring, n, ready))
+		})
 		if err != nil {
 			return fmt.Errorf("without HTTP: %w", err)
 		}
-		t.add(db+" finish without HTTP, in process", n, finish, &bare)
+		t.add(db+" finish without HTTP, in process", n, finish, &around)
 	}
 	return nil
 }

@@ -48,6 +48,21 @@ func bareECDSA(ctx context.Context, limit time.Duration) (rate, error) {
 	})
 }
 
+// beside makes a measurement, and measures bare ECDSA right before and right after it:
+// what the machine can do changes from minute to minute.
+func beside(ctx context.Context, run func() (rate, error)) (r, bare rate, err error) {
+	before, err := bareECDSA(ctx, time.Second)
+	if err != nil {
+		return r, bare, err
+	}
+	if r, err = run(); err != nil {
+		return r, bare, err
+	}
+	after, err := bareECDSA(ctx, time.Second)
+	bare.perSecond = (before.perSecond + after.perSecond) / 2
+	return r, bare, err
+}
+
 var opensslRate = regexp.MustCompile(`(?m)ecdsa \(nistp256\)\s+\S+\s+\S+\s+\S+\s+([0-9.]+)`)
 
 // opensslECDSA is the same by openssl, if there is one.
