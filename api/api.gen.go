@@ -864,7 +864,7 @@ type AuditItem struct {
 	// Hash SHA-256 over the one before and this one, in hex.
 	Hash string `json:"hash"`
 
-	// Outcome `accept` or `reject` of a verification; otherwise `ok`, `denied`, `error`.
+	// Outcome `accept`, `reject` or `challenge` (it ended in a question, see docs/dialogues.md) of a verification; otherwise `ok`, `denied`, `error`.
 	Outcome string `json:"outcome"`
 	Realm   string `json:"realm"`
 	Reason  string `json:"reason"`

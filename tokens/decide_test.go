@@ -247,7 +247,7 @@ func TestEachPasscodeIsDecidedForOneReason(t *testing.T) {
 		{name: "a wrong PIN", user: withPIN, cands: []candidate{heldPass(fresh, 7, false, false)}, counted: true, reason: ReasonWrongPIN, serial: "R"},
 		{name: "no PIN", user: withPIN, cands: []candidate{heldPass(fresh, 7, false, true)}, counted: true, reason: ReasonNoPIN, serial: "R"},
 		{name: "a wrong PIN before a used one", user: withPIN, cands: []candidate{heldPass(fresh, 3, false, false)}, counted: true, reason: ReasonWrongPIN, serial: "R"},
-		{name: "PIN due", user: due, cands: []candidate{heldPass(fresh, 7, true, false)}, reason: ReasonPINDue, serial: "R"},
+		{name: "PIN due", user: due, cands: []candidate{heldPass(fresh, 7, true, false)}, reason: ReasonPINDue, serial: "R", factor: 7},
 		{name: "suspended", user: plain, cands: []candidate{heldPass(inState(fresh, "R", Suspended), 7, true, true)}, reason: ReasonSuspendedUsed, serial: "R"},
 		{name: "lost", user: plain, cands: []candidate{heldPass(inState(fresh, "R", Lost), 7, true, true)}, reason: ReasonLostUsed, serial: "R"},
 		{name: "revoked", user: plain, cands: []candidate{heldPass(inState(fresh, "R", Revoked), 7, true, true)}, reason: ReasonNoToken},

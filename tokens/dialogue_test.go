@@ -214,7 +214,7 @@ func TestEverybodyIsAskedForACodeAtTheSameCost(t *testing.T) {
 			var state []byte
 			got := costs(func() {
 				r := s.says(user, typed, nil)
-				if r.Challenge == nil || r.Challenge.Question != tokens.QuestionCode || len(r.Challenge.State) != 164 {
+				if r.Challenge == nil || r.Challenge.Question != tokens.QuestionCode || len(r.Challenge.State) != 219 {
 					t.Fatalf("%s with %q: %+v, %+v", user, typed, r, h.last())
 				}
 				state = r.Challenge.State
@@ -284,7 +284,7 @@ func TestAStateIsGoodOnceAndWhereItWasMade(t *testing.T) {
 	}
 	h.clock.forward(2 * time.Minute)
 	s.ended("alice", a.at(0), state, false, tokens.ReasonDialogueExpired)
-	for _, junk := range [][]byte{{}, {1}, state[:163], append(slices.Clone(state), 0), bytes.Repeat([]byte{0xff}, 164), bytes.Repeat([]byte{7}, 5000)} {
+	for _, junk := range [][]byte{{}, {1}, state[:218], append(slices.Clone(state), 0), bytes.Repeat([]byte{'A'}, 219), bytes.Repeat([]byte{'\n'}, 219), append(slices.Clone(state[:218]), '\n'), bytes.Repeat([]byte{7}, 5000)} {
 		if r := s.says("alice", a.at(0), junk); r.Accept || r.Challenge != nil {
 			t.Errorf("%d bytes: %+v", len(junk), r)
 		}

@@ -290,6 +290,7 @@ func (e *engine) converse(ctx context.Context, trials []trial, now time.Time) {
 		if q := t.v.asks; q != nil {
 			e.s.seal(t, q, now)
 		}
+		clear(t.turn.next.key)
 	}
 }
 
