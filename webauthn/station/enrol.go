@@ -146,13 +146,18 @@ func (w *work) tell(event, reason string) {
 }
 
 // openPatience is how long a key that was just plugged in is waited for: udev gives it
-// to people a moment later.
+// to people a moment later, and it may be busy with what another program began, and not
+// say what it is.
 const openPatience = 3 * time.Second
 
 func (w *work) open(ctx context.Context) (err error) {
 	for end := time.Now().Add(openPatience); ; {
 		if w.dev, err = Open(w.key.Path); err == nil {
-			return w.look()
+			if err = w.look(); err == nil {
+				return nil
+			}
+			w.dev.Close()
+			w.dev = nil
 		}
 		if time.Now().After(end) {
 			return err

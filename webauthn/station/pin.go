@@ -17,8 +17,12 @@ func RandomPIN(random io.Reader, digits int) (*Secret, error) {
 	if err != nil {
 		return nil, err
 	}
-	for range 1000 { // one in thousands is thrown away
-		for s.n = 0; s.n < digits; {
+	for range 100 { // one in thousands is thrown away
+		s.n = 0
+		for range 100 * digits { // and one digit in forty
+			if s.n == digits {
+				break
+			}
 			// The byte is drawn into the PIN's own memory.
 			at := s.page[s.n : s.n+1]
 			if _, err := io.ReadFull(random, at); err != nil {
@@ -31,7 +35,7 @@ func RandomPIN(random io.Reader, digits int) (*Secret, error) {
 			}
 		}
 		s.page[s.n] = 0
-		if !trivial(s.Bytes()) {
+		if s.n == digits && !trivial(s.Bytes()) {
 			return s, nil
 		}
 	}
