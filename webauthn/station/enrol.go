@@ -70,15 +70,6 @@ func (w *work) enrol(ctx context.Context, c ceremony) (Token, error) {
 	if err := w.open(ctx); err != nil {
 		return Token{}, err
 	}
-	if o.Reset {
-		w.tell("touch", "to reset it")
-		if err := w.dev.Reset(ctx); err != nil {
-			return Token{}, err
-		}
-		if err := w.look(); err != nil {
-			return Token{}, err
-		}
-	}
 	if err := w.judge(ctx); err != nil {
 		return Token{}, err
 	}
@@ -95,6 +86,15 @@ func (w *work) enrol(ctx context.Context, c ceremony) (Token, error) {
 		return Token{}, &Stopped{err}
 	}
 	// From here on the key is changed.
+	if o.Reset {
+		w.tell("touch", "to reset it")
+		if err := w.dev.Reset(ctx); err != nil {
+			return Token{}, err
+		}
+		if err := w.look(); err != nil {
+			return Token{}, err
+		}
+	}
 	if err := w.givePIN(opts.RP.ID); err != nil {
 		return Token{}, err
 	}
