@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -215,6 +216,16 @@ func TestOcserv(t *testing.T) {
 		c, got = o.dial(t, k.user, "73914"+k.press())
 		if got != sawAccept {
 			t.Errorf("with the new PIN: %s", got)
+		}
+		c.end()
+	})
+	t.Run("a group has addresses of its own", func(t *testing.T) {
+		k := list[0]
+		n.setClient(reply("staff", "Framed-IP-Address", "10.10.0.77"))
+		n.must(http.MethodPut, "/v1/users/"+k.user+"/groups", map[string]any{"groups": []string{"staff"}}, nil)
+		c, got := o.dial(t, k.user, k.press())
+		if got != sawAccept || !strings.Contains(c.printed(), "Configured as 10.10.0.77") {
+			t.Errorf("%s:\n%s", got, c.printed())
 		}
 		c.end()
 	})

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/base64"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -266,6 +267,17 @@ func TestOpenVPN(t *testing.T) {
 			c.end()
 		}
 	})
+	t.Run("a group has addresses of its own", func(t *testing.T) {
+		n.setClient(reply("staff", "Framed-IP-Address", "10.8.0.77"))
+		n.must(http.MethodPut, "/v1/users/"+list[5].user+"/groups", map[string]any{"groups": []string{"staff"}}, nil)
+		for user, want := range map[*hardToken]bool{list[5]: true, list[0]: false} {
+			c, got := o.dial(t, user.user, user.press())
+			if its := strings.Contains(c.printed(), "10.8.0.77"); got != sawAccept || its != want {
+				t.Errorf("%s: %s, and the group's address: %v; want %v", user.user, got, its, want)
+			}
+			c.end()
+		}
+	})
 	n.wantIntactAudit()
 }
 
@@ -284,7 +296,7 @@ func TestOpenVPNByPAM(t *testing.T) {
 	const object = "/usr/lib/openvpn/openvpn-plugin-auth-pam.so"
 	wantProgram(t, "openvpn", object)
 	o := newOpenVPN(t, server, client, "1194", "8", func(string) string {
-		return object + ` "` + pam.name + ` login USERNAME password PASSWORD enter OTP"`
+		return object + ` "` + pam.name + ` login USERNAME password PASSWORD enter OTP"` + "\nsetenv deferred_auth_pam 1"
 	})
 	connect := func(pin, code string) sight {
 		// This is what a client with "static-challenge" sends; it asks only on a terminal.

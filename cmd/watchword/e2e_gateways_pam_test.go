@@ -59,6 +59,7 @@ func (s *pamService) login(user string, typed ...string) (sight, string) {
 
 // TestPamRadius logs people in through Debian's pam_radius.
 func TestPamRadius(t *testing.T) {
+	wantRoot(t, "write to /etc/pam.d")
 	n := startNode(t, nodeOptions{})
 	list := newTokens("PAM", 6, true)
 	n.equip(list...)

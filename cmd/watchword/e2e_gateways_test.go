@@ -444,6 +444,13 @@ func (p *tap) wantChallenged(t *testing.T, challenges int, last byte) []radiusPa
 	return packets
 }
 
+// reply is the setting of a client whose accepts for the members of a group have an
+// attribute.
+func reply(group, name, value string) map[string]any {
+	attribute := map[string]string{"name": name, "value": value}
+	return map[string]any{"replies": []any{map[string]any{"group": group, "attributes": []any{attribute}}}}
+}
+
 // setPIN gives a user a PIN, which is to be changed at the next login or not.
 func (n *node) setPIN(user, pin string, due bool) {
 	n.t.Helper()
