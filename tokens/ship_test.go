@@ -445,6 +445,17 @@ func TestASinkIsComparedWithoutBeingTouched(t *testing.T) {
 	}
 	// What is left out stays: the secret is as it was.
 	h.mustSink(hook(func(n *tokens.NewSink) { n.Events = nil }))
+	tells := func(want bool) {
+		t.Helper()
+		if r := h.records("sink.put", "ok")[0]; slices.Contains(r.Detail, audit.Field{Name: "secret", Value: "new"}) != want {
+			t.Errorf("of a new secret (%v) the audit says %+v", want, r.Detail)
+		}
+	}
+	tells(false)
+	h.mustSink(hook(func(n *tokens.NewSink) { n.Secret = []byte(other) }))
+	tells(true)
+	compare(hook(func(n *tokens.NewSink) { n.Secret = []byte(own) }), "secret")
+	h.mustSink(hook(func(n *tokens.NewSink) { n.Secret, n.Events = []byte(own), nil }))
 	compare(hook(func(n *tokens.NewSink) { n.Secret, n.Events = []byte(own), nil }))
 	for _, x := range h.records("sink.put", "ok") {
 		if text := fmt.Sprint(x); strings.Contains(text, own) || strings.Contains(text, other) {

@@ -1,6 +1,7 @@
 package tokens
 
 import (
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"encoding/base64"
@@ -246,6 +247,10 @@ func (s *Service) PutSink(ctx context.Context, p Principal, n NewSink) (SinkStat
 	if err := way.Close(); err != nil {
 		s.log.Warn("a way to a sink could not be closed", "sink", k.Name, "error", err)
 	}
+	var was Sink
+	if i >= 0 {
+		was = list.Sinks[i]
+	}
 	if i < 0 {
 		list.Sinks = append(list.Sinks, k)
 		slices.SortFunc(list.Sinks, func(a, b Sink) int { return strings.Compare(a.Name, b.Name) })
@@ -258,6 +263,14 @@ func (s *Service) PutSink(ctx context.Context, p Principal, n NewSink) (SinkStat
 	}
 	if k.Plain() {
 		detail = append(detail, audit.Field{Name: "plaintext", Value: "true"})
+	}
+	for _, f := range []struct {
+		name    string
+		was, is []byte
+	}{{"secret", was.Secret, k.Secret}, {"key", was.Key, k.Key}} {
+		if len(f.is) > 0 && !bytes.Equal(f.was, f.is) {
+			detail = append(detail, audit.Field{Name: f.name, Value: "new"})
+		}
 	}
 	if err := s.putSinks(ctx, p, policy.SinkPut, list, detail); err != nil {
 		return SinkState{}, "", err
