@@ -133,6 +133,24 @@ func TestTheCoreIsToldWhatTheClientLetsBegin(t *testing.T) {
 	}
 }
 
+// radclient, for one, sends no User-Password where it is empty.
+func TestAPasswordThatIsLeftOutIsAnEmptyOne(t *testing.T) {
+	for want, dialogue := range map[string]tokens.Dialogue{"Received Access-Challenge": tokens.DialoguePIN, "Received Access-Reject": tokens.DialogueNextCode} {
+		core := asking(dialogue)
+		h := serve(t, core, Config{})
+		if out := radclient(t, h.address(), "auth", secret, `User-Name=code,User-Password="",Message-Authenticator=0x00`); !strings.Contains(out, want) {
+			t.Errorf("%s: %s", dialogue, out)
+		}
+		// Nothing but its Message-Authenticator proves such a request.
+		if out := radclient(t, h.address(), "auth", secret, `User-Name=code`); !strings.Contains(out, "No reply") {
+			t.Errorf("%s: %s", dialogue, out)
+		}
+		if got := core.asked(); len(got) != 1 || got[0].Code != "" {
+			t.Errorf("%s: the core was asked %+v", dialogue, got)
+		}
+	}
+}
+
 // A question answers no CHAP and no MS-CHAP, so none of them answers a question.
 func TestOnlyPAPIsAskedAnything(t *testing.T) {
 	core := asking(allDialogues...)

@@ -108,8 +108,12 @@ func (r *request) attempt() (a tokens.Attempt, by *method, err error) {
 		}
 		return a, by, by.read(r, &a)
 	}
-	if p.eap {
+	switch {
+	case p.eap:
 		return a, nil, errMethod
+	case r.mayBeEmpty() && r.client.Uses(tokens.MethodPAP): // some leave an empty password out
+		r.converse(&a)
+		return a, &pap, nil
 	}
 	return a, nil, errNoProof
 }

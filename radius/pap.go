@@ -24,10 +24,15 @@ var pap = method{
 			return errNoise
 		}
 		a.Code = string(password)
-		a.Dialogues, a.Joined = r.client.Dialogues, r.client.Joined
-		a.State = bytes.Clone(r.packet.state)
+		r.converse(a)
 		return nil
 	},
+}
+
+// converse says what may begin with the attempt, and what it answers.
+func (r *request) converse(a *tokens.Attempt) {
+	a.Dialogues, a.Joined = r.client.Dialogues, r.client.Joined
+	a.State = bytes.Clone(r.packet.state)
 }
 
 // mayBeEmpty says whether nothing typed is an attempt: where the PIN is asked for, and
