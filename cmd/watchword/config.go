@@ -91,7 +91,7 @@ type RADIUSConfig struct {
 	// Default: [127.0.0.1:1812]
 	Listen []string `yaml:"listen"`
 
-	// Readers of each address. Default: 2
+	// How many goroutines read each address. Default: 2
 	Readers int `yaml:"readers"`
 
 	// Give each reader a socket of its own (SO_REUSEPORT), among which the system
