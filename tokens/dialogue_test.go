@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"watchword/tokens"
+	"watchword/tokens/audit"
 )
 
 var everyDialogue = []tokens.Dialogue{tokens.DialoguePIN, tokens.DialogueNextCode, tokens.DialogueNewPIN}
@@ -74,7 +75,8 @@ func (s *stage) ended(user, code string, state []byte, accept bool, reason token
 	s.Helper()
 	r := s.says(user, code, state)
 	outcome := map[bool]string{true: "accept", false: "reject"}[accept]
-	list, _, err := s.mem.Records(ctx, tokens.RecordQuery{Action: "verify", Limit: 1})
+	list, _, err := s.mem.Records(ctx, tokens.RecordQuery{Action: "verify", Limit: 10})
+	list = slices.DeleteFunc(list, func(r audit.Record) bool { return detail(r, "attempts") != "" }) // of a flood before
 	if err != nil || len(list) == 0 {
 		s.Fatal("no audit of it", err)
 	}

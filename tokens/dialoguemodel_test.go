@@ -242,6 +242,7 @@ func TestDialoguesDoWhatTheModelSays(t *testing.T) {
 			st          *modelState
 		}
 		var last *sent
+		var try func(rt *rapid.T, x *sent) *modelState
 		attempt := func(rt *rapid.T) {
 			x := &sent{}
 			switch n := rapid.IntRange(0, 9).Draw(rt, "what"); {
@@ -262,6 +263,9 @@ func TestDialoguesDoWhatTheModelSays(t *testing.T) {
 				x.user = rapid.SampledFrom([]string{"alice", "alice", "alice", "bob", "nobody"}).Draw(rt, "user")
 				x.typed = m.typed(x.user, nil)
 			}
+			try(rt, x)
+		}
+		try = func(rt *rapid.T, x *sent) *modelState {
 			last = x
 			var state []byte
 			if x.st != nil {
@@ -295,6 +299,41 @@ func TestDialoguesDoWhatTheModelSays(t *testing.T) {
 				m.states = append(m.states, want.asks)
 				counts["asked "+string(asks)]++
 			}
+			return want.asks
+		}
+		// Somebody who answers what is asked, mostly rightly.
+		well := func(rt *rapid.T) {
+			m.t = rt
+			user := rapid.SampledFrom([]string{"alice", "alice", "bob"}).Draw(rt, "who")
+			k := m.tokens[map[string]string{"alice": "H1", "bob": "H2"}[user]]
+			if rapid.IntRange(0, 2).Draw(rt, "due") == 0 && m.users[user].pin != "" {
+				m.does(second(h.SetPIN(ctx, h.admin, "", user, m.users[user].pin, true)), nil)
+				m.due[user] = true
+				m.pinned[user]++
+			}
+			first := m.users[user].pin
+			if rapid.IntRange(0, 1).Draw(rt, "all at once") == 0 {
+				first += k.at(k.next + rapid.SampledFrom([]int64{0, 3, 30}).Draw(rt, "ahead"))
+			}
+			for st := try(rt, &sent{user: user, typed: first}); st != nil; {
+				typed := ""
+				switch st.ask {
+				case tokens.QuestionCode:
+					typed = k.at(k.next + rapid.SampledFrom([]int64{0, 5, 40}).Draw(rt, "ahead"))
+				case tokens.QuestionNextCode:
+					typed = st.next[0].k.at(st.next[0].factor + 1)
+				case tokens.QuestionNewPINAgain:
+					typed = st.pin
+				default:
+					typed = rapid.SampledFrom([]string{"8051", "8052", "8051", "8052", "1234"}).Draw(rt, "new PIN")
+				}
+				m.check()
+				h.clock.forward(time.Duration(rapid.IntRange(0, 20).Draw(rt, "seconds")) * time.Second)
+				if rapid.IntRange(0, 9).Draw(rt, "another goes between") == 0 {
+					attempt(rt)
+				}
+				st = try(rt, &sent{user: user, typed: typed, st: st})
+			}
 		}
 		several := func(rt *rapid.T) {
 			m.t = rt
@@ -310,6 +349,8 @@ func TestDialoguesDoWhatTheModelSays(t *testing.T) {
 			"attempt2": several,
 			"attempt3": several,
 			"attempt4": several,
+			"well":     well,
+			"well2":    well,
 			"clock": func(rt *rapid.T) {
 				h.clock.forward(rapid.SampledFrom([]time.Duration{time.Second, 90 * time.Second, 2 * time.Minute, 20 * time.Minute}).Draw(rt, "for"))
 			},

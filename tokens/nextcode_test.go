@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"watchword/tokens"
-	"watchword/tokens/audit"
 )
 
 func TestACodeFarAheadAndTheNextOneResynchronise(t *testing.T) {
@@ -284,7 +283,7 @@ func TestTheNextCodeOfAnyTokenThatMatched(t *testing.T) {
 			at[a.at(f)] = f
 		}
 		for f := int64(10); f < 60 && !found; f++ {
-			if g, ok := at[b.at(f)]; ok {
+			if _, ok := at[b.at(f)]; ok {
 				found = true
 				h.user("alice")
 				h.must(h.Assign(ctx, h.admin, "", a.Serial, "alice"))
@@ -301,11 +300,10 @@ func TestTheNextCodeOfAnyTokenThatMatched(t *testing.T) {
 				if got := h.token(a.Serial); got.Last != 0 {
 					t.Errorf("the other token moved, too: %+v", got.Motion)
 				}
-				_ = g
 			}
 		}
 		if i == 3000 {
-			t.Skip("no two tokens show the same code")
+			t.Fatal("no two tokens show the same code")
 		}
 	}
 }
@@ -348,11 +346,7 @@ func TestTwoCodesAtOnce(t *testing.T) {
 	s.ended("carol", "4712"+p.code(h, 9)+p.code(h, 10), nil, false, tokens.ReasonWrongCode)
 	s.ended("carol", "4711"+p.code(h, 9)+p.code(h, 10), nil, true, tokens.ReasonAccepted)
 	h.intact()
-	var r *audit.Record
-	for _, x := range h.records("verify", "challenge") {
-		r = &x
-	}
-	if r != nil {
-		t.Errorf("somebody was asked: %+v", r)
+	if asked := h.records("verify", "challenge"); len(asked) > 0 {
+		t.Errorf("somebody was asked: %+v", asked)
 	}
 }
