@@ -88,16 +88,6 @@ func (s *Secret) Bytes() []byte { return s.page[:s.n] }
 // Len is how many characters the PIN has: that is what keys count.
 func (s *Secret) Len() int { return utf8.RuneCount(s.Bytes()) }
 
-// Clone is a PIN of its own memory.
-func (s *Secret) Clone() (*Secret, error) {
-	c, err := newSecret()
-	if err != nil {
-		return nil, err
-	}
-	c.n = copy(c.page, s.Bytes())
-	return c, nil
-}
-
 // Wipe ends the PIN. It may be called again, and of none.
 func (s *Secret) Wipe() {
 	if s == nil || s.page == nil {

@@ -106,6 +106,9 @@ func (s *Station) Run(ctx context.Context, w *Watcher) error {
 	if err := s.settle(ctx); err != nil {
 		return err
 	}
+	if err := s.ready(ctx); err != nil {
+		return err
+	}
 	for _, u := range s.Order.Users {
 		if !s.Journal.Done[u] && !slices.Contains(s.left, u) {
 			s.left = append(s.left, u)
@@ -126,6 +129,19 @@ func (s *Station) Run(ctx context.Context, w *Watcher) error {
 		if err := s.one(ctx, k); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// ready makes sure that the server enrols keys at all, and the API key is good for it,
+// so that what is refused later is about a user or a key.
+func (s *Station) ready(ctx context.Context) error {
+	err := s.ask(ctx, func(ctx context.Context) error {
+		_, err := s.Server.Allowed(ctx, formatAAGUID([16]byte{}))
+		return err
+	})
+	if err != nil && ctx.Err() == nil {
+		return &Stopped{err}
 	}
 	return nil
 }
@@ -196,20 +212,16 @@ func (s *Station) enrolled(number int, user string, token Token, forced bool, no
 // setAside writes down that a key was refused, then has it put in order as far as that
 // is possible, and writes down what is left on it.
 func (s *Station) setAside(number int, user, reason string, undo func() (left string)) error {
-	if err := s.Journal.write(Record{What: whatAside, Number: number, User: user, Reason: reason}); err != nil {
-		return err
-	}
+	err := s.Journal.write(Record{What: whatAside, Number: number, User: user, Reason: reason})
 	left := undo()
-	if err := s.Journal.write(Record{What: whatLeft, Number: number, Left: left}); err != nil {
-		return err
-	}
-	if s.Labels != nil {
-		if err := s.Labels.drop(); err != nil {
-			return err
-		}
-	}
 	s.Tell(Event{Event: "aside", Number: number, User: user, Reason: reason, Left: left})
-	return nil
+	if err == nil {
+		err = s.Journal.write(Record{What: whatLeft, Number: number, Left: left})
+	}
+	if s.Labels != nil && err == nil {
+		err = s.Labels.drop()
+	}
+	return err
 }
 
 // How long the server is waited for, and how often it is asked meanwhile.
