@@ -360,7 +360,6 @@ type radiusPacket []byte
 // Attributes of RFC 2865, section 5, and RFC 2869, section 5.
 const (
 	attrUserPassword         = 2
-	attrReplyMessage         = 18
 	attrState                = 24
 	attrCallingStationID     = 31
 	attrNASIdentifier        = 32
