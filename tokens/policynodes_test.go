@@ -322,8 +322,16 @@ func (x *editors) round(t *rapid.T, ops []*policyOp) {
 	}
 	x.readVersions(t)
 	for i := range x.nodes { // after all is committed, on every node
-		if d, ok := x.ask(i); !ok || d.by != forbidding(x.sources[x.last]) {
-			t.Fatalf("node %d decides by %q (%v), and version %d says %q", i, d.by, ok, x.last, forbidding(x.sources[x.last]))
+		var d seenDecision
+		answered(t, func() error {
+			var ok bool
+			if d, ok = x.ask(i); !ok {
+				return tokens.ErrUnavailable
+			}
+			return nil
+		})
+		if d.by != forbidding(x.sources[x.last]) {
+			t.Fatalf("node %d decides by %q, and version %d says %q", i, d.by, x.last, forbidding(x.sources[x.last]))
 		}
 	}
 	for _, d := range seen {
@@ -341,19 +349,38 @@ func (x *editors) numbers(from, to int64) (list []int64) {
 	return list
 }
 
-// readVersions reads what is new, and sees that no version is missing.
-func (x *editors) readVersions(t *rapid.T) {
-	list, err := x.nodes[0].PolicyVersions(ctx, x.admin, 1000)
+// answered asks until there is an answer: a machine that is busy with something else for
+// seconds is no fault of the product's.
+func answered(t *rapid.T, ask func() error) {
+	t.Helper()
+	err := ask()
+	for begin := time.Now(); errors.Is(err, tokens.ErrUnavailable) && time.Since(begin) < time.Minute; err = ask() {
+		time.Sleep(10 * time.Millisecond)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// readVersions reads what is new, and sees that no version is missing.
+func (x *editors) readVersions(t *rapid.T) {
+	var list []tokens.PolicyVersion
+	answered(t, func() (err error) {
+		list, err = x.nodes[0].PolicyVersions(ctx, x.admin, 1000)
+		return err
+	})
 	for i, v := range list {
 		if v.Version != list[0].Version-int64(i) {
 			t.Fatalf("version %d follows version %d", list[0].Version-int64(i)+1, v.Version)
 		}
-		head, src, err := tokens.PoliciesOf(x.nodes[0].Service, ctx, v.Version)
-		if err != nil || head.Sum != v.Sum {
-			t.Fatalf("version %d: %+v, %v", v.Version, head, err)
+		var head tokens.PolicyVersion
+		var src policy.Source
+		answered(t, func() (err error) {
+			head, src, err = tokens.PoliciesOf(x.nodes[0].Service, ctx, v.Version)
+			return err
+		})
+		if head.Sum != v.Sum {
+			t.Fatalf("version %d: %+v", v.Version, head)
 		}
 		if known, ok := x.sources[v.Version]; ok && !sameDocument(known, src) {
 			t.Fatalf("version %d was %+v, and is %+v", v.Version, known, src)
