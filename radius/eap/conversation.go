@@ -22,7 +22,11 @@ const (
 type Next interface{ next() }
 
 // Continue says: send out, and wait for the peer's answer (Access-Challenge).
-type Continue struct{}
+type Continue struct {
+	// Err says for the log why it can only fail from here on: out tells the peer, which
+	// may well hang up without an answer, so that Done never comes. nil: it may succeed.
+	Err error
+}
 
 // Ask says: put the attempt to the core, then call Told with its verdict. If there is
 // no verdict the caller does nothing; the same packet makes the same Ask once more.
@@ -101,7 +105,7 @@ func New(cfg Config, identity string) (*Conversation, error) {
 		return nil, err
 	}
 	c := &Conversation{cfg: cfg, outer: identity, started: cfg.Now(), seed: maphash.MakeSeed()}
-	c.talk = newDialogue(&c.cfg, offers(&c.cfg))
+	c.talk = newDialogue(c, offers(c.cfg.Methods, ways))
 	return c, nil
 }
 
@@ -183,7 +187,7 @@ func (c *Conversation) told(m move, id byte) ([]byte, Next) {
 		c.out, c.next = nil, Ask{m.asks}
 	default:
 		c.id = id
-		c.out, c.next = request(id, m.kind, m.data), Continue{}
+		c.out, c.next = request(id, m.kind, m.data), Continue{m.fails}
 	}
 	return c.out, c.next
 }

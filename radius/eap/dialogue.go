@@ -24,7 +24,8 @@ type move struct {
 	data   []byte
 	asks   *Attempt
 	ends   *Done
-	ignore bool // what came does not belong here
+	ignore bool  // what came does not belong here
+	fails  error // a request that is there to say why
 }
 
 func fail(err error) move     { return move{ends: &Done{Err: err}} }
@@ -48,12 +49,25 @@ type speaker interface {
 // tunnel, by another.
 type way struct {
 	kind  byte
-	speak func(cfg *Config, user string, inner []Method) speaker
+	speak func(c *Conversation, user string, methods []Method) speaker
 }
 
 var ways = map[Method]way{
-	GTC:      {typeGTC, newGTC},
-	MSCHAPv2: {typeMSCHAPv2, newMSCHAPv2},
+	GTC:          {typeGTC, newGTC},
+	MSCHAPv2:     {typeMSCHAPv2, newMSCHAPv2},
+	TTLSPAP:      {typeTTLS, newTTLS},
+	TTLSGTC:      {typeTTLS, newTTLS},
+	TTLSMSCHAPv2: {typeTTLS, newTTLS},
+	PEAPGTC:      {typePEAP, newPEAP},
+	PEAPMSCHAPv2: {typePEAP, newPEAP},
+}
+
+// inside are those that are EAP inside a tunnel as well.
+var inside = map[Method]way{
+	TTLSGTC:      {typeGTC, newGTC},
+	TTLSMSCHAPv2: {typeMSCHAPv2, newMSCHAPv2},
+	PEAPGTC:      {typeGTC, newGTC},
+	PEAPMSCHAPv2: {typeMSCHAPv2, newMSCHAPv2},
 }
 
 // offer is one type of EAP, and the methods that it serves.
@@ -62,11 +76,14 @@ type offer struct {
 	methods []Method
 }
 
-// offers are the types that the methods of cfg need, each once, in their order.
-func offers(cfg *Config) []offer {
+// offers are the types by which methods are spoken, each once, in their order.
+func offers(methods []Method, ways map[Method]way) []offer {
 	var all []offer
-	for _, m := range cfg.Methods {
-		w := ways[m]
+	for _, m := range methods {
+		w, spoken := ways[m]
+		if !spoken {
+			continue
+		}
 		if i := slices.IndexFunc(all, func(o offer) bool { return o.kind == w.kind }); i >= 0 {
 			all[i].methods = append(all[i].methods, m)
 			continue
@@ -79,7 +96,7 @@ func offers(cfg *Config) []offer {
 // dialogue is identity, choice of a method, and that method, which is the same inside
 // a tunnel as outside.
 type dialogue struct {
-	cfg    *Config
+	c      *Conversation
 	offers []offer // that the peer has not declined; the first is the one in use
 	user   string
 	named  bool
@@ -89,8 +106,8 @@ type dialogue struct {
 	speak speaker
 }
 
-func newDialogue(cfg *Config, offers []offer) dialogue {
-	return dialogue{cfg: cfg, offers: offers}
+func newDialogue(c *Conversation, offers []offer) dialogue {
+	return dialogue{c: c, offers: offers}
 }
 
 // respond takes a response to the last request.
@@ -117,7 +134,7 @@ func (d *dialogue) respond(ctx context.Context, kind byte, data []byte) move {
 // begin offers what stands first.
 func (d *dialogue) begin() move {
 	o := d.offers[0]
-	d.speak, d.first = o.speak(d.cfg, d.user, o.methods), true
+	d.speak, d.first = o.speak(d.c, d.user, o.methods), true
 	return d.mark(d.speak.begin())
 }
 

@@ -12,8 +12,8 @@ type gtc struct {
 	user   string
 }
 
-func newGTC(cfg *Config, user string, methods []Method) speaker {
-	return &gtc{method: methods[0], prompt: cfg.Prompt, user: user}
+func newGTC(c *Conversation, user string, methods []Method) speaker {
+	return &gtc{method: methods[0], prompt: c.cfg.Prompt, user: user}
 }
 
 func (g *gtc) begin() move { return say([]byte(g.prompt)) }

@@ -7,6 +7,11 @@ import (
 	"watchword/radius/eap"
 )
 
+const (
+	ttls = "eap=TTLS\n"
+	peap = "eap=PEAP\n"
+)
+
 // TestEachMethodIsSpokenWithARealPeer accepts the right code and refuses a wrong one.
 func TestEachMethodIsSpokenWithARealPeer(t *testing.T) {
 	for _, m := range []struct {
@@ -16,9 +21,19 @@ func TestEachMethodIsSpokenWithARealPeer(t *testing.T) {
 	}{
 		{eap.GTC, `eap=GTC`, []string{"-n"}},
 		{eap.MSCHAPv2, `eap=MSCHAPV2`, nil},
+		{eap.TTLSPAP, ttls + `phase2="auth=PAP"`, nil},
+		{eap.TTLSMSCHAPv2, ttls + `phase2="auth=MSCHAPV2"`, nil},
+		{eap.TTLSMSCHAPv2, ttls + `phase2="autheap=MSCHAPV2"`, nil},
+		{eap.TTLSGTC, ttls + `phase2="autheap=GTC"`, nil},
+		{eap.PEAPGTC, peap + `phase2="auth=GTC"`, nil},
+		{eap.PEAPMSCHAPv2, peap + `phase2="auth=MSCHAPV2"`, nil},
 	} {
 		t.Run(string(m.method), func(t *testing.T) {
-			s := serve(t, eap.Config{Methods: []eap.Method{m.method}})
+			cfg := eap.Config{Methods: []eap.Method{m.method}, TLS: certified(t)}
+			if strings.HasPrefix(m.network, ttls) || strings.HasPrefix(m.network, peap) {
+				m.network += "\n" + `ca_cert="` + caFile(t) + `"` + "\nanonymous_identity=\"anonymous@example.org\""
+			}
+			s := serve(t, cfg)
 			s.repeat = true
 			ok, said := s.eapolTest(m.network+"\nidentity=\"alice\"\npassword=\""+goodCode+"\"", m.args...)
 			done, asked := s.last()

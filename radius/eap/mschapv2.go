@@ -30,7 +30,7 @@ var errDisbelief = errors.New("the EAP peer does not believe that the server kno
 // mschapv2 challenges, takes a proof, and proves that the server knew the code too.
 type mschapv2 struct {
 	method Method
-	cfg    *Config
+	c      *Conversation
 	user   string
 	id     byte
 	ours   [challengeSize]byte
@@ -38,17 +38,15 @@ type mschapv2 struct {
 	ends   *Done    // when the peer has taken note of the result
 }
 
-func newMSCHAPv2(cfg *Config, user string, methods []Method) speaker {
-	return &mschapv2{method: methods[0], cfg: cfg, user: user}
+func newMSCHAPv2(c *Conversation, user string, methods []Method) speaker {
+	return &mschapv2{method: methods[0], c: c, user: user}
 }
 
 func (m *mschapv2) begin() move {
-	var b [1 + challengeSize]byte
-	if _, err := io.ReadFull(m.cfg.Rand, b[:]); err != nil {
+	if _, err := io.ReadFull(m.c.cfg.Rand, m.ours[:]); err != nil {
 		return fail(err)
 	}
-	m.id = b[0]
-	copy(m.ours[:], b[1:])
+	m.id = m.c.id + 1 // that of the packet, as peers are used to
 	value := append([]byte{challengeSize}, m.ours[:]...)
 	return say(m.message(msChallenge, append(value, msName...)))
 }

@@ -119,6 +119,9 @@ func (s *server) answer(p *radius.Packet) *radius.Packet {
 	case eap.Discard:
 		return nil
 	case eap.Continue:
+		if next.Err != nil {
+			s.ended = append(s.ended, eap.Done{Err: next.Err})
+		}
 		s.sizes = append(s.sizes, len(out))
 		reply = p.Response(radius.CodeAccessChallenge)
 		rfc2865.State_Set(reply, state)

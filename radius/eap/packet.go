@@ -16,10 +16,13 @@ const (
 // The types of requests and responses (RFC 3748, section 5), those of methods
 // included.
 const (
-	typeIdentity = 1
-	typeNak      = 3
-	typeGTC      = 6
-	typeMSCHAPv2 = 26
+	typeIdentity   = 1
+	typeNak        = 3
+	typeGTC        = 6
+	typeTTLS       = 21
+	typePEAP       = 25
+	typeMSCHAPv2   = 26
+	typeExtensions = 33 // of PEAP
 )
 
 const (
