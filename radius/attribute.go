@@ -154,14 +154,17 @@ func (a *attribute) value(text string) ([]byte, error) {
 
 // numeric reads a number, or the name of one, of so many bytes.
 func (a *attribute) numeric(text string, size int) ([]byte, error) {
-	bits := 8 * size
-	n, err := strconv.ParseUint(text, 0, bits)
+	bits, base, digits := 8*size, 10, text
+	if hex, ok := strings.CutPrefix(text, "0x"); ok {
+		base, digits = 16, hex
+	}
+	n, err := strconv.ParseUint(digits, base, bits)
 	if v := a.named(text); v != nil {
 		n, err = v.number, nil
 	}
 	if err != nil && a.kind == kindSigned {
 		var signed int64
-		signed, err = strconv.ParseInt(text, 0, bits)
+		signed, err = strconv.ParseInt(text, 10, bits)
 		n = uint64(signed)
 	}
 	if err != nil && a.kind == kindDate {

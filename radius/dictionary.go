@@ -40,7 +40,7 @@ type attribute struct {
 	size   int  // of octets that are always as many; 0: they may be any
 	once   bool // may stand in a reply once
 	tagged bool
-	barred place // why no client's settings may hold it
+	barred bar // why no client's settings may hold it
 	values []namedValue
 }
 
@@ -49,13 +49,13 @@ type namedValue struct {
 	number uint64
 }
 
-// place says why an attribute may not be in a client's settings; empty: it may.
-type place string
+// bar says why an attribute may not be in a client's settings; empty: it may.
+type bar string
 
 const (
-	ofRequests place = "request"
-	ofServer   place = "server"
-	hidden     place = "hidden"
+	ofRequests bar = "request"
+	ofServer   bar = "server"
+	hidden     bar = "hidden"
 )
 
 //go:embed attributes.txt
@@ -119,8 +119,10 @@ func (d *Dictionary) readBuiltin(text string) error {
 				a.once = true
 			case "tag":
 				a.tagged = true
+			case string(ofRequests), string(ofServer), string(hidden):
+				a.barred = bar(flag)
 			default:
-				a.barred = place(flag)
+				return wrong
 			}
 		}
 		for _, v := range f[3:] {

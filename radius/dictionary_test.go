@@ -262,6 +262,7 @@ func TestValuesMayBeWrittenInSeveralWays(t *testing.T) {
 		{"service-type", "framed-user"}:               "0606 00000002",
 		{"Service-Type", "0x2"}:                       "0606 00000002",
 		{"Class", "staff"}:                            "1907 7374616666",
+		{"Session-Timeout", "0600"}:                   "1b06 00000258",
 		{"Class", "0xFF00"}:                           "1904 ff00",
 		{"Cisco-AVPair", "shell:priv-lvl=15"}:         "1a19 00000009 0113 7368656c6c3a707269762d6c766c3d3135",
 		{"Tunnel-Type:1", "VLAN"}:                     "4006 0100000d",

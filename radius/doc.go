@@ -26,6 +26,14 @@
 // 30 seconds, so a code that was accepted is not rejected as a replay because a
 // reply was lost. An Access-Reject carries no reason.
 //
+// # What a reply has
+//
+// Message-Authenticator first, so that nobody chooses what stands before it; what the
+// method adds; a question (challenge.go), or the client's text and attributes for the
+// user's groups (replies.go), which a dictionary encodes when the client changes
+// (dictionary.go, attribute.go); each Proxy-State as it came. Whether the longest such
+// reply is one packet is seen before a code is spent.
+//
 // # Who looks on
 //
 // What happens to each request is counted, and shown to who watches (watch.go). An
