@@ -238,8 +238,8 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	err := s.wait(ctx, failed)
 
+	s.trying.Lock() // whoever still begins a trial is waited for, and nobody begins one after that
 	s.stopReading()
-	s.trying.Lock() // whoever still begins a test
 	s.trying.Unlock()
 	for _, k := range sockets {
 		// Wakes the readers; what was taken is still answered by the socket.
