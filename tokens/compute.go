@@ -395,7 +395,7 @@ func (s *Service) apply(d *decided, writes map[*Subject]*write, t *trial, v *ver
 	if event.User == "" && t.subject != nil {
 		event.User = t.subject.User.Key // a passkey's
 	}
-	if t.subject == nil || v.err != nil && !v.counted || t.idle() || t.idleTalk() {
+	if t.subject == nil || v.err != nil && !v.counted || t.idle() || t.idleTalk() && !v.counted {
 		if t.impossible && (t.signing == nil || t.signing.user == "") {
 			event.User = ""
 		}

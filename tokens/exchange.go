@@ -303,6 +303,7 @@ func (t *trial) askCode() {
 	case !t.first() || v.accept || v.asks != nil:
 		return
 	case v.err != nil:
+		v.counted = v.counted && t.code != ""
 		return // who asked hears that, and is not asked
 	case t.turn.mute:
 		*v = verdict{reason: ReasonUnavailable, err: fmt.Errorf("%w: the clocks of server and database differ", ErrUnavailable), counted: v.counted}

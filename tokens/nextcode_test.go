@@ -74,7 +74,7 @@ func TestACodeFarAheadAndTheNextOneResynchronise(t *testing.T) {
 		t.Errorf("%+v, %v", drift.Points, err)
 	}
 	story, _, err := h.TokenStory(ctx, h.admin, "", "T1", 0, 50)
-	if err != nil || !strings.Contains(fmt.Sprint(story), "question") {
+	if err != nil || !strings.Contains(fmt.Sprint(story), "question") || !strings.Contains(fmt.Sprint(story), "by two codes in a row, which resynchronised it") {
 		t.Errorf("%+v, %v", story, err)
 	}
 	h.intact()

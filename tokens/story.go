@@ -207,7 +207,7 @@ func everyday(r *audit.Record) bool {
 	}
 	switch r.Outcome {
 	case "accept":
-		return detail(r, fieldNumber) == "" // the use of a passcode is told
+		return detail(r, fieldNumber) == "" && !twoCodes(r) // the use of a passcode is told, and that a token was found again
 	case "challenge":
 		return Reason(r.Reason) == ReasonPINFirst
 	case "reject":
