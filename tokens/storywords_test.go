@@ -113,7 +113,7 @@ func TestParticularsAreTold(t *testing.T) {
 		details []audit.Field
 		want    string
 	}{
-		{policy.TokenAssign, []audit.Field{{Name: "replaces", Value: "T0"}, {Name: "from", Value: "imported"}, {Name: "to", Value: "pending"}}, `Token T1 was given to alice by the API key "Anna of the helpdesk", in the place of T0; it waits for two codes of it.`},
+		{policy.TokenAssign, []audit.Field{{Name: "replaces", Value: "T0"}, {Name: "from", Value: "imported"}, {Name: "to", Value: "pending"}}, `Token T1 was given to alice by the API key "Anna of the helpdesk", in the place of T0; it waits for two codes of it, or, if it is a key, for its owner to sign in with it.`},
 		{policy.TokenAssign, []audit.Field{{Name: "batch", Value: "7"}, {Name: "to", Value: "active"}}, `Token T1 was given to alice by the API key "Anna of the helpdesk", as import 7 said.`},
 		{policy.TokenReplace, []audit.Field{{Name: "by", Value: "T2"}, {Name: "reason", Value: "broken"}}, `Token T1 was replaced by the API key "Anna of the helpdesk", with T2. The reason given: "broken".`},
 		{policy.TokenExpire, []audit.Field{{Name: "from", Value: "never"}, {Name: "to", Value: "2026-12-31T00:00:00Z"}}, `The expiry of token T1 was changed by the API key "Anna of the helpdesk", from never to 2026-12-31T00:00:00Z.`},
