@@ -41,7 +41,8 @@ type channel struct {
 	timer   *time.Timer
 }
 
-func newChannel(cfg *tls.Config) *channel {
+// newChannel makes one end, tls.Server but in tests.
+func newChannel(end func(net.Conn, *tls.Config) *tls.Conn, cfg *tls.Config) *channel {
 	if cfg = cfg.Clone(); cfg == nil {
 		cfg = &tls.Config{} // the handshake says that there is no certificate
 	}
@@ -54,7 +55,7 @@ func newChannel(cfg *tls.Config) *channel {
 		plain: make([]byte, 0, 1024),
 		feed:  make(chan []byte), hungry: make(chan struct{}), done: make(chan struct{}), closed: make(chan struct{}),
 	}
-	c.conn = tls.Server(pipe{c}, cfg)
+	c.conn = end(pipe{c}, cfg)
 	c.timer = time.AfterFunc(MaxLife, c.hangUp)
 	return c
 }
@@ -62,9 +63,11 @@ func newChannel(cfg *tls.Config) *channel {
 // step gives crypto/tls what came from the peer and waits until it wants more. in is
 // the caller's again afterwards. out and plain grow; err, once set, stays.
 func (c *channel) step(ctx context.Context, in []byte) {
-	if c.err != nil {
-		return
-	}
+	defer func() {
+		if c.err == nil && c.over() {
+			c.err = errClosed
+		}
+	}()
 	if !c.running {
 		c.running, c.in = true, in
 		go c.run()
@@ -81,14 +84,19 @@ func (c *channel) step(ctx context.Context, in []byte) {
 	case <-ctx.Done():
 		c.hangUp()
 		<-c.done // it computes for milliseconds at most
-		c.err = context.Cause(ctx)
+		if c.err == nil {
+			c.err = context.Cause(ctx)
+		}
 	}
 }
 
-// run is the goroutine.
+// run is the goroutine. Once the channel is closed it touches nothing: it may have been
+// woken while it did not have the floor.
 func (c *channel) run() {
 	defer close(c.done)
-	if err := c.conn.Handshake(); err != nil {
+	if err := c.conn.Handshake(); c.over() {
+		return
+	} else if err != nil {
 		c.err = fmt.Errorf("TLS with the EAP peer: %w", err)
 		return
 	}
@@ -97,6 +105,9 @@ func (c *channel) run() {
 	defer clear(b)
 	for {
 		n, err := c.conn.Read(b)
+		if c.over() {
+			return
+		}
 		if len(c.plain)+n > maxPlain {
 			err = errPlain
 		} else {
@@ -131,6 +142,16 @@ func (c *channel) export(label string, context []byte, n int) ([]byte, error) {
 	return keys, err
 }
 
+// over says whether it is to end.
+func (c *channel) over() bool {
+	select {
+	case <-c.closed:
+		return true
+	default:
+		return false
+	}
+}
+
 // hangUp lets the goroutine end. Anyone may call it at any time.
 func (c *channel) hangUp() {
 	c.once.Do(func() { close(c.closed) })
@@ -146,7 +167,7 @@ func (c *channel) close() {
 	clear(c.plain[:cap(c.plain)])
 	c.plain, c.in = nil, nil
 	if c.err == nil {
-		c.err = net.ErrClosed
+		c.err = errClosed
 	}
 }
 
@@ -172,6 +193,9 @@ func (p pipe) Read(b []byte) (int, error) {
 }
 
 func (p pipe) Write(b []byte) (int, error) {
+	if p.over() {
+		return 0, net.ErrClosed
+	}
 	p.out = append(p.out, b...)
 	return len(b), nil
 }

@@ -33,8 +33,7 @@ func TestEachMethodIsSpokenWithARealPeer(t *testing.T) {
 			if strings.HasPrefix(m.network, ttls) || strings.HasPrefix(m.network, peap) {
 				m.network += "\n" + `ca_cert="` + caFile(t) + `"` + "\nanonymous_identity=\"anonymous@example.org\""
 			}
-			s := serve(t, cfg)
-			s.repeat = true
+			s := serveTwice(t, cfg, true)
 			ok, said := s.eapolTest(m.network+"\nidentity=\"alice\"\npassword=\""+goodCode+"\"", m.args...)
 			done, asked := s.last()
 			if !ok || !done.Accept {
@@ -43,8 +42,8 @@ func TestEachMethodIsSpokenWithARealPeer(t *testing.T) {
 			if asked.User != goodUser || asked.Method != m.method || (asked.Proof != nil) != strings.HasSuffix(string(m.method), "mschapv2") {
 				t.Fatalf("the core was asked %+v", asked)
 			}
-			if len(s.asked) != 1 {
-				t.Fatalf("the core was asked %d times", len(s.asked))
+			if s.asks() != 1 {
+				t.Fatalf("the core was asked %d times", s.asks())
 			}
 			if m.args == nil && (len(done.MSK) != 64 || !has(said, done.MSK[:32])) {
 				t.Fatalf("the peer has other keys:\n%s", said)

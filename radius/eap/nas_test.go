@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -32,11 +33,10 @@ const (
 
 // server is as much RADIUS as carries EAP to a program that speaks it.
 type server struct {
-	t    *testing.T
-	cfg  eap.Config
-	conn net.PacketConn
-	done sync.WaitGroup
-	// repeat has each request handled twice, as if the gateway had sent it again.
+	t      *testing.T
+	cfg    eap.Config
+	conn   net.PacketConn
+	done   sync.WaitGroup
 	repeat bool
 
 	mu    sync.Mutex
@@ -47,13 +47,16 @@ type server struct {
 }
 
 // serve starts a server that accepts goodUser with goodCode.
-func serve(t *testing.T, cfg eap.Config) *server {
+func serve(t *testing.T, cfg eap.Config) *server { return serveTwice(t, cfg, false) }
+
+// serveTwice may handle each request twice, as if the gateway had sent it again.
+func serveTwice(t *testing.T, cfg eap.Config, repeat bool) *server {
 	t.Helper()
 	conn, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{t: t, cfg: cfg, conn: conn, talks: map[string]*eap.Conversation{}}
+	s := &server{t: t, cfg: cfg, conn: conn, repeat: repeat, talks: map[string]*eap.Conversation{}}
 	s.done.Go(s.run)
 	t.Cleanup(func() {
 		conn.Close()
@@ -221,6 +224,20 @@ func (s *server) last() (eap.Done, eap.Attempt) {
 		a = s.asked[len(s.asked)-1]
 	}
 	return s.ended[len(s.ended)-1], a
+}
+
+// asks is how often the core was asked.
+func (s *server) asks() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.asked)
+}
+
+// packets are the sizes of what went out.
+func (s *server) packets() []int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.sizes)
 }
 
 // has says whether eapol_test said that it derived this key.

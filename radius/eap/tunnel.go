@@ -21,7 +21,7 @@ type tunnel struct {
 
 // newTunnel makes the tunnel of one type. label is that of its keys up to TLS 1.2.
 func newTunnel(c *Conversation, kind byte, label string) *tunnel {
-	return &tunnel{kind: kind, c: c, label: label, frames: fragments{size: c.cfg.FragmentSize}, tls: newChannel(c.cfg.TLS())}
+	return &tunnel{kind: kind, c: c, label: label, frames: fragments{size: c.cfg.FragmentSize}, tls: newChannel(tls.Server, c.cfg.TLS())}
 }
 
 func (t *tunnel) begin() move { return say([]byte{flagStart}) }

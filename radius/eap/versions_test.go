@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"watchword/radius/eap"
@@ -25,14 +26,13 @@ func TestTunnelsInBothVersionsAndInSmallFragments(t *testing.T) {
 		for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 			for _, size := range []int{100, 0, 4000} {
 				t.Run(fmt.Sprintf("%s/%s/%s/%d", m.method, m.network[len(ttls):], tls.VersionName(version), size), func(t *testing.T) {
-					var spoken uint16
+					var spoken atomic.Uint32
 					certificate := certified(t)
-					s := serve(t, eap.Config{Methods: []eap.Method{m.method}, FragmentSize: size, TLS: func() *tls.Config {
+					s := serveTwice(t, eap.Config{Methods: []eap.Method{m.method}, FragmentSize: size, TLS: func() *tls.Config {
 						cfg := certificate()
-						cfg.VerifyConnection = func(state tls.ConnectionState) error { spoken = state.Version; return nil }
+						cfg.VerifyConnection = func(state tls.ConnectionState) error { spoken.Store(uint32(state.Version)); return nil }
 						return cfg
-					}})
-					s.repeat = size == 100
+					}}, size == 100)
 					network := m.network + "\nphase1=\"tls_disable_tlsv1_3=" + map[uint16]string{tls.VersionTLS12: "1", tls.VersionTLS13: "0"}[version] + `"` +
 						"\nca_cert=\"" + caFile(t) + "\"\nanonymous_identity=\"anonymous\"\nidentity=\"alice\"\n"
 					if size == 100 {
@@ -43,25 +43,23 @@ func TestTunnelsInBothVersionsAndInSmallFragments(t *testing.T) {
 					if !ok || !done.Accept {
 						t.Fatalf("the right code is refused (%v):\n%s", done.Err, said)
 					}
-					if spoken != version {
-						t.Fatalf("they spoke %s", tls.VersionName(spoken))
+					if uint16(spoken.Load()) != version {
+						t.Fatalf("they spoke %s", tls.VersionName(uint16(spoken.Load())))
 					}
-					if asked.User != goodUser || len(s.asked) != 1 {
-						t.Fatalf("the core was asked %d times, of %q", len(s.asked), asked.User)
+					if asked.User != goodUser || s.asks() != 1 {
+						t.Fatalf("the core was asked %d times, of %q", s.asks(), asked.User)
 					}
 					if len(done.MSK) != 64 || !has(said, done.MSK[:32]) {
 						t.Fatalf("the peer has other keys:\n%s", said)
 					}
-					for _, n := range s.sizes {
+					for _, n := range s.packets() {
 						if size > 0 && n > size {
 							t.Fatalf("a packet has %d bytes, %d are allowed", n, size)
 						}
 					}
-					if size == 100 && len(s.sizes) < 10 {
-						t.Fatalf("%d packets: nothing was cut", len(s.sizes))
+					if size == 100 && len(s.packets()) < 10 {
+						t.Fatalf("%d packets: nothing was cut", len(s.packets()))
 					}
-					t.Logf("%d packets", len(s.sizes))
-
 					if ok, said = s.eapolTest(network + `password="000000"`); ok {
 						t.Fatalf("a wrong code is accepted:\n%s", said)
 					}
@@ -80,7 +78,7 @@ func TestAPeerThatDoesNotTrustTheCertificateSendsNoCode(t *testing.T) {
 		for _, network := range []string{ttls + `phase2="auth=PAP"`, peap + `phase2="auth=GTC"`} {
 			s := serve(t, eap.Config{Methods: []eap.Method{eap.TTLSPAP, eap.PEAPGTC}, TLS: certified(t)})
 			ok, said := s.eapolTest(network + "\nphase1=\"tls_disable_tlsv1_3=" + version + "\"\nca_cert=\"" + caFile(t) + "\"\naltsubject_match=\"DNS:other.example.org\"\nidentity=\"alice\"\npassword=\"" + goodCode + `"`)
-			if ok || len(s.asked) != 0 {
+			if ok || s.asks() != 0 {
 				t.Fatalf("a code was sent to someone else:\n%s", said)
 			}
 			if done, _ := s.last(); done.Err == nil || !strings.Contains(done.Err.Error(), "remote error: tls: ") {
@@ -123,7 +121,7 @@ func TestAMethodInsideThatIsNotOfferedIsRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := serve(t, eap.Config{Methods: c.methods, TLS: certified(t)})
 			ok, said := s.eapolTest(c.network + "\nca_cert=\"" + caFile(t) + "\"\nidentity=\"alice\"\npassword=\"" + goodCode + `"`)
-			if ok || len(s.asked) != 0 {
+			if ok || s.asks() != 0 {
 				t.Fatalf("it is taken:\n%s", said)
 			}
 			if done, _ := s.last(); done.Err == nil || !strings.Contains(done.Err.Error(), "offered") {
