@@ -36,16 +36,17 @@ var (
 	texts = []string{`"corp"`, `"ann"`, `"sun"`, `"radius"`, `"vpn1"`, `"fido"`, `"T1"`, `""`, "context.weekday", "context.path", "context.nas", "principal.realm", "principal.name", "principal.home",
 		"resource.realm", "resource.name", "resource.serial", "resource.type", "resource.model", "resource.aaguid", "principal[\"name\"]", "principal.nothing", "7"}
 	moments = []string{"context.now", `datetime("2026-01-01")`, `datetime("2026-11-22T12:30:00Z")`, `context.now.offset(duration("-1h"))`, `datetime("nonsense")`, "5"}
-	ips     = []string{"context.source", "context.caller", `ip("10.0.0.0/8")`, `ip("10.1.2.3")`, `ip("::1")`, `ip("2001:db8::/32")`, `ip("::ffff:10.1.2.3")`, `ip("nonsense")`}
+	ips     = []string{"context.source", "context.caller", `ip("10.0.0.0/8")`, `ip("10.1.2.3")`, `ip("::1")`, `ip("2001:db8::/32")`, `ip("::ffff:10.1.2.3")`, `ip("nonsense")`, `ip("10.1.2.3/8")`, `ip("::ffff:0:0/96")`, `ip("0.0.0.0/0")`, `ip("::/0")`}
 	uids    = []string{
 		`Watchword::Role::"helpdesk"`, `Watchword::Role::"night"`, `Watchword::Admin::"corp/ann"`, `Watchword::Key::"k1"`, `Watchword::Client::"nas"`, `Watchword::User::"corp/ann"`, `Watchword::Token::"corp/T1"`,
 		`Watchword::Group::"corp/vpn"`, `Watchword::Realm::"corp"`, `Watchword::Installation::"this"`, `Watchword::Installation::"that"`, `Watchword::Action::"verify"`, `Watchword::Action::"read"`, `Watchword::User::"nonsense"`,
+		`Admin::"corp/ann"`, `Role::"helpdesk"`, `User::"corp/ann"`, `Realm::"corp"`, `Group::"corp/vpn"`, `Action::"verify"`, // not of the namespace: nobody's, nothing's
 	}
 	bools = []string{
 		"true", "false", "context.mfa.present", "resource.attested", "context has nas", "context has source", "context has caller", "resource has aaguid", "context has hour", "principal has home", "resource has name",
 		"context has nothing", "context.mfa has age", "context.hour", "context.source.isLoopback()",
 	}
-	kindsOf = []string{"Watchword::Admin", "Watchword::Key", "Watchword::User", "Watchword::Token", "Watchword::Realm", "Watchword::Action"}
+	kindsOf = []string{"Watchword::Admin", "Watchword::Key", "Watchword::User", "Watchword::Token", "Watchword::Realm", "Watchword::Action", "Admin", "User"}
 )
 
 func drawCondition(t *rapid.T, depth int) string {
@@ -70,7 +71,7 @@ func drawCondition(t *rapid.T, depth int) string {
 	case 9, 10:
 		return "(" + of("text", texts) + of("same", []string{" == ", " != "}) + of("text", texts) + ")"
 	case 11:
-		return "(" + of("text", texts) + " like " + of("pattern", []string{`"*"`, `"v*"`, `"*n"`, `"c*p"`, `""`, `"vpn1"`}) + ")"
+		return "(" + of("text", texts) + " like " + of("pattern", []string{`"*"`, `"v*"`, `"*n"`, `"c*p"`, `""`, `"vpn1"`, `"\*"`, `"***"`, `"*r*"`}) + ")"
 	case 12:
 		list := rapid.SliceOfN(rapid.SampledFrom(texts[:8]), 0, 3).Draw(t, "list")
 		return "[" + strings.Join(list, ", ") + "].contains(" + of("text", texts) + ")"
@@ -163,5 +164,23 @@ func TestOrdinaryPoliciesAreToldWithoutCedar(t *testing.T) {
 	q := verifyQuery()
 	if n := testing.AllocsPerRun(100, func() { set.Decide(q) }); n != 0 {
 		t.Errorf("it allocates %v times", n)
+	}
+}
+
+// A type that only reads like one of ours is none: what it names is nobody and nothing.
+func TestTypesOutsideTheNamespaceAreNotOurs(t *testing.T) {
+	q := *verifyQuery()
+	q.Principal = Principal{Kind: KindAdmin, ID: "corp/ann", Roles: []Role{Superuser}}
+	q.Action, q.Resource = UserEdit, Resource{Type: User, Realm: "corp", User: "ann"}
+	for _, c := range []string{
+		`principal is Admin`, `principal == Admin::"corp/ann"`, `principal in Admin::"corp/ann"`, `principal in Role::"superuser"`,
+		`resource is User`, `resource == User::"corp/ann"`, `resource in Realm::"corp"`, `action == Action::"user.edit"`, `action in Action::"all"`,
+	} {
+		for _, form := range []string{" when { " + c + " }", " unless { " + c + " }"} {
+			set := unchecked(t, form, form)
+			if got, want := set.Decide(&q), plain(set, q); got.Allow != want.Allow || !slices.Equal(got.Policies, want.Policies) {
+				t.Errorf("%s: %+v; Cedar says %+v", form, got, want)
+			}
+		}
 	}
 }

@@ -137,12 +137,21 @@ func (v *vocabulary) in(uid cedar.EntityUID) actionSet {
 	return v.members[string(uid.ID)]
 }
 
+// kindBit is none for a type that is not of the namespace: what it names is nobody.
 func kindBit(t cedar.EntityType) uint8 {
-	return bit(kinds, Kind(strings.TrimPrefix(string(t), namespace)))
+	name, ours := strings.CutPrefix(string(t), namespace)
+	if !ours {
+		return 0
+	}
+	return bit(kinds, Kind(name))
 }
 
 func typeBit(t cedar.EntityType) uint8 {
-	return bit(types, Type(strings.TrimPrefix(string(t), namespace)))
+	name, ours := strings.CutPrefix(string(t), namespace)
+	if !ours {
+		return 0
+	}
+	return bit(types, Type(name))
 }
 
 // holds says whether the principal, of the kind with that bit, is one of those meant.
