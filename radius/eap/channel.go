@@ -102,7 +102,6 @@ func (c *channel) run() {
 	}
 	c.state, c.ready = c.conn.ConnectionState(), true
 	b := make([]byte, 1024)
-	defer clear(b)
 	for {
 		n, err := c.conn.Read(b)
 		if c.over() {
@@ -113,6 +112,7 @@ func (c *channel) run() {
 		} else {
 			c.plain = append(c.plain, b[:n]...)
 		}
+		clear(b[:n])
 		if err != nil {
 			c.err = fmt.Errorf("in the EAP peer's tunnel: %w", err)
 			return

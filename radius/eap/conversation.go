@@ -98,8 +98,9 @@ type Conversation struct {
 	next Next
 }
 
-// New begins a conversation with the peer whose User-Name is identity; empty: it is
-// not known. Close ends it.
+// New begins a conversation with the peer whose User-Name is identity, which must be
+// what the peer calls itself outside (RFC 3579, section 2.1); empty: it is not compared.
+// Close ends it.
 func New(cfg Config, identity string) (*Conversation, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err

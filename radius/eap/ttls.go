@@ -47,9 +47,9 @@ func (t *ttls) respond(ctx context.Context, plain []byte) move {
 	switch {
 	case err != nil:
 		return fail(err)
-	case s.packet != nil:
+	case s.packet != nil && s.password == nil && s.answer == nil:
 		return t.packet(ctx, s.packet)
-	case t.asked || t.talk != nil:
+	case s.packet != nil, t.asked, t.talk != nil:
 		return fail(errForm)
 	case !nameable(s.user):
 		return fail(errUser)

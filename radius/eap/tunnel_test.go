@@ -37,6 +37,10 @@ func TestBothEndsOfATunnelHaveTheSameKeys(t *testing.T) {
 		if !ok || asked.User != "alice" || string(asked.Code) != "755224" || asked.Method != TTLSPAP {
 			t.Fatalf("it leads to %#v", next)
 		}
+		tunnel := p.c.talk.speak.(*tunnel)
+		if b := tunnel.tls.plain; cap(b) == 0 || bytes.Contains(b[:cap(b)], []byte("755224")) {
+			t.Fatal("what the peer said still lies there")
+		}
 		_, next = p.told(true)
 		label, context := "ttls keying material", []byte(nil)
 		if version == tls.VersionTLS13 {
@@ -71,6 +75,7 @@ func TestATTLSPeerThatSaysNothingOfUseIsRefused(t *testing.T) {
 		"a short AVP":             {0, 0, 0, 1, 0x40, 0, 0, 7},
 		"a cut-off vendor":        {0, 0, 0, 1, 0xc0, 0, 0, 8},
 		"noise":                   bytes.Repeat([]byte{0xa5}, 500),
+		"EAP and PAP at once":     append(bytes.Clone(eapIdentity), pap("alice", "755224")...),
 		"EAP that is a request":   avp{0, avpEAPMessage, true, request(0, typeIdentity, []byte("alice"))}.append(nil),
 		"EAP without an identity": avp{0, avpEAPMessage, true, respond(0, typeGTC, []byte("755224"))}.append(nil),
 		"EAP of nobody":           avp{0, avpEAPMessage, true, respond(0, typeIdentity, nil)}.append(nil),
@@ -82,6 +87,16 @@ func TestATTLSPeerThatSaysNothingOfUseIsRefused(t *testing.T) {
 			refused(t, next)
 		})
 	}
+	t.Run("EAP that answers something else", func(t *testing.T) {
+		p := meet(t, tls.VersionTLS13, TTLSGTC)
+		p.handshake()
+		plain, next := p.say(eapIdentity)
+		if next != (Continue{}) || len(plain) < 14 || plain[8] != codeRequest || plain[12] != typeGTC {
+			t.Fatalf("EAP leads to %x, %#v", plain, next)
+		}
+		_, next = p.say(avp{0, avpEAPMessage, true, respond(plain[9]+1, typeGTC, []byte("755224"))}.append(nil))
+		refused(t, next)
+	})
 	t.Run("PAP after EAP", func(t *testing.T) {
 		p := meet(t, tls.VersionTLS13, TTLSPAP, TTLSGTC)
 		p.handshake()
@@ -100,15 +115,15 @@ func TestATTLSPeerThatSaysNothingOfUseIsRefused(t *testing.T) {
 	})
 }
 
-// msAnswer is what a peer of TTLS with MS-CHAPv2 says, over a challenge of its own
-// choice or that of the tunnel.
-func (p *peer) msAnswer(code string, choose bool) []byte {
+// msAnswer is what a peer of TTLS with MS-CHAPv2 says, over the challenge of the
+// tunnel, but for the byte that it chooses.
+func (p *peer) msAnswer(code string, choose int) []byte {
 	implicit, err := p.tls.export("ttls challenge", nil, 17)
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	if choose {
-		implicit[3] ^= 1
+	if choose >= 0 {
+		implicit[choose] ^= 1
 	}
 	theirs := bytes.Repeat([]byte{7}, 16)
 	nt, err := rfc2759.GenerateNTResponse(implicit[:16], theirs, []byte("alice"), []byte(code))
@@ -123,14 +138,16 @@ func (p *peer) msAnswer(code string, choose bool) []byte {
 
 func TestAnMSCHAPv2ProofIsWorthNothingOutsideItsTunnel(t *testing.T) {
 	for _, version := range versions {
+		for _, choose := range []int{0, 15, 16} { // the last is the identifier
+			p := meet(t, version, TTLSMSCHAPv2)
+			p.handshake()
+			_, next := p.say(p.msAnswer("755224", choose))
+			refused(t, next)
+		}
+
 		p := meet(t, version, TTLSMSCHAPv2)
 		p.handshake()
-		_, next := p.say(p.msAnswer("755224", true))
-		refused(t, next)
-
-		p = meet(t, version, TTLSMSCHAPv2)
-		p.handshake()
-		_, next = p.say(p.msAnswer("755224", false))
+		_, next := p.say(p.msAnswer("755224", -1))
 		if proof := next.(Ask).Proof; proof.Proves([]byte("755225")) || !proof.Proves([]byte("755224")) {
 			t.Fatal("it proves another code")
 		}
@@ -190,6 +207,7 @@ func TestAPEAPPeerThatSaysNothingOfUseIsRefused(t *testing.T) {
 	for what, plain := range map[string]string{
 		"no identity": "\x06755224",
 		"nobody":      "\x01",
+		"a tail":      string(respond(9, typeIdentity, []byte("alice"))) + "x",
 		"noise":       strings.Repeat("\xa5", 300),
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -337,4 +355,76 @@ func TestAStepWhoseContextEndsIsAFailure(t *testing.T) {
 		p.frames.size = maxFragment
 	}
 	t.Fatal("nothing ended with its context")
+}
+
+func TestAPeerMayLeaveTheHeaderOnInsidePEAP(t *testing.T) {
+	p := meet(t, tls.VersionTLS12, PEAPGTC)
+	p.handshake()
+	p.listen()
+	p.say(respond(9, typeIdentity, []byte("alice")))
+	if _, next := p.say(respond(10, typeGTC, []byte("755224"))); next.(Ask).User != "alice" {
+		t.Fatalf("it leads to %#v", next)
+	}
+}
+
+func TestASuccessThatThePeerDoesNotBelieveIsNone(t *testing.T) {
+	for says, accept := range map[string]bool{"\x03": true, "\x04": false, "": false, "\x02": false} {
+		c, err := New(Config{Methods: []Method{MSCHAPv2}}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, _ := c.Step(t.Context(), respond(1, typeIdentity, []byte(`CORP\alice`)))
+		theirs := bytes.Repeat([]byte{7}, 16)
+		nt, err := rfc2759.GenerateNTResponse(out[10:26], theirs, []byte("alice"), []byte("755224"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer := append(append([]byte{2, out[6], 0, 54 + 10, 49}, theirs...), make([]byte, 8)...)
+		answer = append(append(append(answer, nt...), 0), `CORP\alice`...)
+		_, next := c.Step(t.Context(), respond(out[1], typeMSCHAPv2, answer))
+		if !next.(Ask).Proof.Proves([]byte("755224")) {
+			t.Fatal("the domain is part of the proof")
+		}
+		out, _ = c.Told(true)
+		_, next = c.Step(t.Context(), respond(out[1], typeMSCHAPv2, []byte(says)))
+		if done := next.(Done); done.Accept != accept || (len(done.MSK) == 64) != accept {
+			t.Fatalf("%q leads to %#v", says, done)
+		}
+	}
+}
+
+// TestTheCallersSettingsDoNotWeakenATunnel has a configuration that would resume
+// sessions, speak what is old, and be replaced.
+func TestTheCallersSettingsDoNotWeakenATunnel(t *testing.T) {
+	weak := serverTLS()
+	weak.MinVersion = tls.VersionTLS10
+	weak.SetSessionTicketKeys([][32]byte{{1}})
+	weak.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		t.Error("the settings are replaced")
+		return nil, nil
+	}
+	cache := tls.NewLRUClientSessionCache(2)
+	open := func(version uint16) *peer {
+		p := meet(t, version, TTLSPAP)
+		p.c.talk.speak.(*tunnel).tls = newChannel(tls.Server, weak)
+		p.tls = newChannel(tls.Client, &tls.Config{})
+		p.tls.conn = tls.Client(pipe{p.tls}, &tls.Config{InsecureSkipVerify: true, ServerName: "example.org", MinVersion: version, MaxVersion: version, ClientSessionCache: cache})
+		return p
+	}
+	for _, version := range versions {
+		for range 2 {
+			p := open(version)
+			p.handshake()
+			p.say(pap("alice", "755224")) // a ticket would come first
+			if p.tls.state.DidResume {
+				t.Fatalf("a session of %s is resumed", tls.VersionName(version))
+			}
+		}
+	}
+	p := open(tls.VersionTLS11)
+	p.tls.step(t.Context(), nil)
+	_, next := p.exchange(p.tls.records())
+	if c, ok := next.(Continue); !ok || c.Err == nil || !strings.Contains(c.Err.Error(), "versions") {
+		t.Fatalf("TLS 1.1 leads to %#v", next)
+	}
 }

@@ -3,6 +3,8 @@ package eap_test
 import (
 	"crypto/tls"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -128,5 +130,39 @@ func TestAMethodInsideThatIsNotOfferedIsRefused(t *testing.T) {
 				t.Fatalf("the log is told %v", done.Err)
 			}
 		})
+	}
+}
+
+// TestAPeerWithoutTheExtendedMasterSecretIsToldFromOthers sees that a peer that shares
+// no keys sends no code, and that the log says what to do.
+func TestAPeerWithoutTheExtendedMasterSecretIsToldFromOthers(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "openssl.cnf")
+	if err := os.WriteFile(file, []byte("openssl_conf = a\n[a]\nssl_conf = b\n[b]\nsystem_default = c\n[c]\nOptions = -ExtendedMasterSecret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("OPENSSL_CONF", file)
+	for _, network := range []string{ttls + `phase2="auth=PAP"`, peap + `phase2="auth=GTC"`} {
+		s := serve(t, eap.Config{Methods: []eap.Method{eap.TTLSPAP, eap.PEAPGTC}, TLS: certified(t)})
+		network += "\nca_cert=\"" + caFile(t) + "\"\nidentity=\"alice\"\npassword=\"" + goodCode + `"`
+		if ok, said := s.eapolTest(network + "\nphase1=\"tls_disable_tlsv1_3=1\""); ok || s.asks() != 0 {
+			t.Fatalf("a code was sent:\n%s", said)
+		}
+		if done, _ := s.last(); done.Err == nil || !strings.Contains(done.Err.Error(), "RFC 7627") {
+			t.Fatalf("the log is told %v", done.Err)
+		}
+		if ok, said := s.eapolTest(network + "\nphase1=\"tls_disable_tlsv1_3=0\""); !ok {
+			t.Fatalf("TLS 1.3 needs none of it:\n%s", said)
+		}
+	}
+}
+
+// TestAPeerThatComesBackIsAskedAgain has a peer that would resume its session.
+func TestAPeerThatComesBackIsAskedAgain(t *testing.T) {
+	for _, version := range []string{"0", "1"} {
+		s := serve(t, eap.Config{Methods: []eap.Method{eap.TTLSPAP}, TLS: certified(t)})
+		ok, said := s.eapolTest(ttls+"phase1=\"tls_disable_tlsv1_3="+version+"\"\nphase2=\"auth=PAP\"\nca_cert=\""+caFile(t)+"\"\nidentity=\"alice\"\npassword=\""+goodCode+`"`, "-r", "1")
+		if !ok || s.asks() != 2 {
+			t.Fatalf("the core was asked %d times:\n%s", s.asks(), said)
+		}
 	}
 }
