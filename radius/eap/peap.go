@@ -28,7 +28,7 @@ func (p *peap) respond(ctx context.Context, plain []byte) move {
 	}
 	// Some peers leave the header on. It cannot be mistaken: no response is of the type
 	// that its code would be.
-	if _, kind, data, err := parse(plain); err == nil && len(data) == len(plain)-dataAt {
+	if _, kind, data, err := parse(plain); err == nil {
 		return p.say(p.talk.respond(ctx, kind, data))
 	}
 	if len(plain) == 0 {

@@ -207,7 +207,6 @@ func TestAPEAPPeerThatSaysNothingOfUseIsRefused(t *testing.T) {
 	for what, plain := range map[string]string{
 		"no identity": "\x06755224",
 		"nobody":      "\x01",
-		"a tail":      string(respond(9, typeIdentity, []byte("alice"))) + "x",
 		"noise":       strings.Repeat("\xa5", 300),
 	} {
 		t.Run(what, func(t *testing.T) {
