@@ -91,6 +91,9 @@ func (d *Dictionary) encode(r tokens.ReplyAttribute) ([]byte, *attribute, error)
 	if err != nil {
 		return nil, nil, fmt.Errorf("attribute %s: %w", a.name, err)
 	}
+	if len(value) == 0 { // a tag alone would be sent otherwise
+		return nil, nil, fmt.Errorf("attribute %s: the value is empty", a.name)
+	}
 	if value, err = a.withTag(tag, value); err != nil {
 		return nil, nil, fmt.Errorf("attribute %s: %w", a.name, err)
 	}
@@ -217,10 +220,7 @@ func (a *attribute) frame(value []byte) ([]byte, error) {
 	} else if a.number > 255 {
 		return nil, errors.New("its number is higher than a byte")
 	}
-	switch {
-	case len(value) == 0:
-		return nil, errors.New("the value is empty")
-	case len(value) > room:
+	if len(value) > room {
 		return nil, fmt.Errorf("the value has %d bytes; %d are possible", len(value), room)
 	}
 	if a.vendor == nil {

@@ -306,6 +306,7 @@ func TestMistakesInReplyAttributesAreFoundWhenTheyAreWritten(t *testing.T) {
 		`attribute Framed-IPv6-Prefix: "2001:db8::1/32" is not a prefix of IPv6`:              check("", "Framed-IPv6-Prefix", "2001:db8::1/32"),
 		`attribute Framed-Interface-Id: "1:2:3" is not an interface id`:                       check("", "Framed-Interface-Id", "1:2:3"),
 		"attribute Class: what follows 0x are not pairs":                                      check("", "Class", "0xabc"),
+		"attribute Tunnel-Private-Group-Id: the value is empty":                               check("", "Tunnel-Private-Group-Id:1", ""),
 		"attribute Class: the value is empty":                                                 check("", "Class", ""),
 		"attribute Class: the value has 254 bytes; 253 are possible":                          check("", "Class", strings.Repeat("x", 254)),
 		"attribute Cisco-AVPair: the value has 248 bytes; 247 are possible":                   check("", "Cisco-AVPair", strings.Repeat("x", 248)),

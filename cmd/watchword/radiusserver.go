@@ -23,7 +23,7 @@ func (a *appliance) openRADIUS(metrics prometheus.Registerer) (err error) {
 	a.radius, err = radius.New(a.core, radius.Config{
 		Listen: c.Listen, Readers: c.Readers, Apart: c.ReusePort, MaxInWork: c.MaxInWork, Timeout: c.Timeout, ReplyLife: c.ReplyLife,
 		Dictionary: a.names,
-		Logger: a.log, Registerer: metrics,
+		Logger:     a.log, Registerer: metrics,
 	})
 	if err != nil {
 		return &failure{What: "start RADIUS", Why: err.Error()}
