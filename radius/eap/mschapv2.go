@@ -27,7 +27,8 @@ const msName = "watchword"
 // errDisbelief is what a peer makes of a server that answers without the core.
 var errDisbelief = errors.New("the EAP peer does not believe that the server knows the code")
 
-// mschapv2 challenges, takes a proof, and proves that the server knew the code too.
+// mschapv2 challenges, takes a proof, and proves that the server knew the code too. The
+// name in the response is part of the proof and nothing else: the user is the identity.
 type mschapv2 struct {
 	method Method
 	c      *Conversation

@@ -1,6 +1,7 @@
 package eap
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -120,7 +121,7 @@ func (t *tunnel) told(accept bool) move { return t.leave(t.inner.told(accept)) }
 func (t *tunnel) leave(m move) move {
 	switch {
 	case m.ends != nil && m.ends.Accept:
-		return succeed(t.msk)
+		return succeed(bytes.Clone(t.msk))
 	case m.ends != nil, m.asks != nil:
 		return m
 	case m.ignore:
@@ -137,4 +138,5 @@ func (t *tunnel) leave(m move) move {
 func (t *tunnel) close() {
 	t.inner.close()
 	t.tls.close()
+	clear(t.msk)
 }

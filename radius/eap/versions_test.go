@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"watchword/radius/eap"
 )
@@ -163,6 +165,30 @@ func TestAPeerThatComesBackIsAskedAgain(t *testing.T) {
 		ok, said := s.eapolTest(ttls+"phase1=\"tls_disable_tlsv1_3="+version+"\"\nphase2=\"auth=PAP\"\nca_cert=\""+caFile(t)+"\"\nidentity=\"alice\"\npassword=\""+goodCode+`"`, "-r", "1")
 		if !ok || s.asks() != 2 {
 			t.Fatalf("the core was asked %d times:\n%s", s.asks(), said)
+		}
+	}
+}
+
+// TestARealPeerThatIsCutOffLeavesNothing has the server fall silent in a handshake, and
+// inside the tunnel.
+func TestARealPeerThatIsCutOffLeavesNothing(t *testing.T) {
+	before := runtime.NumGoroutine()
+	for _, requests := range []int32{3, 6} {
+		t.Run(fmt.Sprint(requests), func(t *testing.T) {
+			s := serve(t, eap.Config{Methods: []eap.Method{eap.PEAPGTC}, TLS: certified(t)})
+			s.silent.Store(requests)
+			ok, said := s.eapolTest(peap+"phase2=\"auth=GTC\"\nca_cert=\""+caFile(t)+"\"\nidentity=\"alice\"\npassword=\""+goodCode+`"`, "-t", "1")
+			if ok || s.asks() != 0 || len(s.packets()) != int(requests)-1 {
+				t.Fatalf("after %d packets:\n%s", len(s.packets()), said)
+			}
+			if runtime.NumGoroutine() < before+2 { // this test, and the tunnel
+				t.Fatal("there was no tunnel to close")
+			}
+		})
+	}
+	for wait := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+		if time.Now().After(wait) {
+			t.Fatalf("%d goroutines are left", runtime.NumGoroutine()-before)
 		}
 	}
 }
