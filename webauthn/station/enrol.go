@@ -46,7 +46,7 @@ func (s *Station) one(ctx context.Context, k Key) error {
 	var stopped *Stopped
 	switch {
 	case err == nil:
-		return s.enrolled(w.number, user, token, w.force(), w.notes, "enrolled")
+		return s.enrolled(Record{Number: w.number, User: user, Labeled: w.labeled()}, token, w.force(), w.notes, "enrolled")
 	case errors.As(err, &stopped):
 		return err
 	case ctx.Err() != nil:
@@ -120,17 +120,16 @@ func (w *work) enrol(ctx context.Context, c ceremony) (Token, error) {
 // where it goes on a label.
 func (w *work) present(ctx context.Context, f finish) (Token, error) {
 	s := w.s
-	labeled := s.Labels != nil && s.Labels.pins && w.pin != nil
-	if labeled {
-		if err := s.Labels.keep(w.pin); err != nil {
+	if w.labeled() {
+		if err := s.Labels.keep(w.pin, s.Journal.id); err != nil {
 			return Token{}, err
 		}
 	}
-	r := Record{What: whatMade, Number: w.number, User: w.user, AAGUID: w.info.Model, Finish: &f, Labeled: labeled}
+	r := Record{What: whatMade, Number: w.number, User: w.user, AAGUID: w.info.Model, Finish: &f, Labeled: w.labeled()}
 	if err := s.Journal.write(r); err != nil {
 		return Token{}, err
 	}
-	token, err := s.finish(ctx, f)
+	token, err := s.finish(ctx, f, false)
 	switch {
 	case err == nil:
 		return token, nil
@@ -140,6 +139,9 @@ func (w *work) present(ctx context.Context, f finish) (Token, error) {
 	s.Tell(Event{Event: "doubt", Number: w.number, User: w.user, Reason: err.Error()})
 	return Token{}, &Stopped{fmt.Errorf("it is not known whether key %d was enrolled: keep it, and go on with the same journal: %w", w.number, err)}
 }
+
+// labeled says whether its PIN goes on a label.
+func (w *work) labeled() bool { return w.s.Labels != nil && w.s.Labels.pins && w.pin != nil }
 
 func (w *work) tell(event, reason string) {
 	w.s.Tell(Event{Event: event, Number: w.number, User: w.user, Key: &w.key, Info: w.info, Reason: reason})

@@ -198,20 +198,31 @@ func TestLabelsHaveALineForEachKeyWhateverHappens(t *testing.T) {
 	}
 	l := open(true)
 	pin := secret(t, `0"12,3`)
-	if err := l.keep(pin); err != nil {
+	if err := l.keep(pin, "b"); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.keep(pin); !errors.Is(err, os.ErrExist) {
+	if err := l.keep(pin, "b"); !errors.Is(err, os.ErrExist) {
 		t.Errorf("a PIN that waits is overwritten: %v", err)
 	}
 	token := Token{Serial: "F-1", Model: `Key "5", large`, AAGUID: "a", User: "=alice", Realm: "default"}
 	if err := l.append(label{number: 11, token: token, pin: pin, forced: true}); err != nil {
 		t.Fatal(err)
 	}
-	for number, want := range map[int]bool{11: true, 1: false, 111: false, 2: false} {
-		if there, err := l.has(number); there != want || err != nil {
-			t.Errorf("key %d: %v, %v", number, there, err)
+	for serial, numbers := range map[string]map[int]bool{"F-1": {11: true, 1: false, 111: false, 2: false}, "F-": {11: false}, "F-11": {11: false}} {
+		for number, want := range numbers {
+			if there, err := l.has(number, serial); there != want || err != nil {
+				t.Errorf("key %d, %s: %v, %v", number, serial, there, err)
+			}
 		}
+	}
+	if _, err := OpenLabels(path, true); err == nil || !strings.Contains(err.Error(), "another station") {
+		t.Errorf("two stations write labels: %v", err)
+	}
+	if _, err := l.kept("another"); err == nil || !strings.Contains(err.Error(), "another batch") {
+		t.Errorf("another batch gets the PIN: %v", err)
+	}
+	if err := l.drop("another"); err == nil || !strings.Contains(err.Error(), "another batch") {
+		t.Errorf("another batch throws the PIN away: %v", err)
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
@@ -224,10 +235,10 @@ func TestLabelsHaveALineForEachKeyWhateverHappens(t *testing.T) {
 	fmt.Fprint(f, "12,F-2,Key,a,bo")
 	f.Close()
 	l = open(true)
-	if there, err := l.has(12); there || err != nil {
+	if there, err := l.has(12, "F-2"); there || err != nil {
 		t.Errorf("half a line is one: %v", err)
 	}
-	kept, err := l.kept()
+	kept, err := l.kept("b")
 	if err != nil || string(kept.Bytes()) != `0"12,3` {
 		t.Errorf("the PIN that waits: %v", err)
 	}
@@ -235,11 +246,11 @@ func TestLabelsHaveALineForEachKeyWhateverHappens(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := l.drop(); err != nil {
+		if err := l.drop("b"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if kept, err := l.kept(); kept != nil || err != nil {
+	if kept, err := l.kept("b"); kept != nil || err != nil {
 		t.Errorf("a PIN waits still: %v", err)
 	}
 	l.Close()

@@ -20,6 +20,7 @@ enum {
 	NEXT = REPORT - 5,
 	MOST = FIRST + 128 * NEXT,
 	CMD_CBOR = 0x10 | 0x80,
+	CMD_CANCEL = 0x11 | 0x80,
 	MAKE_CREDENTIAL = 0x01,
 	KEY_ENTERPRISE = 0x0a,
 };
@@ -125,6 +126,8 @@ int hid_write(void *handle, const unsigned char *buf, size_t len) {
 	size_t room, n;
 	if (len != 1 + REPORT)
 		return -1;
+	if (frame[4] == CMD_CANCEL) // of another thread, and perhaps amid a message
+		return put(h, buf) == 0 ? (int)len : -1;
 	if (frame[4] & 0x80) {
 		h->want = 0;
 		if (!h->enterprise || frame[4] != CMD_CBOR || frame[7] != MAKE_CREDENTIAL)

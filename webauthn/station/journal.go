@@ -3,11 +3,14 @@ package station
 import (
 	"bufio"
 	"bytes"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -17,6 +20,8 @@ import (
 // ended, whatever ended it.
 type Journal struct {
 	file *os.File
+	id   string // another one for each journal
+	good int64  // how long the file is, in whole lines
 
 	Number int             // of the last key
 	Done   map[string]bool // users who have got their key; "" for stock
@@ -32,6 +37,7 @@ type Record struct {
 	Number  int       `json:"number,omitempty"`
 	User    string    `json:"user,omitempty"`
 	For     string    `json:"for,omitempty"` // batch: users or stock, at which server
+	ID      string    `json:"id,omitempty"`  // batch
 	Model   string    `json:"model,omitempty"`
 	AAGUID  string    `json:"aaguid,omitempty"`
 	Serial  string    `json:"serial,omitempty"`
@@ -40,6 +46,9 @@ type Record struct {
 	Finish  *finish   `json:"finish,omitempty"`  // made: what the server was to be sent
 	Labeled bool      `json:"labeled,omitempty"` // made: there is a label to write, whose PIN waits
 }
+
+// begins is how every line does.
+const begins = `{"time":`
 
 // The kinds of records.
 const (
@@ -69,12 +78,17 @@ func (j *Journal) read(of string) error {
 	if err := syscall.Flock(int(j.file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return errors.New("another station works with it")
 	}
-	whole, first := int64(0), true
+	first := true
 	lines := bufio.NewReader(j.file)
 	for n := 1; ; n++ {
 		line, err := lines.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {
-			break // a line that was being written when the power went is none
+			// A line that was being written when the power went is none. What is none of
+			// a journal is somebody's file, and stays.
+			if !strings.HasPrefix(begins, string(line[:min(len(line), len(begins))])) {
+				return fmt.Errorf("line %d is not one of a journal; give another file with --journal", n)
+			}
+			break
 		} else if err != nil {
 			return err
 		}
@@ -89,24 +103,41 @@ func (j *Journal) read(of string) error {
 		}
 		first = false
 		j.take(r)
-		whole += int64(len(line))
+		j.good += int64(len(line))
 	}
-	if err := j.file.Truncate(whole); err != nil {
-		return err
-	}
-	if _, err := j.file.Seek(whole, io.SeekStart); err != nil {
+	if err := j.cut(); err != nil {
 		return err
 	}
 	if first {
-		return j.write(Record{What: whatBatch, For: of})
+		return errors.Join(j.write(Record{What: whatBatch, For: of, ID: rand.Text()}), syncDirectory(j.file.Name()))
 	}
 	return nil
+}
+
+// cut ends the file after its last whole line.
+func (j *Journal) cut() error {
+	if err := j.file.Truncate(j.good); err != nil {
+		return err
+	}
+	_, err := j.file.Seek(j.good, io.SeekStart)
+	return err
+}
+
+// syncDirectory makes durable that a file is there.
+func syncDirectory(file string) error {
+	d, err := os.Open(filepath.Dir(file))
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 // take notes what a record says.
 func (j *Journal) take(r Record) {
 	j.Number = max(j.Number, r.Number)
 	switch r.What {
+	case whatBatch:
+		j.id = r.ID
 	case whatMade:
 		j.Open = &r
 	case whatDone:
@@ -135,12 +166,14 @@ func (j *Journal) write(r Record) error {
 	if err != nil {
 		return err
 	}
-	if _, err := j.file.Write(append(line, '\n')); err != nil {
-		return fmt.Errorf("write the journal: %w", err)
+	_, err = j.file.Write(append(line, '\n'))
+	if err == nil {
+		err = j.file.Sync()
 	}
-	if err := j.file.Sync(); err != nil {
-		return fmt.Errorf("write the journal: %w", err)
+	if err != nil { // half a line would spoil the next one
+		return fmt.Errorf("write the journal: %w", errors.Join(err, j.cut()))
 	}
+	j.good += int64(len(line)) + 1
 	j.take(r)
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -39,6 +40,9 @@ func OpenLabels(path string, pins bool) (*Labels, error) {
 }
 
 func (l *Labels) begin() error {
+	if err := syscall.Flock(int(l.file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return errors.New("another station works with it")
+	}
 	st, err := l.file.Stat()
 	if err != nil {
 		return err
@@ -46,12 +50,15 @@ func (l *Labels) begin() error {
 	if l.pins && st.Mode().Perm()&0o077 != 0 {
 		return errors.New("others can read the file, and it is to hold PINs: chmod 600")
 	}
+	if of, ok := st.Sys().(*syscall.Stat_t); l.pins && (!ok || int(of.Uid) != os.Geteuid()) {
+		return errors.New("the file is somebody else's, and it is to hold PINs; give another one")
+	}
 	head := strings.Join(labelHead, ",") + "\n"
 	if st.Size() == 0 {
 		if _, err := l.file.WriteString(head); err != nil {
 			return err
 		}
-		return l.file.Sync()
+		return errors.Join(l.file.Sync(), syncDirectory(l.path))
 	}
 	there := make([]byte, len(head))
 	if _, err := l.file.ReadAt(there, 0); err != nil || string(there) != head {
@@ -89,16 +96,37 @@ func (l *Labels) tail() (tail *Secret, end int64, err error) {
 	return tail, end, nil
 }
 
-// has says whether the last line is that of a key.
-func (l *Labels) has(number int) (bool, error) {
-	tail, _, err := l.tail()
+// has says whether there is a line of a key. Batches with journals of their own may
+// share the file, so the number alone does not tell.
+func (l *Labels) has(number int, serial string) (bool, error) {
+	part, err := newSecret() // there are PINs in it
 	if err != nil {
 		return false, err
 	}
-	defer tail.Wipe()
-	b := bytes.TrimSuffix(tail.Bytes(), []byte("\n"))
-	return bytes.HasPrefix(b[bytes.LastIndexByte(b, '\n')+1:], strconv.AppendInt(nil, int64(number), 10)) &&
-		bytes.HasPrefix(b[bytes.LastIndexByte(b, '\n')+1+len(strconv.Itoa(number)):], []byte(",")), nil
+	defer part.Wipe()
+	want := strconv.Itoa(number) + "," + quoted(serial) + ","
+	at, alike := 0, 0 // in the file, and in the line, which is another one where it is below zero
+	for {
+		n, err := l.file.ReadAt(part.page, int64(at))
+		for _, c := range part.page[:n] {
+			switch {
+			case c == '\n':
+				alike = 0
+			case alike >= 0 && c == want[alike]:
+				if alike++; alike == len(want) {
+					return true, nil
+				}
+			default:
+				alike = -1
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return false, nil
+		} else if err != nil {
+			return false, err
+		}
+		at += n
+	}
 }
 
 // label is a line of the file.
@@ -176,8 +204,8 @@ func quoted(s string) string {
 	return s
 }
 
-// keep has a PIN wait, durable, for the line of its key.
-func (l *Labels) keep(pin *Secret) error {
+// keep has a PIN wait, durable, for the line of a key of the batch of that journal.
+func (l *Labels) keep(pin *Secret, batch string) error {
 	if !l.pins || pin == nil {
 		return nil
 	}
@@ -186,14 +214,15 @@ func (l *Labels) keep(pin *Secret) error {
 		return fmt.Errorf("keep the PIN for its label: %w", err)
 	}
 	_, err = f.Write(pin.Bytes())
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+	_, err2 := f.WriteString("\n" + batch + "\n")
+	if err := errors.Join(err, err2, f.Sync(), f.Close(), syncDirectory(l.path)); err != nil {
 		return fmt.Errorf("keep the PIN for its label: %w", err)
 	}
 	return nil
 }
 
-// kept is the PIN that waits; nil if there is none.
-func (l *Labels) kept() (*Secret, error) {
+// kept is the PIN that waits; nil if there is none. That of another batch is an error.
+func (l *Labels) kept(batch string) (*Secret, error) {
 	f, err := os.Open(l.pending())
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -201,22 +230,52 @@ func (l *Labels) kept() (*Secret, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return ReadSecret(f)
+	pin, err := ReadSecret(f)
+	if err != nil {
+		return nil, fmt.Errorf("the PIN that waits in %s: %w", l.pending(), err)
+	}
+	if of, err := io.ReadAll(io.LimitReader(f, 1<<10)); err != nil || string(of) != batch+"\n" {
+		pin.Wipe()
+		return nil, errors.Join(fmt.Errorf("in %s waits the PIN of another batch's key: go on with that batch's journal first, or name another file for the labels", l.pending()), err)
+	}
+	return pin, nil
 }
 
-// drop ends the waiting: what the file held is overwritten first.
-func (l *Labels) drop() error {
+// drop ends the waiting of a batch's PIN: what the file held is overwritten first. One
+// that was not written to its end, when the power went, is of a key that nobody was
+// told of.
+func (l *Labels) drop(batch string) error {
 	if !l.pins {
 		return nil
 	}
-	f, err := os.OpenFile(l.pending(), os.O_WRONLY, 0)
+	f, err := os.OpenFile(l.pending(), os.O_RDWR, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	} else if err != nil {
 		return err
 	}
-	_, err = f.Write(make([]byte, maxPIN+1))
+	st, err := f.Stat()
+	if err == nil && !l.half(f, st.Size()) {
+		var pin *Secret
+		if pin, err = l.kept(batch); err == nil {
+			pin.Wipe()
+		}
+	}
+	if err != nil {
+		return errors.Join(err, f.Close())
+	}
+	_, err = f.WriteAt(make([]byte, st.Size()), 0)
 	return errors.Join(err, f.Sync(), f.Close(), os.Remove(l.pending()))
+}
+
+// half says whether the file of a PIN was not written to its end.
+func (l *Labels) half(f *os.File, size int64) bool {
+	var last [1]byte
+	if size == 0 {
+		return true
+	}
+	_, err := f.ReadAt(last[:], size-1)
+	return err == nil && last[0] != '\n'
 }
 
 func (l *Labels) pending() string { return l.path + ".pending" }

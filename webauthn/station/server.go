@@ -27,6 +27,8 @@ type Problem struct {
 	Status int    `json:"status"`
 	Title  string `json:"title"`
 	Detail string `json:"detail"`
+
+	foreign bool // it is not of Watchword, but of something that is in its place
 }
 
 func (p *Problem) Error() string {
@@ -76,7 +78,7 @@ func (s *Server) call(ctx context.Context, method, path string, in, out any) err
 	if answer.StatusCode/100 != 2 {
 		p := &Problem{}
 		if json.Unmarshal(text, p) != nil || p.Status != answer.StatusCode {
-			p = &Problem{Title: "the server at " + s.URL + " answers " + answer.Status}
+			p = &Problem{Title: "the server at " + s.URL + " answers " + answer.Status, foreign: true}
 		}
 		p.Status = answer.StatusCode
 		return p

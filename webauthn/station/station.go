@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"slices"
 	"time"
 )
@@ -159,11 +160,16 @@ func (s *Station) settle(ctx context.Context) error {
 	open := s.Journal.Open
 	if open == nil {
 		if s.Labels != nil {
-			return s.Labels.drop() // of a key that was never told of
+			if err := s.Labels.drop(s.Journal.id); err != nil { // of a key that was never told of
+				return &Stopped{err}
+			}
 		}
 		return nil
 	}
-	token, err := s.finish(ctx, *open.Finish)
+	if open.Labeled && (s.Labels == nil || !s.Labels.pins) {
+		return &Stopped{fmt.Errorf("the PIN of key %d waits for its label; name the same file of labels again, with random PINs", open.Number)}
+	}
+	token, err := s.finish(ctx, *open.Finish, true)
 	if err != nil && !decided(err) {
 		return &Stopped{fmt.Errorf("it is not known whether key %d was enrolled: %w", open.Number, err)}
 	}
@@ -172,30 +178,31 @@ func (s *Station) settle(ctx context.Context) error {
 			return "it holds a credential and a PIN that are good for nothing; reset it before it is used again"
 		})
 	}
-	if open.Labeled && s.Labels == nil {
-		return &Stopped{fmt.Errorf("key %d is enrolled, and its label is not written; name the file of the labels again", open.Number)}
-	}
-	return s.enrolled(open.Number, open.User, token, false, nil, "resumed")
+	return s.enrolled(*open, token, false, nil, "resumed")
 }
 
-// enrolled writes down that a key was.
-func (s *Station) enrolled(number int, user string, token Token, forced bool, notes []string, event string) error {
+// enrolled writes down that the key of a record was.
+func (s *Station) enrolled(r Record, token Token, forced bool, notes []string, event string) error {
+	number, user := r.Number, r.User
 	if s.Labels != nil {
-		pin, err := s.Labels.kept()
+		pin, err := s.Labels.kept(s.Journal.id)
+		if err != nil {
+			return &Stopped{err}
+		}
+		defer pin.Wipe()
+		there, err := s.Labels.has(number, token.Serial)
 		if err != nil {
 			return err
 		}
-		defer pin.Wipe()
-		there, err := s.Labels.has(number)
-		if err != nil {
-			return err
+		if !there && r.Labeled && pin == nil {
+			return &Stopped{fmt.Errorf("key %d is enrolled, and its PIN does not wait beside these labels; name the same file of labels again", number)}
 		}
 		if !there {
 			if err := s.Labels.append(label{number: number, token: token, pin: pin, forced: forced}); err != nil {
 				return err
 			}
 		}
-		if err := s.Labels.drop(); err != nil {
+		if err := s.Labels.drop(s.Journal.id); err != nil {
 			return err
 		}
 	}
@@ -219,7 +226,7 @@ func (s *Station) setAside(number int, user, reason string, undo func() (left st
 		err = s.Journal.write(Record{What: whatLeft, Number: number, Left: left})
 	}
 	if s.Labels != nil && err == nil {
-		err = s.Labels.drop()
+		err = s.Labels.drop(s.Journal.id)
 	}
 	return err
 }
@@ -247,12 +254,19 @@ func (s *Station) ask(ctx context.Context, f func(context.Context) error) error 
 }
 
 // finish has the server enrol what a key made. It goes on when the batch is broken
-// off: what was sent is to be known.
-func (s *Station) finish(ctx context.Context, f finish) (t Token, err error) {
+// off: what was sent is to be known. asked says that it was sent before: then an API key
+// that is no longer good, or may no longer do this, says nothing of what became of it. An
+// answer that is not the server's never does.
+func (s *Station) finish(ctx context.Context, f finish, asked bool) (t Token, err error) {
 	err = s.ask(context.WithoutCancel(ctx), func(ctx context.Context) (err error) {
 		t, err = s.Server.finish(ctx, f)
+		asked = asked || err != nil && !decided(err)
 		return err
 	})
+	var p *Problem
+	if errors.As(err, &p) && (p.foreign || asked && (p.Status == http.StatusUnauthorized || p.Status == http.StatusForbidden)) {
+		return t, errors.New(err.Error()) // which decides nothing
+	}
 	return t, err
 }
 
@@ -275,7 +289,7 @@ func (s *Station) begin(ctx context.Context) (user string, c ceremony, err error
 			return err
 		})
 		var p *Problem
-		if err == nil || r.Stock || !errors.As(err, &p) || p.Status != 404 && p.Status != 409 {
+		if err == nil || r.Stock || !errors.As(err, &p) || p.foreign || p.Status != 404 && p.Status != 409 {
 			return r.User, c, err
 		}
 		if err := s.Journal.write(Record{What: whatSkip, User: r.User, Reason: err.Error()}); err != nil {
