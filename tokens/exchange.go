@@ -299,21 +299,23 @@ func (e *engine) converse(ctx context.Context, trials []trial, now time.Time) {
 // nothing, or the PIN and nothing else.
 func (t *trial) askCode() {
 	v := &t.v
-	switch {
-	case !t.first() || v.accept || v.asks != nil:
+	if !t.first() || v.accept || v.asks != nil {
 		return
+	}
+	no := t.code == "" || t.turn.exact // it was no attempt at a code
+	switch {
 	case v.err != nil:
-		v.counted = v.counted && t.code != ""
+		v.counted = v.counted && !no
 		return // who asked hears that, and is not asked
 	case t.turn.mute:
-		*v = verdict{reason: ReasonUnavailable, err: fmt.Errorf("%w: the clocks of server and database differ", ErrUnavailable), counted: v.counted}
+		*v = verdict{reason: ReasonUnavailable, err: fmt.Errorf("%w: the clocks of server and database differ", ErrUnavailable), counted: v.counted && !no}
 		return
 	}
 	first, counted := v.reason, v.counted
-	if t.code == "" || t.turn.exact {
+	if no {
 		counted = false
 		if first == ReasonWrongCode || first == ReasonWrongPIN || first == ReasonNoPIN {
-			first = "" // it was no attempt at a code
+			first = ""
 		}
 	}
 	*v = verdict{reason: ReasonPINFirst, first: first, token: v.token, counted: counted, asks: &question{

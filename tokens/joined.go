@@ -166,7 +166,7 @@ func (e *engine) joinedCode(ctx context.Context, t *trial, x *spelling) bool {
 	case !fresh:
 		*v = verdict{reason: ReasonReplay, token: c.token}
 	case t.user.mustChangePIN():
-		*v = verdict{reason: ReasonPINDue, token: c.token}
+		*v = verdict{reason: ReasonPINDue, token: c.token, factor: factor + 1}
 	default:
 		*v = verdict{accept: true, reason: ReasonAccepted, token: c.token, factor: factor + 1}
 		e.gate(ctx, t, v)

@@ -22,7 +22,8 @@ const maxNewPINs = 3
 // one that it earns.
 func (e *engine) pinDue(ctx context.Context, t *trial) {
 	v := &t.v
-	if v.reason != ReasonPINDue || v.accept || v.err != nil || t.turn.mute || t.choosesPIN() || !t.talk.may(DialogueNewPIN) || t.subject == nil || t.bar != "" {
+	if v.reason != ReasonPINDue || v.accept || v.err != nil || t.turn.mute || t.choosesPIN() || !t.talk.may(DialogueNewPIN) || t.subject == nil || t.bar != "" ||
+		!v.token.fresh(v.factor) {
 		return
 	}
 	due := *v
@@ -31,7 +32,7 @@ func (e *engine) pinDue(ctx context.Context, t *trial) {
 		*v = due
 		return
 	}
-	*v = verdict{reason: ReasonPINDue, token: v.token, factor: v.factor, opens: true, asks: &question{
+	*v = verdict{reason: ReasonPINDue, token: v.token, factor: v.factor, opens: true, joined: v.joined, asks: &question{
 		ask:   QuestionNewPIN,
 		state: dialogueState{kind: stateNewPIN, token: v.token.ID},
 	}}
