@@ -140,3 +140,61 @@ func TestTheExampleOfTheDocumentIsApplied(t *testing.T) {
 		t.Errorf("applied again it says\n%s", out)
 	}
 }
+
+// Whatever a client has of options, a file that was exported says the same when it is
+// read, and is no difference.
+func TestAClientThatIsWrittenIsReadBack(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		piece := rapid.SampledFrom([]string{"a", "7", "0x1", "null", "true", "~", " ", "#", ": ", "- ", "'", "\"", "\\", "é", "😀", "\u2028", "\u00a0", "\ufeff", "{", "}", "[", ",", "&a", "*a", "!t", "|", ">", "%", "@", "=", "-", "1e3", ".5", "?", "<<"})
+		text := rapid.Custom(func(t *rapid.T) string {
+			return strings.Join(rapid.SliceOfN(piece, 1, 6).Draw(t, "pieces"), "")
+		})
+		name := rapid.OneOf(rapid.StringMatching(`[A-Za-z0-9_.~!&*#:|>\[\]{}%@,-]{1,10}`), rapid.SampledFrom([]string{"1", "0x10", "1.5", "null", "true", "~", "-", "on", "1_000", ".inf", "2027-01-01", "Tunnel-Type:1"}))
+		f := defaultClientForm()
+		f.Name, f.Address, f.Realm = "vpn", "192.0.2.1/32", "default"
+		for g := range rapid.IntRange(0, 3).Draw(t, "replies") {
+			r := replyForm{}
+			if g > 0 {
+				r.Group = strings.ToLower(name.Draw(t, "group")) + rapid.SampledFrom([]string{"", "", " x"}).Draw(t, "more")
+			}
+			for range rapid.IntRange(1, 3).Draw(t, "attributes") {
+				r.Attributes = append(r.Attributes, attributeForm{name.Draw(t, "name"), text.Draw(t, "value")})
+			}
+			f.Replies = append(f.Replies, r)
+		}
+		f.Dialogues = rapid.SampledFrom([][]string{nil, {"pin"}, {"new_pin", "pin"}}).Draw(t, "dialogues")
+		f.Joined = rapid.SampledFrom([][]string{nil, {"next_code"}}).Draw(t, "joined")
+		f.Rate = rapid.SampledFrom([]int{0, 1, 1_000_000}).Draw(t, "rate")
+		for _, key := range []string{"accept", "reject", "code"} {
+			if rapid.Bool().Draw(t, key) {
+				if f.Messages == nil {
+					f.Messages = map[string]string{}
+				}
+				f.Messages[key] = rapid.SampledFrom([]string{"", text.Draw(t, "text")}).Draw(t, "message")
+			}
+		}
+		o := f.options()
+		held, err := o.Normal()
+		if err != nil {
+			return // no server has it
+		}
+		f.setOptions(&held)
+		written := clientText(&f)
+		docs, err := documents("x.yaml", written)
+		if err != nil || len(docs) != 1 {
+			t.Fatalf("%v\n%s", err, written)
+		}
+		w := &wanted{}
+		if err := w.client(&docs[0], ""); err != nil {
+			t.Fatalf("%v\n%s", err, written)
+		}
+		got := w.clients[0].clientForm
+		got.Kind = f.Kind
+		if d := fieldsThatDiffer(f.shown(), got.shown()); len(d) > 0 {
+			t.Fatalf("%+v\n%s", d, written)
+		}
+		if !reflect.DeepEqual(got, f) {
+			t.Fatalf("%+v\n%+v\n%s", got, f, written)
+		}
+	})
+}
