@@ -368,3 +368,20 @@ func TestTheServerCutsNothingThatASinkWaitsFor(t *testing.T) {
 		t.Errorf("the oldest is of %s", at)
 	}
 }
+
+// A node whose clock runs years ahead removes nothing.
+func TestAClockThatIsWrongCutsNothing(t *testing.T) {
+	h := newHouse(t)
+	h.user("alice")
+	h.db.edit(func(e *editor) { e.clock = func() time.Time { return h.clock.now() } })
+	ahead := h.node(&firsts{}, func(c *tokens.Config) {
+		c.Now = func() time.Time { return h.clock.now().Add(10 * 365 * 24 * time.Hour) }
+	})
+	n := len(kept(h))
+	if err := tokens.ExpireAudit(ahead, ctx); !errors.Is(err, tokens.ErrUnavailable) {
+		t.Errorf("%v", err)
+	}
+	if len(kept(h)) < n || len(h.records("audit.cut", "")) > 0 {
+		t.Error("the audit was cut")
+	}
+}

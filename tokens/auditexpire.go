@@ -2,6 +2,7 @@ package tokens
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -32,7 +33,15 @@ func (s *Service) expire(ctx context.Context) {
 
 // expireAudit cuts what is too old, if that is a day's records or more. A refusal, such
 // as that a sink was not told of them yet, is in the audit.
+// Nor is it done by a clock that the database's contradicts: what is too old by it may be
+// all that there is, and what was removed does not come back.
 func (s *Service) expireAudit(ctx context.Context) error {
+	if _, err := s.current(ctx, systemPrincipal(), nil); err != nil { // it reads the database's clock
+		return err
+	}
+	if s.skewed.Load() {
+		return fmt.Errorf("%w: the clocks of server and database differ", ErrUnavailable)
+	}
 	before := s.cfg.Now().Add(-s.cfg.AuditKeep)
 	first, _, err := s.db.Onward(ctx, RecordQuery{Limit: 1}, 0)
 	if err != nil {

@@ -360,6 +360,8 @@ func TestWhatIsNoSinkIsRefused(t *testing.T) {
 		{Name: "a", Kind: "syslog"}, {Name: "a", Kind: "syslog", Address: "host:514"}, {Name: "a", Kind: "syslog", Address: "tls://host"},
 		{Name: "a", Kind: "syslog", Address: "tcp://host:514"}, {Name: "a", Kind: "syslog", Address: "udp://host:514"}, {Name: "a", Kind: "syslog", Address: "http://host:514"},
 		{Name: "a", Kind: "syslog", Address: "tls://host:1", AllowPlaintext: true}, {Name: "a", Kind: "syslog", Address: "tcp://host:1", AllowPlaintext: true, CA: "x"},
+		{Name: "a", Kind: "syslog", Address: "tls://host:1", CA: "-----BEGIN RSA PRIVATE KEY-----\n"}, {Name: "a", Kind: "webhook", URL: "https://host/", CA: "x\n-----BEGIN PRIVATE KEY-----"},
+		{Name: "a", Kind: "syslog", Address: "tls://host:1", Certificate: "-----BEGIN CERTIFICATE-----\n-----BEGIN EC PRIVATE KEY-----\n", Key: []byte("x")},
 		{Name: "a", Kind: "syslog", Address: "tls://host:1", Certificate: "x"}, {Name: "a", Kind: "syslog", Address: "tls://host:1", Key: []byte("x")},
 		{Name: "a", Kind: "syslog", Address: "tls://host:1/x"}, {Name: "a", Kind: "syslog", Address: "tls://u:p@host:1"},
 		{Name: "a", Kind: "webhook"}, {Name: "a", Kind: "webhook", URL: "http://example.org/"}, {Name: "a", Kind: "webhook", URL: "http://10.0.0.1/"},

@@ -198,6 +198,10 @@ func (n *NewSink) check() (Sink, error) {
 			return bad("a setting is not text")
 		}
 	}
+	// They are shown to whoever lists sinks, and a PEM file often has both.
+	if strings.Contains(n.CA+n.Certificate, "PRIVATE KEY-----") {
+		return bad("there is a private key among the certificates, which everybody would see; leave it out, and name it as the key")
+	}
 	k.CA = n.CA
 	switch n.Kind {
 	case SinkFile:

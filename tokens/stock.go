@@ -104,9 +104,22 @@ type EnrolledBefore struct {
 	Discoverable bool
 }
 
+// enrolled is what whoever enrolled a token may know of it: nothing of what its owner did
+// with it since, nor, where it was stock, who that is, which takes the right to see tokens.
+func (t *Token) enrolled() Token {
+	made := Token{
+		ID: t.ID, Realm: t.Realm, Serial: t.Serial, Type: t.Type, State: t.State, OwnerID: t.OwnerID, Owner: t.Owner,
+		Model: t.Model, Created: t.Created, Credential: t.Credential, Motion: Motion{Version: t.Version},
+	}
+	if t.Credential.stock() {
+		made.State, made.OwnerID, made.Owner = Imported, 0, ""
+	}
+	return made
+}
+
 // Enrolled answers the token that a registration enrolled before, so that whoever did
-// not hear what became of it can ask again. ErrNotFound where there is none. It changes
-// nothing, and is audited as that.
+// not hear what became of it can ask again; one of stock as it was then. ErrNotFound
+// where there is none. It changes nothing, and is audited as that.
 func (s *Service) Enrolled(ctx context.Context, p Principal, n EnrolledBefore) (Token, error) {
 	action, realm, key, err := p.enrols(n.Realm, n.User)
 	if err != nil {
@@ -128,7 +141,7 @@ func (s *Service) Enrolled(ctx context.Context, p Principal, n EnrolledBefore) (
 			if t.Realm == realm && c != nil && c.RPID == n.RPID && bytes.Equal(c.ID, n.ID) &&
 				bytes.Equal(c.PublicKey, n.PublicKey) && c.UserID == n.UserID && c.Discoverable == n.Discoverable {
 				e.Serial, e.Reason = t.Serial, string(ReasonUnchanged)
-				return *t, s.record(ctx, p, action, e)
+				return t.enrolled(), s.record(ctx, p, action, e)
 			}
 		}
 	}

@@ -292,6 +292,17 @@ func TestWhoAsksAgainIsToldWhatWasEnrolled(t *testing.T) {
 	if _, err := h.StockKey(ctx, h.admin, stock); !errors.Is(err, tokens.ErrState) && !errors.Is(err, tokens.ErrExists) {
 		t.Errorf("the same registration again: %v", err)
 	}
+	// A station that asks later does not see who has the key by now, or what they do.
+	serial := tokens.CredentialSerial(stock.Credential.ID)
+	h.must(h.Assign(ctx, h.admin, "", serial, "alice"))
+	station := h.key("", "station")
+	got, err := h.Enrolled(ctx, station, before(stock))
+	if err != nil || got.Serial != serial || got.State != tokens.Imported || got.Owner != "" || got.OwnerID != 0 || got.UsedAt != 0 {
+		t.Errorf("a key that was given out: %+v, %v", got, err)
+	}
+	if _, err := h.ShowToken(ctx, station, "", serial); !errors.Is(err, tokens.ErrForbidden) {
+		t.Errorf("a station sees tokens: %v", err)
+	}
 	h.intact()
 }
 

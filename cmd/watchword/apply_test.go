@@ -82,6 +82,24 @@ func TestASinkThatIsWrittenIsReadBack(t *testing.T) {
 	})
 }
 
+// Whoever writes a document does not get what other files hold into the differences.
+func TestOnlyCertificatesAreReadFromTheFilesOfADocument(t *testing.T) {
+	dir := t.TempDir()
+	const certificate, key = "-----BEGIN CERTIFICATE-----\nMA==\n-----END CERTIFICATE-----\n", "-----BEGIN PRIVATE KEY-----\nMA==\n-----END PRIVATE KEY-----\n"
+	for text, good := range map[string]bool{certificate: true, "root:x:0:0\n": false, key: false, certificate + key: false} {
+		if err := os.WriteFile(filepath.Join(dir, "some.pem"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, of := range []string{"syslog:\n  address: tls://logs.example.org:6514\n  ca_file", "webhook:\n  url: https://example.org/\n  ca_file"} {
+			w := &wanted{kinds: map[string]bool{}, texts: map[string]func(int, int) spot{}}
+			err := w.yaml(filepath.Join(dir, "sink.yaml"), "kind: Sink\nname: siem\n"+of+": some.pem\n", "")
+			if (err == nil) != good || err != nil && (strings.Contains(err.Error(), "root:") || strings.Contains(err.Error(), "MA==")) {
+				t.Errorf("%q: %v", text, err)
+			}
+		}
+	}
+}
+
 func TestTheLinesOfADifferenceMakeBothTexts(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		lines := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c", "d"}), 1, 12)

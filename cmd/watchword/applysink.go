@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"net/http"
@@ -114,6 +115,10 @@ func (d *document) pemOf(text, file, what string, at spot) (string, error) {
 	b, err := readPEM(d.beside(file))
 	if err != nil {
 		return "", at.wrong("%v", err)
+	}
+	// What else is in a file is not for differences to show, whoever wrote its name there.
+	if !bytes.Contains(b, []byte("-----BEGIN CERTIFICATE-----")) || bytes.Contains(b, []byte("PRIVATE KEY-----")) {
+		return "", at.wrong("%s does not hold certificates in PEM and nothing secret", d.beside(file))
 	}
 	return string(b), nil
 }
