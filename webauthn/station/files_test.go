@@ -253,6 +253,23 @@ func TestLabelsHaveALineForEachKeyWhateverHappens(t *testing.T) {
 	if kept, err := l.kept("b"); kept != nil || err != nil {
 		t.Errorf("a PIN waits still: %v", err)
 	}
+	// What somebody put in the place of that file is neither read nor overwritten.
+	mine := filepath.Join(t.TempDir(), "mine")
+	if err := errors.Join(os.WriteFile(mine, []byte("precious"), 0o600), os.Symlink(mine, path+".pending")); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.drop("b"); err == nil {
+		t.Error("it follows a link")
+	}
+	if _, err := l.kept("b"); err == nil {
+		t.Error("it reads where a link leads")
+	}
+	if text, err := os.ReadFile(mine); err != nil || string(text) != "precious" {
+		t.Errorf("%q, %v", text, err)
+	}
+	if err := os.Remove(path + ".pending"); err != nil {
+		t.Fatal(err)
+	}
 	l.Close()
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -204,6 +204,9 @@ func quoted(s string) string {
 	return s
 }
 
+// maxPending is more than the file of a PIN that waits has, in bytes.
+const maxPending = 1 << 10
+
 // keep has a PIN wait, durable, for the line of a key of the batch of that journal.
 func (l *Labels) keep(pin *Secret, batch string) error {
 	if !l.pins || pin == nil {
@@ -223,7 +226,7 @@ func (l *Labels) keep(pin *Secret, batch string) error {
 
 // kept is the PIN that waits; nil if there is none. That of another batch is an error.
 func (l *Labels) kept(batch string) (*Secret, error) {
-	f, err := os.Open(l.pending())
+	f, err := os.OpenFile(l.pending(), os.O_RDONLY|syscall.O_NOFOLLOW, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
@@ -234,7 +237,7 @@ func (l *Labels) kept(batch string) (*Secret, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the PIN that waits in %s: %w", l.pending(), err)
 	}
-	if of, err := io.ReadAll(io.LimitReader(f, 1<<10)); err != nil || string(of) != batch+"\n" {
+	if of, err := io.ReadAll(io.LimitReader(f, maxPending)); err != nil || string(of) != batch+"\n" {
 		pin.Wipe()
 		return nil, errors.Join(fmt.Errorf("in %s waits the PIN of another batch's key: go on with that batch's journal first, or name another file for the labels", l.pending()), err)
 	}
@@ -248,13 +251,16 @@ func (l *Labels) drop(batch string) error {
 	if !l.pins {
 		return nil
 	}
-	f, err := os.OpenFile(l.pending(), os.O_RDWR, 0)
+	f, err := os.OpenFile(l.pending(), os.O_RDWR|syscall.O_NOFOLLOW, 0) // what it overwrites is not for others to say
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	} else if err != nil {
 		return err
 	}
 	st, err := f.Stat()
+	if err == nil && st.Size() > maxPending {
+		err = fmt.Errorf("%s is no file of the station's; it is in the way", l.pending())
+	}
 	if err == nil && !l.half(f, st.Size()) {
 		var pin *Secret
 		if pin, err = l.kept(batch); err == nil {

@@ -178,7 +178,11 @@ func (s *Station) settle(ctx context.Context) error {
 			return "it holds a credential and a PIN that are good for nothing; reset it before it is used again"
 		})
 	}
-	return s.enrolled(*open, token, false, nil, "resumed")
+	var notes []string
+	if s.Order.ForceChange {
+		notes = append(notes, "it may not want another PIN at first use, as the batch was broken off before")
+	}
+	return s.enrolled(*open, token, false, notes, "resumed")
 }
 
 // enrolled writes down that the key of a record was.
