@@ -2,6 +2,7 @@ package tokens_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -244,5 +245,193 @@ func TestNoMixtureOfDialoguesLetsATokenGoBack(t *testing.T) {
 	})
 	if accepts == 0 || len(asks) < 5 {
 		t.Errorf("the attempts say nothing: %d accepts, and asked were %v", accepts, asks)
+	}
+}
+
+// What comes in one batch is judged one after another all the same: one answer to a
+// State, and a next code only if nothing was done to the user since it was asked for.
+func TestAnswersInOneBatchAreJudgedOneAfterAnother(t *testing.T) {
+	type try struct {
+		typed    string
+		answers  bool
+		accepted bool
+		reason   tokens.Reason
+	}
+	for name, c := range map[string]struct {
+		begin func(s *stage, d *device) []byte
+		tries func(d *device) []try
+	}{
+		"one State with two codes that are right": {
+			begin: func(s *stage, d *device) []byte {
+				return s.asked("alice", "4711", nil, tokens.QuestionCode, tokens.ReasonPINFirst)
+			},
+			tries: func(d *device) []try {
+				return []try{{d.at(0), true, true, tokens.ReasonAccepted}, {d.at(1), true, false, tokens.ReasonDialogueSpent}, {"4711" + d.at(1), false, true, tokens.ReasonAccepted}}
+			},
+		},
+		"a wrong answer, and the right one": {
+			begin: func(s *stage, d *device) []byte {
+				return s.asked("alice", "4711", nil, tokens.QuestionCode, tokens.ReasonPINFirst)
+			},
+			tries: func(d *device) []try {
+				return []try{{"000000", true, false, tokens.ReasonWrongCode}, {d.at(0), true, false, tokens.ReasonDialogueSpent}}
+			},
+		},
+		"a next code after a failure": {
+			begin: func(s *stage, d *device) []byte {
+				return s.asked("alice", "4711"+d.at(30), nil, tokens.QuestionNextCode, tokens.ReasonNextCode)
+			},
+			tries: func(d *device) []try {
+				return []try{{"4711000000", false, false, tokens.ReasonPINFirst}, {d.at(31), true, false, tokens.ReasonDialogueSpent}}
+			},
+		},
+		"a next code after an accept": {
+			begin: func(s *stage, d *device) []byte {
+				return s.asked("alice", "4711"+d.at(30), nil, tokens.QuestionNextCode, tokens.ReasonNextCode)
+			},
+			tries: func(d *device) []try {
+				return []try{{"4711" + d.at(0), false, true, tokens.ReasonAccepted}, {d.at(31), true, false, tokens.ReasonDialogueSpent}}
+			},
+		},
+		"a next code, twice, and what was before it": {
+			begin: func(s *stage, d *device) []byte {
+				return s.asked("alice", "4711"+d.at(30), nil, tokens.QuestionNextCode, tokens.ReasonNextCode)
+			},
+			tries: func(d *device) []try {
+				return []try{
+					{"4711", false, false, tokens.ReasonPINFirst}, {d.at(31), true, true, tokens.ReasonAccepted},
+					{d.at(31), true, false, tokens.ReasonDialogueSpent}, {"4711" + d.at(5), false, false, tokens.ReasonPINFirst},
+				}
+			},
+		},
+		"a question for the next code, and a code behind it": {
+			tries: func(d *device) []try {
+				return []try{{"4711" + d.at(30), false, false, tokens.ReasonNextCode}, {"4711" + d.at(0), false, true, tokens.ReasonAccepted}}
+			},
+		},
+		"a new PIN twice, and the old one": {
+			begin: func(s *stage, d *device) []byte {
+				s.pin("alice", "4711", true)
+				state := s.asked("alice", "4711"+d.at(0), nil, tokens.QuestionNewPIN, tokens.ReasonPINDue)
+				return s.asked("alice", "8051", state, tokens.QuestionNewPINAgain, tokens.ReasonPINDue)
+			},
+			tries: func(d *device) []try {
+				return []try{
+					{"8051", true, true, tokens.ReasonAccepted}, {"8051", true, false, tokens.ReasonDialogueSpent},
+					{"4711" + d.at(1), false, false, tokens.ReasonPINFirst}, {"8051" + d.at(1), false, true, tokens.ReasonAccepted},
+				}
+			},
+		},
+		"the PIN before the question is another one by then": {
+			begin: func(s *stage, d *device) []byte {
+				s.pin("alice", "4711", true)
+				return s.asked("alice", "4711", nil, tokens.QuestionCode, tokens.ReasonPINFirst)
+			},
+			tries: func(d *device) []try {
+				return []try{{"4711" + d.at(0) + "80518051", false, true, tokens.ReasonAccepted}, {d.at(1), true, false, tokens.ReasonWrongPIN}}
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			d, other := hotp("H1"), hotp("H2")
+			h.give("alice", d)
+			h.give("bob", other)
+			h.pin("alice", "4711", false)
+			s := h.stage(everyDialogue...)
+			var state []byte
+			if c.begin != nil {
+				state = c.begin(s, d)
+			}
+			s.joined = []tokens.Dialogue{tokens.DialogueNewPIN}
+			tries := c.tries(d)
+			heal := h.keys.hang()
+			told := make(chan string, 1)
+			h.Ask(ctx, h.vpn, tokens.Attempt{User: "bob", Code: other.at(0)}, func(r tokens.Result, err error) { told <- fmt.Sprint(r.Accept, err) })
+			time.Sleep(20 * time.Millisecond) // it is being computed
+			results := make([]chan tokens.Result, len(tries))
+			for i, x := range tries {
+				results[i] = make(chan tokens.Result, 1)
+				var with []byte
+				if x.answers {
+					with = state
+				}
+				h.Ask(ctx, h.vpn, s.attempt("alice", x.typed, with), func(r tokens.Result, err error) {
+					if err != nil {
+						t.Error(err)
+					}
+					results[i] <- r
+				})
+			}
+			heal()
+			if got := <-told; got != "true <nil>" {
+				t.Error(got)
+			}
+			for i, x := range tries {
+				if r := <-results[i]; r.Accept != x.accepted {
+					t.Errorf("attempt %d: %+v", i+1, r)
+				}
+			}
+			var reasons []string
+			list, _, err := h.mem.Records(ctx, tokens.RecordQuery{Action: "verify", User: "alice", Limit: len(tries)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range slices.Backward(list) {
+				reasons = append(reasons, r.Reason)
+			}
+			for i, x := range tries {
+				if i >= len(reasons) || reasons[i] != string(x.reason) {
+					t.Errorf("attempt %d: %v, want %s", i+1, reasons, x.reason)
+				}
+			}
+			h.acceptedOnce()
+			h.intact()
+		})
+	}
+}
+
+// What is typed at once costs the same whoever it is for, and whether the PIN is right.
+func TestJoinedAnswersCostTheSameForEverybody(t *testing.T) {
+	h := newHouse(t)
+	for _, user := range []string{"alice", "without", "locked", "disabled", "suspended", "due"} {
+		h.give(user, totp("T-"+user))
+		h.pin(user, "4711", user == "due")
+	}
+	h.must(h.SetPIN(ctx, h.admin, "", "without", "", false))
+	for h.standing("locked").Failures < 100 {
+		h.try("locked", "4711000000")
+		h.clock.forward(15 * time.Minute)
+	}
+	h.must(h.SetUserState(ctx, h.admin, "", "disabled", tokens.UserDisabled))
+	h.must(h.Suspend(ctx, h.admin, "", "T-suspended", ""))
+	h.user("tokenless")
+	s := h.join(tokens.DialogueNextCode, tokens.DialogueNewPIN)
+	type cost struct{ factors, pins, bindings, loads int64 }
+	now := func() cost {
+		return cost{h.keys.factors.Load(), h.keys.pins.Load(), h.keys.bindings.Load(), h.db.loads.Load()}
+	}
+	for _, typed := range []string{
+		"000000", "4711000000", "4712000000", "4711000000000001", "000000000001", "471100000080518051", "471200000080518051",
+		"47110000001111111111111111", "4711000000000000000000000000", "80518051", "0000",
+	} {
+		var first *cost
+		for _, user := range []string{"alice", "nobody", "without", "locked", "disabled", "suspended", "due", "tokenless", "no\x00body"} {
+			was := now()
+			if r := s.says(user, typed, nil); r.Accept || r.Challenge != nil {
+				t.Errorf("%s: %+v", user, r)
+			}
+			is := now()
+			got := cost{is.factors - was.factors, is.pins - was.pins, is.bindings - was.bindings, is.loads - was.loads}
+			if first == nil {
+				first = &got
+			}
+			if got.factors != first.factors || got.pins != first.pins || got.bindings != first.bindings || got.loads != first.loads {
+				t.Errorf("%q of %s costs %+v, and %+v the first", typed, user, got, *first)
+			}
+		}
+		h.must(h.UnlockUser(ctx, h.admin, "", "alice"))
+		h.must(h.UnlockUser(ctx, h.admin, "", "without"))
+		h.must(h.UnlockUser(ctx, h.admin, "", "due"))
 	}
 }
