@@ -435,3 +435,38 @@ func TestJoinedAnswersCostTheSameForEverybody(t *testing.T) {
 		h.must(h.UnlockUser(ctx, h.admin, "", "due"))
 	}
 }
+
+// A row that was altered is no way into a dialogue, whatever it says; and the attempt
+// that met it tells security so, though it ended in a question.
+func TestAnAlteredRowIsNoWayIntoADialogue(t *testing.T) {
+	for name, edit := range map[string]func(t *tokens.Token){
+		"period zero":       func(t *tokens.Token) { t.Period = 0 },
+		"nine digits":       func(t *tokens.Token) { t.Digits = 9 },
+		"no digits":         func(t *tokens.Token) { t.Digits = 0 },
+		"minus six digits":  func(t *tokens.Token) { t.Digits = -6 },
+		"a thousand digits": func(t *tokens.Token) { t.Digits = 1000 },
+		"another type":      func(t *tokens.Token) { t.Type = tokens.HOTP },
+		"another owner":     func(t *tokens.Token) { t.OwnerID = 4711 },
+		"no binding":        func(t *tokens.Token) { t.Binding = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			d := totp("T1")
+			h.give("alice", d)
+			h.pin("alice", "4711", false)
+			s := h.stage(everyDialogue...)
+			s.joined = everyDialogue
+			h.db.edit(func(e *editor) { e.token = edit })
+			for _, typed := range []string{"4711", "4711" + d.code(h, 0), "4711" + d.code(h, 9), "4711" + d.code(h, 9) + d.code(h, 10), "4711" + d.code(h, 0) + "80518051"} {
+				state := s.asked("alice", typed, nil, tokens.QuestionCode, tokens.ReasonPINFirst)
+				if last := h.last(); detail(last, "first") != "tampered" {
+					t.Errorf("%+v", last)
+				}
+				s.ended("alice", typed, state, false, tokens.ReasonTampered)
+			}
+			s.dialogues = nil
+			s.ended("alice", "4711"+d.code(h, 0)+"80518051", nil, false, tokens.ReasonTampered)
+			s.failures("alice", 0)
+		})
+	}
+}

@@ -95,7 +95,7 @@ func locking(e *audit.Event, before, after *Standing) {
 func noticeType(r *audit.Record) string {
 	action := policy.Action(r.Action)
 	switch {
-	case r.Reason == string(ReasonTampered) || r.Reason == string(ReasonCloned), action == policy.AuditVerify && detail(r, "intact") == "false",
+	case r.Reason == string(ReasonTampered) || r.Reason == string(ReasonCloned), detail(r, fieldFirst) == string(ReasonTampered), action == policy.AuditVerify && detail(r, "intact") == "false",
 		action == policy.ImportTransport, action == policy.ImportPGP:
 		return NoticeTampering
 	case detail(r, fieldLocked) == "true" && (action == policy.Verify || action == policy.TokenResync || action == policy.TokenActivate || action == policy.UserPINChange):

@@ -30,6 +30,8 @@ func TestWhatComesOfARecordIsNoticed(t *testing.T) {
 		{event("user.edit", "ok", "", "locked", "true"), ""},
 		{event("verify", "reject", "tampered"), tokens.NoticeTampering},
 		{event("verify", "reject", "cloned"), tokens.NoticeTampering},
+		{event("verify", "challenge", "pin_first", "first", "tampered"), tokens.NoticeTampering},
+		{event("verify", "challenge", "pin_first", "first", "wrong_pin"), ""},
 		{event("audit.verify", "ok", "", "intact", "false"), tokens.NoticeTampering},
 		{event("audit.verify", "ok", "", "intact", "true"), ""},
 		{event("import.transport", "refused", ""), tokens.NoticeTampering},

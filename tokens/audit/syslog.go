@@ -39,9 +39,10 @@ func (e *Event) syslogSeverity() int {
 	return sevNotice
 }
 
-// grave says whether somebody altered what nobody may, or copied a key.
+// grave says whether somebody altered what nobody may, or copied a key. An attempt that
+// ended in a question says it in "first".
 func (e *Event) grave() bool {
-	return e.Reason == "tampered" || e.Reason == "cloned" || e.Action == "audit.verify" && e.value("intact") == "false"
+	return e.Reason == "tampered" || e.Reason == "cloned" || e.value("first") == "tampered" || e.Action == "audit.verify" && e.value("intact") == "false"
 }
 
 // value is that of a detail, empty if there is none of that name.
