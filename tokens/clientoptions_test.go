@@ -107,6 +107,27 @@ func repeated[T any](n int, item T) []T {
 	return list
 }
 
+func TestAClientOfManyRealmsHasRepliesForEverybodyAlone(t *testing.T) {
+	h := newHouse(t, func(c *tokens.Config) {
+		c.CheckReplies = func([]tokens.Reply) error { return nil }
+	})
+	put := func(rule tokens.NameRule, group string) error {
+		_, err := h.PutClient(ctx, h.admin, tokens.NewClient{
+			Name: "vpn7", Prefix: netip.MustParsePrefix("192.0.2.20/32"), Secret: []byte("a secret of some length"), NameRule: rule,
+			Options: tokens.ClientOptions{Replies: []tokens.Reply{{Group: group, Attributes: []tokens.ReplyAttribute{attribute("Class", "a")}}}},
+		}, true)
+		return err
+	}
+	if err := put(tokens.NameRealm, "staff"); !errors.Is(err, tokens.ErrInvalid) || !strings.Contains(err.Error(), "a client for each realm") {
+		t.Errorf("a reply for a group of which there is one in each realm: %v", err)
+	}
+	for rule, group := range map[tokens.NameRule]string{tokens.NameRealm: "", tokens.NameStrip: "staff", tokens.NamePlain: "staff"} {
+		if err := put(rule, group); err != nil {
+			t.Errorf("rule %s, group %q: %v", rule, group, err)
+		}
+	}
+}
+
 func TestAServerWithoutRADIUSTakesNoReplyAttributes(t *testing.T) {
 	h := newHouse(t)
 	_, err := h.PutClient(ctx, h.admin, tokens.NewClient{

@@ -126,6 +126,11 @@ func (s *Service) plannedClient(ctx context.Context, p Principal, n *NewClient, 
 	if err := s.checkReplies(n.Options.Replies); err != nil {
 		return nil, err
 	}
+	// A group is a realm's own: who runs one of the realms would decide who gets what
+	// was meant for a group of another.
+	if i := slices.IndexFunc(n.Options.Replies, func(r Reply) bool { return r.Group != "" }); i >= 0 && rule == NameRealm {
+		return nil, fmt.Errorf("%w: client %s has a reply for group %s, but its users' names say the realm, and each realm has groups of its own; have a client for each realm", ErrInvalid, name, n.Options.Replies[i].Group)
+	}
 	prefix := n.Prefix.Masked()
 	if a := prefix.Addr(); a.Is4In6() && prefix.Bits() >= 96 {
 		prefix = netip.PrefixFrom(a.Unmap(), prefix.Bits()-96)

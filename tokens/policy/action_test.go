@@ -86,7 +86,7 @@ var roleOf = map[byte]Role{'a': Superuser, 'h': Helpdesk, 'v': Verifier, 'r': Au
 var protected = []Action{
 	TokenRevoke, TokenReplace, ImportBegin, ImportPublish, ImportDiscard, ImportUndo, UserImport, UserExport, AuditExport, AuditCut,
 	PolicyPut, PolicyDelete, PolicyRollBack, PolicyTemplatePut, PolicyTemplateDelete, PolicyLinkPut, PolicyLinkDelete,
-	RoleGrant, RoleRevoke, KeyAdd, KeyDelete, KeyRotate, FIDOImport, FIDORules, RealmRules, ClientPut, ClientDelete,
+	RoleGrant, RoleRevoke, KeyAdd, KeyDelete, KeyRotate, FIDOImport, FIDORules, RealmRules, ClientPut, ClientDelete, ClientTest,
 	StatementRotate, SinkPut, SinkDelete,
 }
 
