@@ -70,11 +70,17 @@ func exampleArgs(line string) []string {
 		line, _, _ = strings.Cut(line, end)
 	}
 	var args []string
+	before := ""
 	for i, quoted := range strings.Split(line, "'") {
 		if i%2 == 1 {
-			args = append(args, quoted)
+			if n := len(args); n > 0 && before != "" && !strings.HasSuffix(before, " ") {
+				args[n-1] += quoted // NAME='a value'
+			} else {
+				args = append(args, quoted)
+			}
 			continue
 		}
+		before = quoted
 		for _, word := range strings.Fields(quoted) {
 			args = append(args, strings.TrimRight(word, ")"))
 		}

@@ -197,7 +197,7 @@ func wantSeedGone(t *testing.T, n *node, made *madeToken) {
 		if p, found := strings.CutPrefix(strings.TrimRight(line, "\n"), "  /v1/"); found && strings.HasSuffix(p, ":") {
 			path = "/v1/" + strings.TrimSuffix(p, ":")
 		}
-		if line != "    get:\n" || path == "" {
+		if line != "    get:\n" || path == "" || path == "/v1/radius/watch" { // which does not end
 			continue
 		}
 		filled := strings.NewReplacer("{name}", made.Token.User, "{user}", made.Token.User, "{serial}", made.Token.Serial, "{realm}", "default", "{id}", "1").Replace(path)

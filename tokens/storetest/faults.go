@@ -41,6 +41,13 @@ func (m *Memory) Inject(faults ...Fault) {
 	}
 }
 
+// Mend forgets the faults that no commit has met yet.
+func (m *Memory) Mend() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.faults = nil
+}
+
 // InjectFunc asks choose what the next commit ends with.
 func (m *Memory) InjectFunc(choose func(*tokens.Change) Fault) {
 	m.mu.Lock()
