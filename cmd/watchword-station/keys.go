@@ -119,10 +119,11 @@ func newPIN(file string) (*station.Secret, error) {
 
 func pinCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "pin",
-		Short: "Set or change the PIN of a key, and see how often it can be tried",
-		Args:  cobra.NoArgs,
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+		Use:     "pin",
+		Short:   "Set or change the PIN of a key, and see how often it can be tried",
+		Example: "  watchword-station pin set\n  watchword-station pin retries",
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	cmd.AddCommand(pinSet(false), pinSet(true), pinRetries())
 	return cmd
@@ -133,8 +134,10 @@ func pinSet(change bool) *cobra.Command {
 	var newFile, oldFile string
 	var force bool
 	var least int
-	cmd := &cobra.Command{Use: "set [DEVICE]", Short: "Give a key its first PIN", Args: cobra.MaximumNArgs(1)}
+	cmd := &cobra.Command{Use: "set [DEVICE]", Short: "Give a key its first PIN", Args: cobra.MaximumNArgs(1),
+		Example: "  watchword-station pin set\n  watchword-station pin set --pin-file pin.txt --force-change --min-pin 6"}
 	if change {
+		cmd.Example = "  watchword-station pin change\n  watchword-station pin change --old-pin-file old.txt --pin-file new.txt"
 		cmd.Use, cmd.Short = "change [DEVICE]", "Give a key another PIN"
 		cmd.Flags().StringVar(&oldFile, "old-pin-file", "", "file with the PIN so far; - is standard input")
 	}
@@ -183,6 +186,7 @@ func pinRetries() *cobra.Command {
 	var f keyFlags
 	cmd := &cobra.Command{
 		Use: "retries [DEVICE]", Short: "Say how often the PIN can be tried before it is blocked", Args: cobra.MaximumNArgs(1),
+		Example: "  watchword-station pin retries\n  watchword-station pin retries /dev/hidraw3",
 		RunE: func(c *cobra.Command, args []string) error {
 			d, err := f.oneKey(strings.Join(args, ""))
 			if err != nil {
@@ -212,7 +216,8 @@ func resetCommand() *cobra.Command {
 		Short: "Make a key as it left the factory: all credentials and the PIN go",
 		Long: `Makes a key as it left the factory: its credentials and its PIN go, for good. Most keys
 allow it within ten seconds of being plugged in only, and want to be touched.`,
-		Args: cobra.MaximumNArgs(1),
+		Example: "  watchword-station reset --yes\n  watchword-station reset --yes /dev/hidraw3",
+		Args:    cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			if !yes {
 				return errors.New("all credentials on the key go, for good; say --yes if that is meant")

@@ -26,9 +26,10 @@ func listCommand() *cobra.Command {
 	var server serverFlags
 	var asJSON, watch, offline bool
 	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List the keys that are plugged in, with what is known of their models",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Short:   "List the keys that are plugged in, with what is known of their models",
+		Example: "  watchword-station list\n  watchword-station list --offline --json\n  watchword-station list --watch",
+		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			var s *station.Server
 			if !offline {
@@ -144,85 +145,94 @@ func known(m *station.Model) string {
 
 func credentialsCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "credentials",
-		Short: "List the credentials on a key, and delete them",
-		Args:  cobra.NoArgs,
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+		Use:     "credentials",
+		Short:   "List the credentials on a key, and delete them",
+		Example: "  watchword-station credentials list\n  watchword-station credentials delete 5f0c7b",
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	cmd.AddCommand(credentialsList(), credentialsDelete())
 	return cmd
 }
 
+// heldFlags name a key of which the PIN is needed.
+type heldFlags struct {
+	keyFlags
+	pinFile, device string
+}
+
+func (f *heldFlags) add(c *cobra.Command) {
+	f.keyFlags.add(c)
+	c.Flags().StringVar(&f.pinFile, "pin-file", "", "file with the key's PIN; - is standard input")
+	c.Flags().StringVar(&f.device, "device", "", "the key, as list shows it (default: the only one)")
+}
+
+// with does something with the key and its PIN, and leaves neither behind.
+func (f *heldFlags) with(do func(*station.Device, *station.Secret) error) error {
+	d, err := f.oneKey(f.device)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	pin, err := askPIN(f.pinFile, "PIN: ")
+	if err != nil {
+		return err
+	}
+	defer pin.Wipe()
+	return do(d, pin)
+}
+
 func credentialsList() *cobra.Command {
-	var f keyFlags
-	var pinFile, rp, device string
+	var f heldFlags
+	var rp string
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the credentials that a key holds", Args: cobra.NoArgs,
+		Example: "  watchword-station credentials list\n  watchword-station credentials list --rp example.com --pin-file pin.txt --json",
 		RunE: func(c *cobra.Command, _ []string) error {
-			d, err := f.oneKey(device)
-			if err != nil {
-				return err
-			}
-			defer d.Close()
-			pin, err := askPIN(pinFile, "PIN: ")
-			if err != nil {
-				return err
-			}
-			defer pin.Wipe()
-			list, err := d.Credentials(pin, rp)
-			if err != nil {
-				return err
-			}
-			if asJSON {
-				if list == nil {
-					list = []station.Held{}
+			return f.with(func(d *station.Device, pin *station.Secret) error {
+				list, err := d.Credentials(pin, rp)
+				if err != nil {
+					return err
 				}
-				return json.NewEncoder(c.OutOrStdout()).Encode(list)
-			}
-			for _, h := range list {
-				fmt.Fprintf(c.OutOrStdout(), "%s  %s  %s\n", hex.EncodeToString(h.ID), clean(h.RPID), clean(h.User))
-			}
-			return nil
+				if asJSON {
+					if list == nil {
+						list = []station.Held{}
+					}
+					return json.NewEncoder(c.OutOrStdout()).Encode(list)
+				}
+				for _, h := range list {
+					fmt.Fprintf(c.OutOrStdout(), "%s  %s  %s\n", hex.EncodeToString(h.ID), clean(h.RPID), clean(h.User))
+				}
+				return nil
+			})
 		},
 	}
 	f.add(cmd)
-	cmd.Flags().StringVar(&pinFile, "pin-file", "", "file with the key's PIN; - is standard input")
-	cmd.Flags().StringVar(&device, "device", "", "the key, as list shows it (default: the only one)")
 	cmd.Flags().StringVar(&rp, "rp", "", "those of one relying party")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
 func credentialsDelete() *cobra.Command {
-	var f keyFlags
-	var pinFile, device string
+	var f heldFlags
 	cmd := &cobra.Command{
 		Use: "delete ID", Short: "Delete a credential from a key", Args: cobra.ExactArgs(1),
+		Example: "  watchword-station credentials delete 5f0c7b",
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := hex.DecodeString(args[0])
 			if err != nil || len(id) == 0 {
 				return errors.New("a credential is named by its id in hex, as 'credentials list' shows it")
 			}
-			d, err := f.oneKey(device)
-			if err != nil {
-				return err
-			}
-			defer d.Close()
-			pin, err := askPIN(pinFile, "PIN: ")
-			if err != nil {
-				return err
-			}
-			defer pin.Wipe()
-			if err := d.Delete(id, pin); err != nil {
-				return err
-			}
-			fmt.Fprintln(c.OutOrStdout(), "The credential is deleted from the key. Revoke its token, too: watchword token revoke SERIAL.")
-			return nil
+			return f.with(func(d *station.Device, pin *station.Secret) error {
+				if err := d.Delete(id, pin); err != nil {
+					return err
+				}
+				fmt.Fprintln(c.OutOrStdout(), "The credential is deleted from the key. Revoke its token, too: watchword token revoke SERIAL.")
+				return nil
+			})
 		},
 	}
 	f.add(cmd)
-	cmd.Flags().StringVar(&pinFile, "pin-file", "", "file with the key's PIN; - is standard input")
-	cmd.Flags().StringVar(&device, "device", "", "the key, as list shows it (default: the only one)")
 	return cmd
 }
