@@ -20,6 +20,14 @@ type NewFIDO struct {
 	Detail      []audit.Field // what the attestation proved
 }
 
+// name gives the key the serial of its credential, where the attestation gave none.
+func (n *NewFIDO) name() error {
+	if n.Serial == "" {
+		n.Serial = CredentialSerial(n.Credential.ID)
+	}
+	return ValidSerial(n.Serial)
+}
+
 // EnrolKey gives a user a FIDO key, which is active at once. It counts like any
 // other token. It wraps ErrExists where the credential, or the serial in this
 // realm, is known already, and ErrState where the challenge was answered before or
@@ -30,10 +38,7 @@ func (s *Service) EnrolKey(ctx context.Context, p Principal, n NewFIDO) (Token, 
 	if err != nil {
 		return Token{}, err
 	}
-	if n.Serial == "" {
-		n.Serial = CredentialSerial(n.Credential.ID)
-	}
-	if err := ValidSerial(n.Serial); err != nil {
+	if err := n.name(); err != nil {
 		return Token{}, err
 	}
 	var made *Token

@@ -57,10 +57,7 @@ func (s *Service) StockKey(ctx context.Context, p Principal, n NewFIDO) (Token, 
 	if err != nil {
 		return Token{}, err
 	}
-	if n.Serial == "" {
-		n.Serial = CredentialSerial(n.Credential.ID)
-	}
-	if err := ValidSerial(n.Serial); err != nil {
+	if err := n.name(); err != nil {
 		return Token{}, err
 	}
 	if n.User != "" || !n.Credential.stock() {

@@ -123,10 +123,7 @@ func TestOcserv(t *testing.T) {
 	p := newTap(t, n, server)
 	o := newOcserv(t, server, client, n.secret)
 	n.setClient(nil)
-	reach := func() error {
-		_, err := client.try("ping", "-c", "1", "-W", "5", "10.10.0.1")
-		return err
-	}
+	reach := func() error { return client.reach("10.10.0.1") }
 
 	code := list[0].press()
 	t.Run("a code brings a tunnel up", func(t *testing.T) {

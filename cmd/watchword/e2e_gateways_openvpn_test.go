@@ -161,10 +161,7 @@ func TestOpenVPN(t *testing.T) {
 	records := acctServer(t, server, n.secret)
 	o := newOpenVPN(t, server, client, "1194", "8", authRadius(t, n.secret))
 	n.setClient(nil)
-	reach := func() error {
-		_, err := client.try("ping", "-c", "1", "-W", "5", "10.8.0.1")
-		return err
-	}
+	reach := func() error { return client.reach("10.8.0.1") }
 
 	code := list[0].press()
 	t.Run("a code brings a tunnel up, and keeps it up", func(t *testing.T) {

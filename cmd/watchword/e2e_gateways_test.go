@@ -173,6 +173,12 @@ func (s *netns) try(name string, args ...string) (string, error) {
 	return string(out), err
 }
 
+// reach says why an address does not answer; nil: it does.
+func (s *netns) reach(address string) error {
+	_, err := s.try("ping", "-c", "1", "-W", "5", address)
+	return err
+}
+
 func (s *netns) must(name string, args ...string) string {
 	s.t.Helper()
 	out, err := s.try(name, args...)
